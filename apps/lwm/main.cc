@@ -1,0 +1,70 @@
+// lwm: train, run and convert large world models. Every subcommand lives in a file of its own; here
+// flags become one call and errors become exit codes: 0 done, 2 wrong usage, 1 anything else.
+
+#include <algorithm>
+#include <cstdio>
+
+#include "commands.h"
+#include "lwm/base/error.h"
+#include "lwm/base/text.h"
+#include "lwm/dist/communicator.h"
+
+namespace lwm::app {
+namespace {
+
+void AddAll(CLI::App& root) {
+  auto commands = Commands();
+  std::sort(commands.begin(), commands.end(),
+            [](const Command* a, const Command* b) { return std::string(a->name) < b->name; });
+  for (const Command* command : commands) command->add(root);
+}
+
+// "unknown command or flag 'trian'; did you mean 'train'?" for what CLI11 could not place.
+std::string ExplainExtras(const CLI::App& root, const CLI::ExtrasError& error) {
+  const CLI::App* used = root.get_subcommands().empty() ? &root : root.get_subcommands().front();
+  std::vector<std::string> known;
+  for (const auto* command : used->get_subcommands({})) known.push_back(command->get_name());
+  for (const auto* option : used->get_options()) known.push_back("--" + option->get_single_name());
+  const auto extras = root.remaining(true);
+  const std::string name = extras.empty() ? error.what() : extras.front();
+  const std::string nearest = NearestName(name.substr(0, name.find('=')), known);
+  return Cat("unknown argument '", name, "'",
+             nearest.empty() ? Cat("; see lwm ", used == &root ? "" : used->get_name() + " ", "--help")
+                             : Cat("; did you mean '", nearest, "'?"));
+}
+
+int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
+
+// Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
+int Fail(const std::string& message, int exit_code) {
+  std::fprintf(stderr, "lwm: %s\n", message.c_str());
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE")) dist::AbortAllRanks(exit_code);
+  return exit_code;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision");
+  root.require_subcommand(1);
+  root.set_version_flag("--version", "lwm 0.1.0");
+  root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");
+  AddAll(root);
+  try {
+    root.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ExtrasError& error) {
+    return Fail(ExplainExtras(root, error), 2);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return root.exit(error);  // --help, --version
+    return Fail(error.what(), 2);
+  } catch (const Error& error) {
+    return Fail(error.what(), ExitCode(error));
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    return Fail(text.substr(0, text.find('\n')), 1);
+  }
+}
+
+}  // namespace
+}  // namespace lwm::app
+
+int main(int argc, char** argv) { return lwm::app::Main(argc, argv); }

@@ -1,0 +1,1 @@
+// Carries the precompiled header; see cmake/torch_header.h.

@@ -1,0 +1,148 @@
+#include "lwm/base/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "lwm/base/error.h"
+
+namespace lwm {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void ThrowWriteError(const fs::path& path, const char* what, int error) {
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO;
+  throw Error(full ? ErrorCode::kResourceExhausted : ErrorCode::kInvalidArgument,
+              Cat("cannot ", what, " ", path.string(), ": ", std::strerror(error)));
+}
+
+fs::path TemporaryBeside(const fs::path& path) {
+  return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid());
+}
+
+void RenameAndSync(const fs::path& from, const fs::path& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) ThrowWriteError(to, "create", errno);
+  SyncPath(to.has_parent_path() ? to.parent_path() : fs::path("."));
+}
+
+}  // namespace
+
+std::string ReadFile(const fs::path& path) {
+  errno = 0;
+  std::ifstream in(path, std::ios::binary);
+  std::error_code ignored;
+  if (!in || fs::is_directory(path, ignored))
+    throw Error(ErrorCode::kNotFound,
+                Cat("cannot read ", path.string(), ": ", std::strerror(errno ? errno : EISDIR)));
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+void WriteFileAtomically(const fs::path& path, std::string_view content) {
+  const fs::path temporary = TemporaryBeside(path);
+  try {
+    OutputFile file(temporary);
+    file.Write(content);
+    file.Finish();
+    RenameAndSync(temporary, path);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  }
+}
+
+void WriteFolderAtomically(const fs::path& path, const std::function<void(const fs::path&)>& fill) {
+  const fs::path temporary = TemporaryBeside(path);
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  fs::create_directories(temporary, error);
+  if (error) ThrowWriteError(temporary, "create", error.value());
+  try {
+    fill(temporary);
+    for (const auto& entry : fs::recursive_directory_iterator(temporary)) SyncPath(entry.path());
+    SyncPath(temporary);
+    RenameAndSync(temporary, path);
+  } catch (const std::exception&) {
+    fs::remove_all(temporary, error);
+    throw;
+  }
+}
+
+void SyncPath(const fs::path& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) ThrowWriteError(path, "open", errno);
+  const int result = fsync(descriptor);
+  const int error = errno;
+  close(descriptor);
+  if (result != 0) ThrowWriteError(path, "write", error);
+}
+
+OutputFile::OutputFile(const fs::path& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) ThrowWriteError(path, "write", errno);
+}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void OutputFile::Write(const void* data, size_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = write(descriptor_, from, std::min<size_t>(bytes, size_t{1} << 30));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) ThrowWriteError(path_, "write", errno);
+    from += written;
+    bytes -= static_cast<size_t>(written);
+    position_ += static_cast<uint64_t>(written);
+  }
+}
+
+void OutputFile::Finish() {
+  if (fsync(descriptor_) != 0) ThrowWriteError(path_, "write", errno);
+  const int result = close(descriptor_);
+  descriptor_ = -1;
+  if (result != 0) ThrowWriteError(path_, "write", errno);
+}
+
+MappedFile::MappedFile(const fs::path& path) : path_(path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat status {};
+  if (descriptor < 0 || fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    const int error = descriptor < 0 ? errno : EISDIR;
+    if (descriptor >= 0) close(descriptor);
+    throw Error(ErrorCode::kNotFound, Cat("cannot read ", path.string(), ": ", std::strerror(error)));
+  }
+  const auto size = static_cast<size_t>(status.st_size);
+  void* address = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
+  const int error = errno;
+  close(descriptor);
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, address != MAP_FAILED, "cannot map ", path.string(), ": ",
+                 std::strerror(error));
+  bytes_ = {static_cast<const std::byte*>(address), size};
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+void MappedFile::Forget(size_t offset, size_t size) const {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;
+  const size_t end = std::min(offset + size, bytes_.size()) / page * page;
+  if (begin < end) madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::string HashHex(std::span<const std::byte> bytes) {
+  return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+}  // namespace lwm

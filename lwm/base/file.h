@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace lwm {
+
+// The whole file as bytes. Throws Error(kNotFound) naming the path and the system's reason.
+std::string ReadFile(const std::filesystem::path& path);
+
+// Writes `content` to a temporary file beside `path`, fsyncs it, renames it over `path` and fsyncs
+// the folder: after a crash the old or the new content is there, never a part.
+// Throws Error(kResourceExhausted) when the disk is full, Error(kInvalidArgument) when the place is
+// not writable; the temporary file is removed.
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+// A directory that appears whole or not at all: `fill` writes into the temporary folder it is given,
+// then every file is fsynced, the folder is renamed to `path` (which must not exist) and the parent
+// is fsynced. If `fill` throws, the temporary folder is removed and the error passed on.
+void WriteFolderAtomically(const std::filesystem::path& path,
+                           const std::function<void(const std::filesystem::path&)>& fill);
+
+// fsync of one file or folder. Throws Error(kResourceExhausted) with the system's reason.
+void SyncPath(const std::filesystem::path& path);
+
+// An unbuffered file being written; errors are thrown, never kept. Not for concurrent use.
+class OutputFile {
+ public:
+  // Creates or truncates. Throws as WriteFileAtomically does.
+  explicit OutputFile(const std::filesystem::path& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void Write(const void* data, size_t bytes);
+  void Write(std::string_view text) { Write(text.data(), text.size()); }
+  uint64_t position() const { return position_; }
+  // fsyncs and closes; without it the destructor closes and ignores errors.
+  void Finish();
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  uint64_t position_ = 0;
+};
+
+// A read-only memory map of a whole file (an empty file maps to an empty span). Pages are shared
+// with the page cache and may be dropped by the system at any time.
+class MappedFile {
+ public:
+  // Throws Error(kNotFound) naming the path and the system's reason.
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::filesystem::path& path() const { return path_; }
+  // Tells the system that [offset, offset + size) will not be read again soon.
+  void Forget(size_t offset, size_t size) const;
+
+ private:
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+};
+
+// xxh3-64 of the bytes, as 16 hex digits.
+std::string HashHex(std::span<const std::byte> bytes);
+
+}  // namespace lwm

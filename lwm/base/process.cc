@@ -1,0 +1,57 @@
+#include "lwm/base/process.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <limits>
+#include <string>
+
+namespace lwm {
+namespace {
+
+// The value in bytes of a "Name:   123 kB" line, or -1.
+int64_t KilobyteField(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind(name + ":", 0) == 0) return std::stoll(line.substr(name.size() + 1)) * 1024;
+  return -1;
+}
+
+// The number in a control-group file, or -1 when it is absent or "max".
+int64_t ControlGroupValue(const char* file) {
+  int64_t value = -1;
+  std::ifstream in(file);
+  return in >> value ? value : -1;
+}
+
+}  // namespace
+
+int64_t PeakMemoryBytes() { return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmHWM")); }
+
+int64_t ResidentMemoryBytes() {
+  return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmRSS"));
+}
+
+int64_t AvailableMemoryBytes() {
+  int64_t available = KilobyteField("/proc/meminfo", "MemAvailable");
+  if (available < 0) available = std::numeric_limits<int64_t>::max();
+  const int64_t limit = ControlGroupValue("/sys/fs/cgroup/memory.max");
+  const int64_t used = ControlGroupValue("/sys/fs/cgroup/memory.current");
+  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
+  return available;
+}
+
+int AllowedCores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
+  return std::max(1, CPU_COUNT(&mask));
+}
+
+double MonotonicSeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace lwm

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+
+namespace lwm {
+
+// Peak resident memory of this process so far, bytes (VmHWM).
+int64_t PeakMemoryBytes();
+
+// Resident memory of this process now, bytes.
+int64_t ResidentMemoryBytes();
+
+// Memory this machine can still give without swapping, bytes: MemAvailable, or what the control
+// group still allows if that is less.
+int64_t AvailableMemoryBytes();
+
+// CPU cores that this process may run on (its affinity mask).
+int AllowedCores();
+
+// Seconds of a monotonic clock, for differences.
+double MonotonicSeconds();
+
+}  // namespace lwm

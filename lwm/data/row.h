@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lwm::data {
+
+// One training example before packing: n tokens in order.
+struct Example {
+  std::vector<int32_t> token_n;
+  std::vector<uint8_t> vision_n;      // 1 = vision code
+  std::vector<float> loss_weight_n;   // 0 = no loss when this token is the target; 1 = normal
+  std::string source;                 // "file.jsonl:17", for messages
+};
+
+// One packed row of S tokens, as every rank of the sp group sees it. Token i of the row is predicted
+// from tokens before it in its own segment: target_S[i] is the token after i, -100 where there is
+// none to learn.
+struct Row {
+  std::vector<int32_t> token_S;
+  std::vector<uint8_t> vision_S;
+  std::vector<int32_t> target_S;
+  std::vector<uint8_t> target_vision_S;
+  std::vector<float> weight_S;      // loss weight of target_S[i], already 1 / n_valid of its example
+  std::vector<int32_t> position_S;  // restarts at 0 in every segment
+  std::vector<int32_t> begin_S;     // row index of the first token of the token's segment
+  int64_t examples = 0;             // what the sum of weighted losses is divided by, over the batch
+  int64_t padding = 0;              // tokens that are padding (the row's tail; weight 0)
+};
+
+}  // namespace lwm::data

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace lwm::ops {
+
+struct FeedForwardWeights {
+  at::Tensor gate_FD, up_FD, down_DF;
+};
+
+// down(silu(gate(x)) * up(x)) over slices of tokens (blockwise feed-forward, Liu & Abbeel 2023): only
+// one slice of width F exists at a time.
+//
+//   x_TD          in  f32 or bf16 [T,D], contiguous: the normalised input
+//   slice_tokens  in  >= 1 tokens per slice
+//   return y_TD, dtype of x
+at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights,
+                       int64_t slice_tokens);
+
+// Recomputes each slice, returns dx_TD (dtype of x) and adds to the f32 gradients (same shapes as the
+// weights).
+at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
+                               const FeedForwardWeights& weights, int64_t slice_tokens,
+                               FeedForwardWeights& gradients);
+
+}  // namespace lwm::ops

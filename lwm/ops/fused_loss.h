@@ -1,0 +1,27 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace lwm::ops {
+
+struct LossResult {
+  double loss = 0;        // sum over tokens of weight * -log p(target)
+  at::Tensor nll_T;       // f32 [T], -log p(target) of each token (weight not applied)
+  at::Tensor correct_T;   // bool [T], the target was the largest logit
+  at::Tensor dx_TD;       // gradient of `loss`, dtype of x; undefined unless asked for
+};
+
+// Cross entropy of x head^T against targets, in slices of tokens: logits, log-sum-exp, loss and both
+// gradients of a slice in one pass. No [T,V] buffer ever exists.
+//
+//   x_TD        in  f32 or bf16 [T,D], contiguous: normalised hidden states of the tokens that have
+//                   a target in this head
+//   head_VD     in  same dtype [V,D]
+//   target_T    in  i64 [T], 0 <= target < V
+//   weight_T    in  f32 [T]
+//   dhead_VD    in-out  f32 [V,D], the gradient is added; nullptr = forward only, no dx
+// Throws Error(kInvalidArgument) on a target out of range, naming it.
+LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::Tensor& target_T,
+                     const at::Tensor& weight_T, at::Tensor* dhead_VD);
+
+}  // namespace lwm::ops

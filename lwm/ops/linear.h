@@ -1,0 +1,14 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace lwm::ops {
+
+// y = x w^T over [T,C] and [R,C]; matmul inputs in their own dtype, f32 accumulation.
+at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC);
+
+// dx = dy w, dtype of dy; dw_RC (f32) += dy^T x.
+at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const at::Tensor& w_RC,
+                          at::Tensor& dw_RC);
+
+}  // namespace lwm::ops

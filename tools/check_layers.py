@@ -1,0 +1,63 @@
+"""Fails when a file under lwm/ includes a module or a library that its folder may not."""
+import pathlib
+import re
+import sys
+
+LAYERS = {  # module: the modules it may include besides itself
+    "base": [],
+    "config": ["base"],
+    "kernels": ["base"],
+    "io": ["base"],
+    "dist": ["base"],
+    "ops": ["base", "kernels", "dist"],
+    "model": ["base", "config", "io", "ops"],
+    "vision": ["base", "config", "io", "ops"],
+    "data": ["base", "config", "io", "dist", "vision"],
+    "train": ["base", "config", "io", "dist", "ops", "data", "model", "vision"],
+    "infer": ["base", "config", "io", "dist", "ops", "data", "model", "vision"],
+    "eval": ["base", "config", "io", "dist", "data", "model", "vision", "infer"],
+    "serve": ["base", "config", "data", "vision", "infer"],
+}
+TENSOR_MODULES = ["ops", "model", "vision", "train", "infer"]
+LIBRARIES = {  # third-party header prefix: where it may appear (module, or module/file stem)
+    "torch/torch.h": [],  # 7 s per file; include the narrow headers instead
+    "torch/": TENSOR_MODULES,
+    "ATen/": TENSOR_MODULES,
+    "c10/": TENSOR_MODULES,
+    "hwy/": ["kernels"],
+    "oneapi/": ["kernels/matmul_tile"],
+    "mpi.h": ["dist/communicator_mpi"],
+    "opencv2/": ["io/media_opencv"],
+    "msgpack": ["io/msgpack_stream"],
+    "toml++/": ["config/toml"],
+    "nlohmann/": ["base/json"],
+    "xxhash.h": ["base/file"],
+    "sentencepiece": ["data/tokenizer_sentencepiece"],
+    "httplib.h": ["serve/http_server"],
+}
+MAX_LINES = 800
+
+
+def check(root):
+    problems = []
+    for path in sorted([*root.rglob("*.h"), *root.rglob("*.cc")]):
+        module = path.relative_to(root).parts[0]
+        place = f"{module}/{path.stem.removesuffix('_test')}"
+        lines = path.read_text().splitlines()
+        if len(lines) > MAX_LINES:
+            problems.append(f"{path}: {len(lines)} lines, limit {MAX_LINES}")
+        for number, line in enumerate(lines, 1):
+            if ours := re.match(r'\s*#include "lwm/([a-z_]+)/', line):
+                if ours[1] != module and ours[1] not in LAYERS[module]:
+                    problems.append(f"{path}:{number}: {module} may not include {ours[1]}")
+            elif other := re.match(r"\s*#include <([^>]+)>", line):
+                rule = next((p for p in LIBRARIES if other[1].startswith(p)), None)
+                if rule and not {module, place} & set(LIBRARIES[rule]):
+                    problems.append(f"{path}:{number}: {place} may not include <{other[1]}>")
+    return problems
+
+
+if __name__ == "__main__":
+    found = check(pathlib.Path(sys.argv[1]))
+    print("\n".join(found))
+    sys.exit(bool(found))
