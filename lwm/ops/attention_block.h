@@ -1,0 +1,60 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+
+namespace lwm::ops {
+
+// Running state of the online softmax of B x T queries over the key blocks seen so far, f32. It is
+// carried unnormalised across hops, so that the result does not depend on how keys were divided.
+struct AttentionCarry {
+  at::Tensor max_BHT;   // largest scaled score, -inf before the first key
+  at::Tensor sum_BHT;   // sum of exp(score - max)
+  at::Tensor acc_BTHK;  // sum of exp(score - max) * v
+};
+AttentionCarry MakeAttentionCarry(const at::Tensor& q_BTHK);
+
+// The queries of one block: q and their allowed interval of key indices, [begin, index].
+struct QueryBlock {
+  at::Tensor q_BTHK;    // f32 or bf16
+  at::Tensor index_BT;  // i32; -1 with begin 0: sees nothing
+  at::Tensor begin_BT;  // i32
+};
+
+// Keys with their indices; U keys per row.
+struct KeyBlock {
+  at::Tensor k_BUGK, v_BUGK;  // dtype of q, last two dims contiguous
+  at::Tensor index_BU;        // i32; -1: seen by nobody
+};
+
+// Called on the calling thread between tiles, to let transfers progress; may be empty.
+using Progress = std::function<void()>;
+
+// carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
+// compared element by element, by the extremes of index and begin. Threads over (row, head, query
+// tile); nothing larger than a tile per thread is allocated.
+void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
+                           AttentionCarry& carry, const Progress& progress);
+
+// out = acc / sum in `dtype` [B,T,H,K], lse = max + log(sum) f32 [B,H,T]; 0 and -inf where nothing
+// was seen.
+void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
+                     at::Tensor& lse_BHT);
+
+// What the backward pass needs of the queries: dout (dtype of q), lse, and
+// delta = rowsum(dout * out) in f32.
+struct QueryGradientBlock {
+  QueryBlock queries;
+  at::Tensor dout_BTHK;
+  at::Tensor lse_BHT, delta_BHT;
+};
+at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK);  // f32 [B,H,T]
+
+// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]), bit-identical
+// for any number of threads.
+void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
+                            const Progress& progress);
+
+}  // namespace lwm::ops
