@@ -43,8 +43,9 @@ const Bench matmul("matmul", "bf16 2048^3 through LibTorch", AddMatmul);
 void AddBench(CLI::App& root) {
   CLI::App* command = root.add_subcommand("bench", "measure this machine and this program");
   command->require_subcommand(1);
-  AddExamples(*command, "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128 --json\n"
-                        "  mpirun -np 2 lwm bench train-step --tokens 4096 --json");
+  AddExamples(*command,
+              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128 --json\n"
+              "  mpirun -np 2 lwm bench train-step --tokens 4096 --json");
   for (const Bench* bench : Benches()) {
     CLI::App* what = command->add_subcommand(bench->name, bench->help);
     auto flags = std::make_shared<RunFlags>();

@@ -21,7 +21,8 @@ Command::Command(const char* command_name, void (*add_command)(CLI::App& root))
 }
 
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
-  command.add_option("--threads", flags.threads, "threads per rank (0: cores / ranks on this node)")
+  command
+      .add_option("--threads", flags.threads, "threads per rank (0: cores / ranks on this node)")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--dtype", flags.dtype, "arithmetic of matmul inputs")
       ->check(CLI::IsMember({"bf16", "f32"}))

@@ -29,8 +29,9 @@ std::string ExplainExtras(const CLI::App& root, const CLI::ExtrasError& error) {
   const std::string name = extras.empty() ? error.what() : extras.front();
   const std::string nearest = NearestName(name.substr(0, name.find('=')), known);
   return Cat("unknown argument '", name, "'",
-             nearest.empty() ? Cat("; see lwm ", used == &root ? "" : used->get_name() + " ", "--help")
-                             : Cat("; did you mean '", nearest, "'?"));
+             nearest.empty()
+                 ? Cat("; see lwm ", used == &root ? "" : used->get_name() + " ", "--help")
+                 : Cat("; did you mean '", nearest, "'?"));
 }
 
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
@@ -38,7 +39,8 @@ int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArg
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
 int Fail(const std::string& message, int exit_code) {
   std::fprintf(stderr, "lwm: %s\n", message.c_str());
-  if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE")) dist::AbortAllRanks(exit_code);
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE"))
+    dist::AbortAllRanks(exit_code);
   return exit_code;
 }
 

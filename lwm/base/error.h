@@ -36,12 +36,12 @@ std::string Cat(const Parts&... parts) {
 
 // Cold-path checks, always on. REQUIRE blames the caller, so its message must make sense to a user;
 // REQUIRE_AS does so with another code; CHECK blames us and adds the place and the condition.
-#define LWM_REQUIRE_AS(code, condition, ...)                            \
-  do {                                                                  \
+#define LWM_REQUIRE_AS(code, condition, ...)                             \
+  do {                                                                   \
     if (!(condition)) throw ::lwm::Error(code, ::lwm::Cat(__VA_ARGS__)); \
   } while (false)
 #define LWM_REQUIRE(condition, ...) \
   LWM_REQUIRE_AS(::lwm::ErrorCode::kInvalidArgument, condition, __VA_ARGS__)
-#define LWM_CHECK(condition, ...)                              \
+#define LWM_CHECK(condition, ...)                                                       \
   LWM_REQUIRE_AS(::lwm::ErrorCode::kInternal, condition, __FILE__, ":", __LINE__, ": ", \
                  __VA_ARGS__, " [" #condition "]")

@@ -119,7 +119,8 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   if (descriptor < 0 || fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     const int error = descriptor < 0 ? errno : EISDIR;
     if (descriptor >= 0) close(descriptor);
-    throw Error(ErrorCode::kNotFound, Cat("cannot read ", path.string(), ": ", std::strerror(error)));
+    throw Error(ErrorCode::kNotFound,
+                Cat("cannot read ", path.string(), ": ", std::strerror(error)));
   }
   const auto size = static_cast<size_t>(status.st_size);
   void* address = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
@@ -138,7 +139,8 @@ void MappedFile::Forget(size_t offset, size_t size) const {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t begin = (offset + page - 1) / page * page;
   const size_t end = std::min(offset + size, bytes_.size()) / page * page;
-  if (begin < end) madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
+  if (begin < end)
+    madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
 }
 
 std::string HashHex(std::span<const std::byte> bytes) {

@@ -19,9 +19,9 @@ std::string ReadFile(const std::filesystem::path& path);
 // not writable; the temporary file is removed.
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
-// A directory that appears whole or not at all: `fill` writes into the temporary folder it is given,
-// then every file is fsynced, the folder is renamed to `path` (which must not exist) and the parent
-// is fsynced. If `fill` throws, the temporary folder is removed and the error passed on.
+// A directory that appears whole or not at all: `fill` writes into the temporary folder it is
+// given, then every file is fsynced, the folder is renamed to `path` (which must not exist) and the
+// parent is fsynced. If `fill` throws, the temporary folder is removed and the error passed on.
 void WriteFolderAtomically(const std::filesystem::path& path,
                            const std::function<void(const std::filesystem::path&)>& fill);
 

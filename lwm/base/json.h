@@ -21,8 +21,7 @@ Json ReadJsonFile(const std::filesystem::path& path);
 template <class T>
 T JsonGet(const Json& object, const std::string& key, const std::string& where);
 template <class T>
-T JsonGet(const Json& object, const std::string& key, const std::string& where,
-          const T& otherwise);
+T JsonGet(const Json& object, const std::string& key, const std::string& where, const T& otherwise);
 
 [[noreturn]] void ThrowJsonField(const std::string& where, const std::string& key,
                                  const std::string& problem);

@@ -28,7 +28,9 @@ int64_t ControlGroupValue(const char* file) {
 
 }  // namespace
 
-int64_t PeakMemoryBytes() { return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmHWM")); }
+int64_t PeakMemoryBytes() {
+  return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmHWM"));
+}
 
 int64_t ResidentMemoryBytes() {
   return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmRSS"));

@@ -24,7 +24,8 @@ struct DecoderTargets {
 
 // Choices that change speed and memory, never the result beyond rounding.
 struct DecoderOptions {
-  at::ScalarType residual_dtype = at::kBFloat16;  // of the stream between layers; f32 when weights are
+  at::ScalarType residual_dtype =
+      at::kBFloat16;  // of the stream between layers; f32 when weights are
   int64_t ffn_slice_tokens = 2048;
   dist::Communicator* tp = nullptr;  // ranks that share heads and F; nullptr = one
 };

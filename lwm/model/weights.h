@@ -38,8 +38,8 @@ struct TensorSpec {
 std::vector<TensorSpec> OuterTensorSpecs(const config::ModelConfig& config);
 std::vector<TensorSpec> LayerTensorSpecs(const config::ModelConfig& config, int64_t layer);
 
-// Pointers to the struct's members in the order of the specs, so that loops over tensors by name and
-// code that reads like the paper use one list.
+// Pointers to the struct's members in the order of the specs, so that loops over tensors by name
+// and code that reads like the paper use one list.
 std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, OuterWeights& weights);
 std::vector<at::Tensor*> LayerTensors(LayerWeights& weights);
 
@@ -67,7 +67,8 @@ class ResidentWeights final : public WeightStore {
   // Fills every tensor: `read` returns the whole tensor of that name, in any float dtype and on any
   // shape error throws; it is cast to the store's dtype.
   void Load(const std::function<at::Tensor(const TensorSpec&)>& read);
-  // Calls visit(spec, weight, gradient) for every tensor; gradient undefined without EnableGradients.
+  // Calls visit(spec, weight, gradient) for every tensor; gradient undefined without
+  // EnableGradients.
   void Visit(const std::function<void(const TensorSpec&, at::Tensor&, at::Tensor&)>& visit);
   void EnableGradients();  // allocates zeros
 

@@ -1,0 +1,209 @@
+#include "lwm/model/decoder.h"
+
+#include <ATen/ATen.h>
+
+#include "lwm/base/error.h"
+#include "lwm/model/layer.h"
+#include "lwm/ops/fused_loss.h"
+#include "lwm/ops/rms_norm.h"
+#include "lwm/ops/tensor_parallel.h"
+
+namespace lwm::model {
+namespace {
+
+constexpr int64_t kNoTarget = -100;
+
+// Dynamic scaling depends on the longest position that any rank of the row holds.
+int64_t RopeTokens(const config::ModelConfig& config, const DecoderInput& input) {
+  if (config.rope_scaling.type != config::RopeScaling::Type::kDynamic) return 0;
+  double tokens = input.position_BT.numel() ? input.position_BT.max().item<int32_t>() + 1 : 0;
+  if (input.view.sp) input.view.sp->AllReduceMax(std::span(&tokens, 1));
+  return static_cast<int64_t>(tokens);
+}
+
+LayerContext MakeContext(const config::ModelConfig& config, const DecoderInput& input,
+                         const DecoderOptions& options) {
+  LWM_CHECK(input.id_BT.size(0) == input.view.rows() && input.id_BT.size(1) == input.view.tokens(),
+            "input of ", input.id_BT.sizes(), " does not fit its view");
+  const auto rope = config::ComputeRopeFrequencies(config, RopeTokens(config, input));
+  return {config, options, input.view,
+          ops::MakeRopeTable(input.position_BT, rope.inverse_frequency_R, rope.attention_factor)};
+}
+
+at::Tensor Embed(const DecoderInput& input, const OuterWeights& outer, at::ScalarType dtype) {
+  const at::Tensor text_BTD = [&] {
+    if (!input.vision_BT.defined()) return at::embedding(outer.embed_VD, input.id_BT);
+    const at::Tensor text_id_BT = input.id_BT.masked_fill(input.vision_BT, 0);
+    const at::Tensor vision_id_BT = input.id_BT.masked_fill(input.vision_BT.logical_not(), 0);
+    return at::where(input.vision_BT.unsqueeze(-1),
+                     at::embedding(outer.vision_embed_VD, vision_id_BT),
+                     at::embedding(outer.embed_VD, text_id_BT));
+  }();
+  return text_BTD.to(dtype);
+}
+
+void EmbedBackward(const DecoderInput& input, const at::Tensor& dx_BTD, OuterWeights& gradients) {
+  const at::Tensor id_T = input.id_BT.reshape({-1});
+  const at::Tensor dx_TD = dx_BTD.reshape({id_T.size(0), -1}).to(at::kFloat);
+  if (!input.vision_BT.defined()) {
+    gradients.embed_VD.index_add_(0, id_T, dx_TD);
+    return;
+  }
+  const at::Tensor vision_T = input.vision_BT.reshape({-1});
+  const auto add = [&](at::Tensor& table_VD, const at::Tensor& chosen_T) {
+    const at::Tensor at_N = chosen_T.nonzero().squeeze(-1);
+    table_VD.index_add_(0, id_T.index_select(0, at_N), dx_TD.index_select(0, at_N));
+  };
+  add(gradients.vision_embed_VD, vision_T);
+  add(gradients.embed_VD, vision_T.logical_not());
+}
+
+at::ScalarType ResidualDtype(const OuterWeights& outer, const DecoderOptions& options) {
+  return outer.embed_VD.scalar_type() == at::kFloat ? at::kFloat : options.residual_dtype;
+}
+
+// Hidden states after the last layer, before the final norm; `saved` gets one entry per layer.
+at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
+                     std::vector<LayerSaved>* saved) {
+  const OuterWeights& outer = weights.Outer();
+  at::Tensor x_BTD = Embed(input, outer, ResidualDtype(outer, context.options));
+  for (int64_t l = 0; l < context.config.num_hidden_layers; ++l) {
+    LayerSaved* keep = saved ? &saved->emplace_back() : nullptr;
+    x_BTD = LayerForward(context, weights.Layer(l), x_BTD, keep);
+    weights.ReleaseLayer(l);
+  }
+  return x_BTD;
+}
+
+// One head's share of the loss: the tokens whose target it scores.
+struct HeadLoss {
+  double loss = 0;
+  at::Tensor at_N;   // i64, which of this rank's tokens
+  at::Tensor nll_N;  // f32
+  at::Tensor dx_ND;  // f32 or the compute dtype; undefined in forward only
+};
+
+// Ranks of a tp group hold the same tokens: each scores a part of them.
+at::Tensor ShareOf(dist::Communicator* tp, const at::Tensor& at_N) {
+  if (tp == nullptr) return at_N;
+  const int64_t part = (at_N.size(0) + tp->size() - 1) / tp->size();
+  const int64_t begin = std::min(at_N.size(0), part * tp->rank());
+  return at_N.slice(0, begin, std::min(at_N.size(0), begin + part));
+}
+
+// The gradient of the head is summed over tp ranks in a buffer of its own, since dhead_VD may hold
+// earlier micro-batches already.
+HeadLoss ScoreHead(const at::Tensor& x_TD, const at::Tensor& head_VD, const DecoderTargets& targets,
+                   const at::Tensor& mine_T, double scale, at::Tensor* dhead_VD,
+                   dist::Communicator* tp) {
+  HeadLoss result;
+  result.at_N = ShareOf(tp, mine_T.nonzero().squeeze(-1));
+  const at::Tensor weight_N = targets.weight_BT.reshape({-1}).index_select(0, result.at_N);
+  const bool shared = tp != nullptr && tp->size() > 1 && dhead_VD != nullptr;
+  at::Tensor own_VD = shared ? at::zeros_like(*dhead_VD) : at::Tensor();
+  const ops::LossResult scored =
+      ops::FusedLoss(x_TD.index_select(0, result.at_N), head_VD,
+                     targets.id_BT.reshape({-1}).index_select(0, result.at_N), weight_N * scale,
+                     shared ? &own_VD : dhead_VD);
+  if (shared) dhead_VD->add_(ops::SumOverRanks(tp, own_VD));
+  result.nll_N = scored.nll_T;
+  result.dx_ND = scored.dx_TD;
+  result.loss = (weight_N.to(at::kDouble) * scored.nll_T.to(at::kDouble)).sum().item<double>();
+  return result;
+}
+
+struct Scales {
+  double text, vision;
+};
+
+// Loss of the final hidden states; dxn_TD (gradient of their normalised form) when gradients are
+// wanted.
+DecoderLoss ScoreTokens(const config::ModelConfig& config, const OuterWeights& outer,
+                        const at::Tensor& xn_TD, const DecoderTargets& targets, Scales scales,
+                        OuterWeights* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
+  const at::Tensor target_T = targets.id_BT.reshape({-1});
+  const at::Tensor has_target_T = target_T.ne(kNoTarget);
+  const at::Tensor vision_T = targets.vision_BT.defined()
+                                  ? targets.vision_BT.reshape({-1}).logical_and(has_target_T)
+                                  : at::zeros_like(has_target_T);
+  LWM_REQUIRE(config.has_vision() || !vision_T.any().item<bool>(),
+              "targets of vision need a model with vision_vocab_size > 0");
+  at::Tensor nll_T = at::zeros({target_T.size(0)}, at::kFloat);
+  if (gradients) *dxn_TD = at::zeros_like(xn_TD);
+  const auto score = [&](const at::Tensor& head_VD, const at::Tensor& mine_T, double scale,
+                         at::Tensor* dhead_VD) {
+    const HeadLoss part = ScoreHead(xn_TD, head_VD, targets, mine_T, scale, dhead_VD, tp);
+    nll_T.index_copy_(0, part.at_N, part.nll_N);
+    if (gradients) dxn_TD->index_copy_(0, part.at_N, part.dx_ND.to(dxn_TD->scalar_type()));
+    return part.loss;
+  };
+  std::array<double, 2> loss = {
+      score(outer.head_VD, has_target_T.logical_and(vision_T.logical_not()), scales.text,
+            gradients ? &gradients->head_VD : nullptr),
+      0};
+  if (config.has_vision())
+    loss[1] = score(outer.vision_head_VD, vision_T, scales.vision,
+                    gradients ? &gradients->vision_head_VD : nullptr);
+  if (tp && tp->size() > 1) {
+    tp->AllReduceSum(std::span(loss));
+    nll_T = ops::SumOverRanks(tp, nll_T);
+    if (gradients) *dxn_TD = ops::SumOverRanks(tp, *dxn_TD);
+  }
+  return {loss[0], loss[1], nll_T.view(targets.id_BT.sizes())};
+}
+
+at::Tensor FinalNorm(const config::ModelConfig& config, const OuterWeights& outer,
+                     const at::Tensor& x_BTD) {
+  return ops::RmsNorm(x_BTD, outer.norm_D, config.rms_norm_eps)
+      .to(outer.head_VD.scalar_type())
+      .reshape({-1, x_BTD.size(-1)});
+}
+
+}  // namespace
+
+at::Tensor DecoderHidden(const config::ModelConfig& config, WeightStore& weights,
+                         const DecoderInput& input, const DecoderOptions& options) {
+  const at::Tensor x_BTD =
+      RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
+  return ops::RmsNorm(x_BTD, weights.Outer().norm_D, config.rms_norm_eps);
+}
+
+DecoderLoss DecoderForward(const config::ModelConfig& config, WeightStore& weights,
+                           const DecoderInput& input, const DecoderTargets& targets,
+                           const DecoderOptions& options) {
+  const at::Tensor x_BTD =
+      RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
+  const OuterWeights& outer = weights.Outer();
+  return ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets, {1, 1}, nullptr,
+                     nullptr, options.tp);
+}
+
+DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStore& weights,
+                                   const DecoderInput& input, const DecoderTargets& targets,
+                                   double text_scale, double vision_scale,
+                                   const DecoderOptions& options) {
+  const LayerContext context = MakeContext(config, input, options);
+  std::vector<LayerSaved> saved;
+  const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);
+
+  const OuterWeights& outer = weights.Outer();
+  OuterWeights& outer_gradients = weights.OuterGradients();
+  at::Tensor dxn_TD;
+  const DecoderLoss loss =
+      ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets,
+                  {text_scale, vision_scale}, &outer_gradients, &dxn_TD, options.tp);
+  at::Tensor dx_BTD =
+      ops::RmsNormBackward(dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD, outer.norm_D,
+                           config.rms_norm_eps, outer_gradients.norm_D);
+  for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
+    dx_BTD =
+        LayerBackward(context, weights.Layer(l), saved.back(), dx_BTD, weights.LayerGradients(l));
+    saved.pop_back();
+    weights.FinishLayerGradients(l);
+    weights.ReleaseLayer(l);
+  }
+  EmbedBackward(input, dx_BTD, outer_gradients);
+  return loss;
+}
+
+}  // namespace lwm::model

@@ -1,0 +1,118 @@
+#include "lwm/model/layer.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "lwm/ops/linear.h"
+#include "lwm/ops/rms_norm.h"
+#include "lwm/ops/tensor_parallel.h"
+
+namespace lwm::model {
+namespace {
+
+struct Qkv {
+  at::Tensor q_BTHK, k_BTGK, v_BTGK;
+};
+
+at::Tensor Norm(const LayerContext& context, const at::Tensor& x_BTD, const at::Tensor& w_D,
+                at::ScalarType dtype) {
+  return ops::RmsNorm(x_BTD, w_D, context.config.rms_norm_eps).to(dtype);
+}
+
+double AttentionScale(const LayerContext& context) {
+  return 1.0 / std::sqrt(static_cast<double>(context.config.head_dim));
+}
+
+// Seen as tokens x anything; the inverse of view([B, T, ...]).
+at::Tensor Flat(const at::Tensor& x_BTC) { return x_BTC.reshape({-1, x_BTC.size(-1)}); }
+at::Tensor FlatHeads(const at::Tensor& x_BTHK) {
+  return x_BTHK.reshape({-1, x_BTHK.size(2) * x_BTHK.size(3)});
+}
+
+Qkv ProjectQkv(const LayerContext& context, const LayerWeights& weights, const at::Tensor& xn_TD) {
+  const auto heads = [&](const at::Tensor& w) {
+    return ops::Linear(xn_TD, w).view(
+        {context.view.rows(), context.view.tokens(), -1, context.config.head_dim});
+  };
+  Qkv qkv{heads(weights.q_HKxD), heads(weights.k_GKxD), heads(weights.v_GKxD)};
+  ops::ApplyRope(qkv.q_BTHK, context.rope, /*inverse=*/false);
+  ops::ApplyRope(qkv.k_BTGK, context.rope, /*inverse=*/false);
+  return qkv;
+}
+
+// h = x + o(attention): cheap enough to do again in backward instead of being kept.
+at::Tensor AddAttention(const LayerContext& context, const LayerWeights& weights,
+                        const at::Tensor& x_BTD, const at::Tensor& attention_BTHK) {
+  const at::Tensor branch_TD = ops::Linear(FlatHeads(attention_BTHK), weights.o_DxHK);
+  return x_BTD + ops::SumOverRanks(context.options.tp, branch_TD).view(x_BTD.sizes());
+}
+
+// Gradient of norm(x) -> dx on top of what flows past the branch. dxn_TD is this rank's part.
+at::Tensor AddNormBackward(const LayerContext& context, const at::Tensor& dxn_TD,
+                           const at::Tensor& x_BTD, const at::Tensor& w_D, const at::Tensor& dy_BTD,
+                           at::Tensor& dw_D) {
+  const at::Tensor whole_BTD =
+      ops::SumOverRanks(context.options.tp, dxn_TD).to(x_BTD.scalar_type()).view(x_BTD.sizes());
+  return ops::RmsNormBackward(whole_BTD, x_BTD, w_D, context.config.rms_norm_eps, dw_D)
+      .add_(dy_BTD);
+}
+
+at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWeights& weights,
+                                     const at::Tensor& h_BTD, const at::Tensor& dy_BTD,
+                                     LayerWeights& gradients) {
+  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+  const at::Tensor hn_TD = Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype));
+  const at::Tensor dhn_TD = ops::FeedForwardBackward(
+      Flat(dy_BTD).to(dtype), hn_TD, weights.ffn, context.options.ffn_slice_tokens, gradients.ffn);
+  return AddNormBackward(context, dhn_TD, h_BTD, weights.ffn_norm_D, dy_BTD, gradients.ffn_norm_D);
+}
+
+at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeights& weights,
+                                   const LayerSaved& saved, const at::Tensor& dh_BTD,
+                                   LayerWeights& gradients) {
+  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+  const at::Tensor datt_TxHK =
+      ops::LinearBackward(Flat(dh_BTD).to(dtype), FlatHeads(saved.attention.out_BTHK),
+                          weights.o_DxHK, gradients.o_DxHK);
+  const at::Tensor xn_TD = Flat(Norm(context, saved.x_BTD, weights.attention_norm_D, dtype));
+  const Qkv qkv = ProjectQkv(context, weights, xn_TD);
+  ops::AttentionGradients d = ops::RingAttentionBackward(
+      datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, saved.attention,
+      context.view, AttentionScale(context));
+  ops::ApplyRope(d.dq_BTHK, context.rope, /*inverse=*/true);
+  ops::ApplyRope(d.dk_BTGK, context.rope, /*inverse=*/true);
+  at::Tensor dxn_TD =
+      ops::LinearBackward(FlatHeads(d.dq_BTHK), xn_TD, weights.q_HKxD, gradients.q_HKxD);
+  dxn_TD += ops::LinearBackward(FlatHeads(d.dk_BTGK), xn_TD, weights.k_GKxD, gradients.k_GKxD);
+  dxn_TD += ops::LinearBackward(FlatHeads(d.dv_BTGK), xn_TD, weights.v_GKxD, gradients.v_GKxD);
+  return AddNormBackward(context, dxn_TD, saved.x_BTD, weights.attention_norm_D, dh_BTD,
+                         gradients.attention_norm_D);
+}
+
+}  // namespace
+
+at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
+                        const at::Tensor& x_BTD, LayerSaved* saved) {
+  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+  Qkv qkv =
+      ProjectQkv(context, weights, Flat(Norm(context, x_BTD, weights.attention_norm_D, dtype)));
+  const ops::AttentionResult attention = ops::RingAttentionForward(
+      qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, context.view, AttentionScale(context));
+  qkv = {};
+  if (saved) *saved = {x_BTD, attention};
+  const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
+  const at::Tensor ffn_TD = ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)),
+                                             weights.ffn, context.options.ffn_slice_tokens);
+  return h_BTD + ops::SumOverRanks(context.options.tp, ffn_TD).view(h_BTD.sizes());
+}
+
+at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
+                         const LayerSaved& saved, const at::Tensor& dy_BTD,
+                         LayerWeights& gradients) {
+  const at::Tensor h_BTD = AddAttention(context, weights, saved.x_BTD, saved.attention.out_BTHK);
+  const at::Tensor dh_BTD = FeedForwardBranchBackward(context, weights, h_BTD, dy_BTD, gradients);
+  return AttentionBranchBackward(context, weights, saved, dh_BTD, gradients);
+}
+
+}  // namespace lwm::model
