@@ -1,0 +1,173 @@
+#include "lwm/io/safetensors.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "tests/temporary_folder.h"
+
+namespace lwm::io {
+namespace {
+
+using testing_support::TemporaryFolder;
+
+std::span<const std::byte> AsBytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+std::string WithHeader(const std::string& header, size_t data_bytes) {
+  const uint64_t length = header.size();
+  std::string file(reinterpret_cast<const char*>(&length), 8);
+  return file + header + std::string(data_bytes, '\x01');
+}
+
+std::string ErrorOf(const std::string& file) {
+  try {
+    ParseSafetensors(AsBytes(file), "x.safetensors");
+    return "";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCorruptData) << error.what();
+    return error.what();
+  }
+}
+
+const std::vector<TensorInfo> kInfos = {
+    {"matrix", DType::kF32, {2, 3}}, {"none", DType::kF32, {0, 4}}, {"flag", DType::kBool, {}}};
+
+std::string WriteSmallFile(const std::filesystem::path& path) {
+  SafetensorsWriter writer(path, kInfos, {{"made by", "a test"}});
+  const float matrix[6] = {1, 2, 3, 4, 5, 6};
+  const auto bytes = std::as_bytes(std::span(matrix));
+  writer.Write("matrix", bytes.first(5));
+  writer.Write("matrix", bytes.subspan(5));
+  writer.Write("flag", AsBytes(std::string_view("\x01", 1)));
+  writer.Finish();
+  return ReadFile(path);
+}
+
+TEST(SafetensorsTest, WrittenFileReadsBackInOrderWithAlignedData) {
+  TemporaryFolder folder;
+  WriteSmallFile(folder / "a.safetensors");
+  const SafetensorsFile file(folder / "a.safetensors");
+  ASSERT_EQ(file.infos().size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(file.infos()[i].name, kInfos[i].name);
+    EXPECT_EQ(file.infos()[i].dtype, kInfos[i].dtype);
+    EXPECT_EQ(file.infos()[i].shape, kInfos[i].shape);
+  }
+  float matrix[6];
+  ASSERT_EQ(file.bytes("matrix").size(), sizeof(matrix));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(file.bytes("matrix").data()) % 8, 0u);
+  std::memcpy(matrix, file.bytes("matrix").data(), sizeof(matrix));
+  EXPECT_EQ(matrix[5], 6);
+  EXPECT_EQ(file.bytes("none").size(), 0u);
+  EXPECT_EQ(file.bytes("flag")[0], std::byte{1});
+  EXPECT_EQ(file.metadata().at("made by"), "a test");
+  file.Forget("matrix");
+  EXPECT_EQ(file.bytes("matrix")[0], std::byte{0});  // 1.0f, read again from disk
+}
+
+TEST(SafetensorsTest, UnknownTensorIsNamed) {
+  TemporaryFolder folder;
+  WriteSmallFile(folder / "a.safetensors");
+  const SafetensorsFile file(folder / "a.safetensors");
+  try {
+    file.bytes("absent");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNotFound);
+    EXPECT_NE(std::string(error.what()).find("absent"), std::string::npos);
+  }
+}
+
+TEST(SafetensorsTest, FileCutAtAnyByteIsRefused) {
+  TemporaryFolder folder;
+  const std::string whole = WriteSmallFile(folder / "a.safetensors");
+  ASSERT_EQ(ErrorOf(whole), "");
+  for (size_t size = 0; size < whole.size(); ++size)
+    EXPECT_NE(ErrorOf(whole.substr(0, size)), "") << size;
+  EXPECT_NE(ErrorOf(whole + "x"), "");
+}
+
+TEST(SafetensorsTest, AnyFlippedByteIsRefusedOrReadsInsideTheFile) {
+  TemporaryFolder folder;
+  const std::string whole = WriteSmallFile(folder / "a.safetensors");
+  for (size_t i = 0; i < whole.size(); ++i) {
+    for (const int bit : {1, 8, 128}) {
+      std::string damaged = whole;
+      damaged[i] = static_cast<char>(damaged[i] ^ bit);
+      try {
+        const auto layout = ParseSafetensors(AsBytes(damaged), "x");
+        for (size_t t = 0; t < layout.infos.size(); ++t)
+          EXPECT_LE(layout.offsets[t] + TensorBytes(layout.infos[t]), damaged.size());
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kCorruptData);
+      }
+    }
+  }
+}
+
+TEST(SafetensorsTest, LiesInTheHeaderAreNamed) {
+  const auto error_of_entry = [](const std::string& entry, size_t data_bytes) {
+    return ErrorOf(WithHeader("{\"t\":" + entry + "}", data_bytes));
+  };
+  using testing::IsSubstring;
+  EXPECT_EQ(error_of_entry(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})", 8), "");
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"dtype":"F99","shape":[2],"data_offsets":[0,8]})", "F99"},
+      {R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})", "does not fill"},
+      {R"({"dtype":"F64","shape":[2],"data_offsets":[0,8]})", "does not fill"},
+      {R"({"dtype":"F32","shape":[2.5],"data_offsets":[0,8]})", "2.5"},
+      {R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})", "-2"},
+      {R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})", "not an array"},
+      {R"({"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]})", "fill"},
+      {R"({"dtype":"F32","shape":[2],"data_offsets":[0,16]})", "outside"},
+      {R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", "outside"},
+      {R"({"dtype":"F32","shape":[2],"data_offsets":[0,8,9]})", "pair"},
+      {R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})", "the file has"},
+      {R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})", "starts at byte 4"},
+      {R"({"shape":[2],"data_offsets":[0,8]})", "dtype"},
+      {R"(7)", "dtype"},
+  };
+  for (const auto& [entry, expected] : cases)
+    EXPECT_TRUE(IsSubstring("", "", expected, error_of_entry(entry, 8))) << entry;
+}
+
+TEST(SafetensorsTest, OverlapIsRefused) {
+  const std::string header = R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+                             R"("b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})";
+  EXPECT_NE(ErrorOf(WithHeader(header, 6)).find("starts at byte 2"), std::string::npos);
+}
+
+TEST(SafetensorsTest, HeaderLengthBeyondTheFileIsRefused) {
+  for (const uint64_t length : {uint64_t{9}, uint64_t{1} << 40, ~uint64_t{0}}) {
+    std::string file = WithHeader("{}      ", 0);
+    std::memcpy(file.data(), &length, 8);
+    EXPECT_NE(ErrorOf(file).find("header of"), std::string::npos);
+  }
+}
+
+TEST(SafetensorsTest, RepeatedNameOrImpossibleShapeIsRefusedBeforeWriting) {
+  TemporaryFolder folder;
+  const auto write = [&](const std::vector<TensorInfo>& infos) {
+    SafetensorsWriter(folder / "a.safetensors", infos);
+  };
+  EXPECT_THROW(write({{"a", DType::kF32, {1}}, {"a", DType::kF32, {1}}}), Error);
+  EXPECT_THROW(write({{"a", DType::kF32, {INT64_MAX, 2}}}), Error);
+  EXPECT_THROW(write({{"a", DType::kF32, {-1}}}), Error);
+}
+
+TEST(SafetensorsTest, IncompleteOrMisorderedWriteIsNoticed) {
+  TemporaryFolder folder;
+  SafetensorsWriter writer(folder / "a.safetensors", kInfos);
+  EXPECT_THROW(writer.Write("flag", AsBytes("1")), Error);
+  EXPECT_THROW(writer.Write("matrix", AsBytes(std::string(25, 'x'))), Error);
+  writer.Write("matrix", AsBytes(std::string(23, 'x')));
+  EXPECT_THROW(writer.Finish(), Error);
+}
+
+}  // namespace
+}  // namespace lwm::io
