@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lwm/base/json.h"
+#include "lwm/data/packing.h"
+#include "lwm/data/row.h"
+#include "lwm/data/tokenizer.h"
+
+namespace lwm::data {
+
+// Where examples come from.
+struct SourceConfig {
+  std::vector<std::string> paths;   // files, folders (searched for .txt and .jsonl) and globs
+  double share = 1;                 // of the rows, relative to the other sources
+  std::string fields;               // JSONL lines without "fields": this field grammar; "" = "text"
+  int64_t min_document_tokens = 0;  // text files: shorter ones are left out
+  int64_t max_document_tokens = 0;  // text files: longer ones are left out; 0 = no limit
+  int64_t max_frames = 0;           // vision fields are thinned to this many frames; 0 = all
+};
+
+struct LoaderConfig {
+  std::vector<SourceConfig> sources;
+  PackingConfig packing;
+  uint64_t seed = 42;
+  int data_rank = 0;  // which of data_size groups of ranks; all ranks of a group see the same rows
+  int data_size = 1;
+  double held_out_fraction = 0;             // of the units of each source, never trained on
+  std::vector<std::string> held_out_paths;  // instead: files of their own
+  bool skip_bad_lines = false;  // JSONL lines that do not parse: skip instead of an error
+  int prefetch_rows = 2;        // rows made ahead by a thread of the loader; 0 = no thread
+  std::filesystem::path cache;  // folder for token files of text sources; "" = tokens in memory
+};
+
+// A finite run of rows.
+class RowSequence {
+ public:
+  virtual ~RowSequence() = default;
+  // The next row, or nothing at the end.
+  virtual std::optional<Row> Next() = 0;
+};
+
+// Endless training rows for one group of ranks.
+//
+// Units and epochs. A text file is a document (BOS, tokens, EOS), cut into consecutive units of at
+// most S tokens, so that an epoch shows every token of every book once; with kConcatenate the books
+// are joined first. A JSONL line is one unit. Every epoch visits all units of a source in an order
+// drawn from (seed, source, epoch); group r takes every data_size-th of them, so groups never share
+// one within an epoch. Rows hold units of one source; sources take turns so that over all groups
+// the rows keep to the shares.
+//
+// Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
+// the identical next row; SaveState counts the rows that Next has returned, not the prefetched
+// ones. A changed data_size continues at the same point of the epoch in the new division: units
+// that were waiting in the packing buffers (about packing.buffer_rows rows per group) are shown
+// again or not shown in that epoch. Changed files, seed, row length or source list are refused.
+//
+// Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
+// unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B
+// each), or mapped pages with a cache, and 8 B per JSONL line.
+class RowLoader {
+ public:
+  RowLoader(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
+  ~RowLoader();
+  RowLoader(const RowLoader&) = delete;
+  RowLoader& operator=(const RowLoader&) = delete;
+
+  Row Next();
+
+  // A small JSON object, different for every group; a checkpoint must keep each group's.
+  Json SaveState() const;
+  // Throws Error(kCorruptData) when it is no state, Error(kInvalidArgument) naming what differs.
+  void RestoreState(const Json& state);
+
+  // The held-out rows of this group from their beginning, in a fixed order. Every group gets the
+  // same number of rows; where they do not come out even, the last is all padding (examples = 0).
+  std::unique_ptr<RowSequence> HeldOut() const;
+
+  // For the log: units, tokens (-1 = not counted, JSONL), files of all sources.
+  struct Summary {
+    int64_t files = 0, train_units = 0, held_out_units = 0, tokens = 0;
+  };
+  Summary summary() const;
+  // Epochs that source 0 has completed, fractional, at the last row returned.
+  double epoch() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lwm::data
