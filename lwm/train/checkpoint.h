@@ -1,0 +1,71 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lwm/base/json.h"
+#include "lwm/train/adamw.h"
+#include "lwm/train/sharded_weights.h"
+
+namespace lwm::train {
+
+// RUN/checkpoints/step_N, a model directory that also holds the state of training:
+//   config.json, tokenizer.model ...   as given
+//   model.safetensors                  f32 masters under Hugging Face names; from 1 GiB on in
+//                                      several files with model.safetensors.index.json
+//   optimizer/rank_R.safetensors       AdamW's moments that rank R owns, "NAME|SLICE|exp_avg" and
+//                                      "...|exp_avg_sq" (SLICE: tensor_slice.h)
+//   trainer.json                       step, optimizer steps, mesh, the trainer's state, data
+//   cursors MANIFEST.json                      size and xxh3 of every file
+// Written to checkpoints/.writing_step_N by all ranks (a shared file system), fsynced, renamed.
+
+// What the loop needs to go on, apart from weights and moments.
+struct TrainerState {
+  int64_t step = 0;  // optimizer steps done; names the directory
+  Json trainer;      // the loop's own: tokens, schedule, seed ...; the same on every rank
+  // Where this rank's data goes on. Saved for each data rank (mesh.data_rank()); the ranks of one
+  // tp x sp group agree on it.
+  Json data_cursor;
+};
+
+struct CheckpointOptions {
+  int keep = 2;  // newest checkpoints that stay, the one being written counted; >= 1
+  Json config;   // written as config.json
+  std::vector<std::filesystem::path> companions;  // files copied in under their own names
+};
+
+// Saves; returns the checkpoint's directory. If any rank fails (disk full: kResourceExhausted)
+// every rank throws the same error, what was written is removed and older checkpoints are as they
+// were. Older ones beyond options.keep are deleted only when the new one is complete. Collective.
+std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
+                                     const CheckpointOptions& options, const TrainerState& state,
+                                     ShardedWeights& weights, AdamW& optimizer);
+
+// The newest checkpoint whose manifest, sizes and hashes hold; nothing if there is none. For each
+// newer one that is damaged, `warn` is called on rank 0 with one line that names it and the reason.
+// Removes what interrupted saves left behind. Ranks share the hashing. Collective over `world`.
+std::optional<std::filesystem::path> FindLatestValid(
+    dist::Communicator& world, const std::filesystem::path& run_folder,
+    const std::function<void(const std::string&)>& warn);
+
+// Fills masters and moments bit for bit, whatever the mesh they were saved on, and returns the
+// state. data_cursors of the saved run: one for each of its data ranks; `state.data_cursor` is this
+// rank's, or null when the number of data ranks has changed. Throws Error(kCorruptData) or
+// Error(kNotFound) naming the file and tensor, Error(kInvalidArgument) when the model differs.
+// Collective.
+struct LoadedCheckpoint {
+  TrainerState state;
+  std::vector<Json> data_cursors;
+  dist::MeshShape mesh;  // the saved run's
+};
+LoadedCheckpoint LoadCheckpoint(const std::filesystem::path& folder, ShardedWeights& weights,
+                                AdamW& optimizer);
+
+// The problem with a checkpoint directory in one line, or nothing if it is complete and undamaged.
+// This process alone reads and hashes every file.
+std::optional<std::string> FindDamage(const std::filesystem::path& folder);
+
+}  // namespace lwm::train
