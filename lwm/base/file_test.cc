@@ -1,0 +1,95 @@
+#include "lwm/base/file.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "lwm/base/error.h"
+
+namespace lwm {
+namespace {
+namespace fs = std::filesystem;
+
+class FileTest : public ::testing::Test {
+ protected:
+  FileTest() {
+    std::string name = (fs::temp_directory_path() / "lwm_file_test_XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+  }
+  ~FileTest() override { fs::remove_all(folder_); }
+
+  size_t Entries() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), {}));
+  }
+
+  fs::path folder_;
+};
+
+ErrorCode CodeOf(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  ADD_FAILURE() << "expected an Error";
+  return ErrorCode::kInternal;
+}
+
+TEST_F(FileTest, AtomicWriteReplacesTheContentAndLeavesNothingElse) {
+  WriteFileAtomically(folder_ / "a", "old");
+  WriteFileAtomically(folder_ / "a", std::string("new\0bytes", 9));
+  EXPECT_EQ(ReadFile(folder_ / "a"), std::string("new\0bytes", 9));
+  EXPECT_EQ(Entries(), 1u);
+}
+
+TEST_F(FileTest, MissingFileIsNotFoundAndNamed) {
+  EXPECT_EQ(CodeOf([&] { ReadFile(folder_ / "absent"); }), ErrorCode::kNotFound);
+  EXPECT_EQ(CodeOf([&] { ReadFile(folder_); }), ErrorCode::kNotFound);
+  EXPECT_EQ(CodeOf([&] { MappedFile file(folder_ / "absent"); }), ErrorCode::kNotFound);
+  EXPECT_EQ(CodeOf([&] { MappedFile file(folder_); }), ErrorCode::kNotFound);
+}
+
+TEST_F(FileTest, WriteIntoAnAbsentFolderIsTheCallersError) {
+  EXPECT_EQ(CodeOf([&] { WriteFileAtomically(folder_ / "no" / "a", "x"); }),
+            ErrorCode::kInvalidArgument);
+}
+
+TEST_F(FileTest, FullDiskIsReportedAsExhausted) {
+  EXPECT_EQ(CodeOf([&] {
+              OutputFile file("/dev/full");
+              file.Write("x");
+              file.Finish();
+            }),
+            ErrorCode::kResourceExhausted);
+}
+
+TEST_F(FileTest, FolderAppearsWholeOrNotAtAll) {
+  WriteFolderAtomically(folder_ / "done",
+                        [](const fs::path& place) { WriteFileAtomically(place / "inside", "1"); });
+  EXPECT_EQ(ReadFile(folder_ / "done" / "inside"), "1");
+  EXPECT_THROW(WriteFolderAtomically(folder_ / "failed",
+                                     [](const fs::path& place) {
+                                       WriteFileAtomically(place / "inside", "1");
+                                       throw Error(ErrorCode::kInternal, "half way");
+                                     }),
+               Error);
+  EXPECT_EQ(Entries(), 1u);
+}
+
+TEST_F(FileTest, MapShowsTheBytesAndAnEmptyFileIsEmpty) {
+  WriteFileAtomically(folder_ / "a", "abc");
+  WriteFileAtomically(folder_ / "empty", "");
+  const MappedFile file(folder_ / "a");
+  ASSERT_EQ(file.bytes().size(), 3u);
+  EXPECT_EQ(static_cast<char>(file.bytes()[2]), 'c');
+  file.Forget(0, 3);
+  EXPECT_TRUE(MappedFile(folder_ / "empty").bytes().empty());
+}
+
+TEST_F(FileTest, HashIsXxh3OfTheBytes) {
+  EXPECT_EQ(HashHex({}), "2d06800538d394c2");  // XXH3_64bits of no bytes, from its specification
+}
+
+}  // namespace
+}  // namespace lwm
