@@ -1,0 +1,260 @@
+#include "lwm/config/train_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <functional>
+#include <type_traits>
+
+#include "lwm/base/error.h"
+#include "lwm/base/text.h"
+#include "lwm/config/toml.h"
+
+namespace lwm::config {
+namespace {
+
+std::vector<std::string> SectionNames() {
+  std::vector<std::string> names;
+  TrainConfig().ForEachSection(
+      [&](const char* name, auto&, const char*) { names.emplace_back(name); });
+  return names;
+}
+
+std::string Suggestion(const std::string& name, const std::vector<std::string>& known) {
+  const std::string nearest = NearestName(name, known);
+  return nearest.empty() ? "; see lwm train --help" : Cat("; did you mean '", nearest, "'?");
+}
+
+// Every section's unknown names are refused, so that a misspelt key never means its default.
+void RequireKnown(const Json& values, const std::string& place,
+                  const std::vector<std::string>& known, const char* what) {
+  for (const auto& [name, value] : values.items())
+    LWM_REQUIRE(std::find(known.begin(), known.end(), name) != known.end(), place, "unknown ", what,
+                " '", name, "'", Suggestion(name, known));
+}
+
+template <class Section>
+void ApplySection(const std::string& section_name, const Json& values, Section& section,
+                  const std::function<std::string(const std::string&)>& place_of) {
+  std::vector<std::string> known;
+  section.ForEachField(
+      [&](const char* name, auto&, const Limits&, const char*) { known.emplace_back(name); });
+  for (const auto& [name, value] : values.items())
+    RequireKnown(Json{{name, value}}, place_of(section_name + "." + name), known,
+                 Cat("key in [", section_name, "]:").c_str());
+  section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char*) {
+    if (!values.contains(name)) return;
+    const std::string key = section_name + "." + name;
+    SetField(place_of(key) + key, values.at(name), limits, field);
+  });
+}
+
+void ApplyDocument(const TomlDocument& document, const std::string& where, TrainConfig& config) {
+  const auto place_of = [&](const std::string& key) {
+    const auto line = document.line_of.find(key);
+    return line == document.line_of.end() ? where + ": " : Cat(where, ":", line->second, ": ");
+  };
+  for (const auto& [name, value] : document.values.items()) {
+    RequireKnown(Json{{name, value}}, place_of(name), SectionNames(), "section");
+    LWM_REQUIRE(value.is_object(), place_of(name), "'", name, "' is a section: write [", name, "]");
+  }
+  config.ForEachSection([&](const char* name, auto& section, const char*) {
+    if (document.values.contains(name))
+      ApplySection(name, document.values.at(name), section, place_of);
+  });
+}
+
+// "section.key=value" as a document of one key.
+void ApplyOverride(const std::string& text, TrainConfig& config) {
+  const size_t equals = text.find('=');
+  const size_t dot = text.substr(0, equals).find('.');
+  LWM_REQUIRE(equals != std::string::npos && dot != std::string::npos, "--set ", text,
+              ": want section.key=value, as in --set train.steps=100");
+  TomlDocument document;
+  const std::string section = text.substr(0, dot);
+  const std::string name = text.substr(dot + 1, equals - dot - 1);
+  Json value = ParseTomlValue(text.substr(equals + 1));
+  config.ForEachSection([&](const char* section_name, auto& fields, const char*) {
+    fields.ForEachField([&](const char* field_name, auto& field, const Limits&, const char*) {
+      // A field of text takes its value literally: --set train.sample_prompt=42.
+      if (section == section_name && name == field_name &&
+          std::is_same_v<std::decay_t<decltype(field)>, std::string> && !value.is_string())
+        value = text.substr(equals + 1);
+    });
+  });
+  document.values = {{section, {{name, value}}}};
+  ApplyDocument(document, "--set " + text, config);
+}
+
+}  // namespace
+
+TrainConfig ParseTrainConfig(std::string_view toml, const std::string& where,
+                             const std::vector<std::string>& overrides) {
+  TrainConfig config;
+  ApplyDocument(ParseToml(toml, where), where, config);
+  for (const std::string& text : overrides) ApplyOverride(text, config);
+  config.Validate();
+  return config;
+}
+
+TrainConfig ReadTrainConfig(const std::filesystem::path& recipe,
+                            const std::vector<std::string>& overrides) {
+  TrainConfig config;
+  ApplyDocument(ReadTomlFile(recipe), recipe.string(), config);
+  for (const std::string& text : overrides) ApplyOverride(text, config);
+  config.Validate();
+  return config;
+}
+
+int64_t TrainConfig::RowsPerBatch() const {
+  return train.rows_per_step > 0 ? train.rows_per_step : train.tokens_per_step / data.row_tokens;
+}
+
+void TrainConfig::Validate() const {
+  LWM_REQUIRE(!train.run_folder.empty(), "train.run_folder is missing: where should results go?");
+  LWM_REQUIRE(train.steps > 0, "train.steps is missing: how many optimizer steps?");
+  LWM_REQUIRE(!data.train.empty(), "data.train is missing: which files should it train on?");
+  LWM_REQUIRE(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has ",
+              data.weights.size(), " entries and data.train ", data.train.size(),
+              ": give one weight for each");
+  LWM_REQUIRE(data.held_out.empty() || data.held_out_fraction == 0,
+              "data.held_out and data.held_out_fraction exclude each other: give one");
+  LWM_REQUIRE(data.tokenizer.empty() || data.train_tokenizer_vocab == 0,
+              "data.tokenizer and data.train_tokenizer_vocab exclude each other: give one");
+  LWM_REQUIRE(!data.tokenizer.empty() || data.train_tokenizer_vocab > 0 || !model.init.empty(),
+              "no tokenizer: give data.tokenizer, data.train_tokenizer_vocab or model.init");
+  LWM_REQUIRE((train.rows_per_step > 0) != (train.tokens_per_step > 0),
+              "give one of train.rows_per_step and train.tokens_per_step, the global batch");
+  LWM_REQUIRE(train.rows_per_step > 0 || train.tokens_per_step % data.row_tokens == 0,
+              "train.tokens_per_step = ", train.tokens_per_step,
+              " is no multiple of data.row_tokens = ", data.row_tokens);
+  LWM_REQUIRE(optimizer.decay_steps == 0 || optimizer.decay_steps >= optimizer.warmup_steps,
+              "optimizer.decay_steps = ", optimizer.decay_steps,
+              " counts the warm-up and must not be less than optimizer.warmup_steps = ",
+              optimizer.warmup_steps);
+}
+
+namespace {
+
+void RequireSize(int64_t value, const char* key) {
+  LWM_REQUIRE(value > 0, "model.", key, " is missing: give all sizes of the model, or model.init");
+}
+
+ModelConfig FromSizes(const ModelSection& model, int64_t row_tokens, int64_t tokenizer_vocab) {
+  RequireSize(model.hidden_size, "hidden_size");
+  RequireSize(model.intermediate_size, "intermediate_size");
+  RequireSize(model.num_hidden_layers, "num_hidden_layers");
+  RequireSize(model.num_attention_heads, "num_attention_heads");
+  LWM_REQUIRE(model.head_dim > 0 || model.hidden_size % model.num_attention_heads == 0,
+              "model.hidden_size = ", model.hidden_size,
+              " is no multiple of model.num_attention_heads = ", model.num_attention_heads,
+              ": change one or give model.head_dim");
+  ModelConfig config;
+  config.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer_vocab;
+  config.vision_vocab_size = model.vision_vocab_size;
+  config.hidden_size = model.hidden_size;
+  config.intermediate_size = model.intermediate_size;
+  config.num_hidden_layers = model.num_hidden_layers;
+  config.num_attention_heads = model.num_attention_heads;
+  config.num_key_value_heads =
+      model.num_key_value_heads > 0 ? model.num_key_value_heads : model.num_attention_heads;
+  config.head_dim =
+      model.head_dim > 0 ? model.head_dim : model.hidden_size / model.num_attention_heads;
+  config.max_position_embeddings =
+      model.max_position_embeddings > 0 ? model.max_position_embeddings : row_tokens;
+  if (model.rope_theta > 0) config.rope_theta = model.rope_theta;
+  if (model.rms_norm_eps > 0) config.rms_norm_eps = model.rms_norm_eps;
+  config.tie_word_embeddings = model.tie_word_embeddings;
+  config.initializer_range = model.initializer_range;
+  return config;
+}
+
+// A size given beside model.init is a claim about it.
+void RequireAgrees(int64_t given, int64_t stored, const char* key, const std::string& init) {
+  LWM_REQUIRE(given == 0 || given == stored, "model.", key, " = ", given, " but ", init, " has ",
+              stored, ": leave it out");
+}
+
+ModelConfig FromInit(const ModelSection& model) {
+  ModelConfig config = ReadModelConfig(std::filesystem::path(model.init) / "config.json");
+  RequireAgrees(model.vocab_size, config.vocab_size, "vocab_size", model.init);
+  RequireAgrees(model.hidden_size, config.hidden_size, "hidden_size", model.init);
+  RequireAgrees(model.intermediate_size, config.intermediate_size, "intermediate_size", model.init);
+  RequireAgrees(model.num_hidden_layers, config.num_hidden_layers, "num_hidden_layers", model.init);
+  RequireAgrees(model.num_attention_heads, config.num_attention_heads, "num_attention_heads",
+                model.init);
+  RequireAgrees(model.num_key_value_heads, config.num_key_value_heads, "num_key_value_heads",
+                model.init);
+  RequireAgrees(model.head_dim, config.head_dim, "head_dim", model.init);
+  LWM_REQUIRE(model.vision_vocab_size == 0 || !config.has_vision() ||
+                  model.vision_vocab_size == config.vision_vocab_size,
+              "model.vision_vocab_size = ", model.vision_vocab_size, " but ", model.init, " has ",
+              config.vision_vocab_size, ": leave it out");
+  if (model.vision_vocab_size > 0) config.vision_vocab_size = model.vision_vocab_size;
+  if (model.max_position_embeddings > 0)
+    config.max_position_embeddings = model.max_position_embeddings;
+  if (model.rope_theta > 0) config.rope_theta = model.rope_theta;
+  if (model.rms_norm_eps > 0) config.rms_norm_eps = model.rms_norm_eps;
+  return config;
+}
+
+}  // namespace
+
+ModelConfig ResolveModelConfig(const TrainConfig& config, int64_t tokenizer_vocab) {
+  const ModelSection& section = config.model;
+  const ModelConfig model = section.init.empty()
+                                ? FromSizes(section, config.data.row_tokens, tokenizer_vocab)
+                                : FromInit(section);
+  const int64_t padded_vocab = (tokenizer_vocab + 511) / 512 * 512;
+  LWM_REQUIRE(tokenizer_vocab == 0 ||
+                  (model.vocab_size >= tokenizer_vocab && model.vocab_size <= padded_vocab),
+              "the tokenizer has ", tokenizer_vocab, " ids but the model's vocab_size is ",
+              model.vocab_size, ": use the model's own tokenizer",
+              section.init.empty() ? ", or leave model.vocab_size out" : "");
+  LWM_REQUIRE(
+      config.data.row_tokens <= model.max_position_embeddings,
+      "data.row_tokens = ", config.data.row_tokens,
+      " is longer than the model's max_position_embeddings = ", model.max_position_embeddings,
+      ": shorten the rows or raise model.max_position_embeddings");
+  model.Validate();
+  return model;
+}
+
+Json TrainConfigToJson(const TrainConfig& config) {
+  Json json = Json::object();
+  TrainConfig copy = config;
+  copy.ForEachSection([&](const char* section_name, auto& section, const char*) {
+    section.ForEachField([&](const char* name, auto& field, const Limits&, const char*) {
+      json[section_name][name] = field;
+    });
+  });
+  return json;
+}
+
+std::vector<std::string> TrainConfigKeys() {
+  std::vector<std::string> keys;
+  TrainConfig().ForEachSection([&](const char* section_name, auto& section, const char*) {
+    section.ForEachField([&](const char* name, auto&, const Limits&, const char*) {
+      keys.push_back(Cat(section_name, ".", name));
+    });
+  });
+  return keys;
+}
+
+std::string TrainConfigHelp() {
+  std::string text;
+  TrainConfig().ForEachSection([&](const char* section_name, auto& section, const char* about) {
+    text += fmt::format("[{}]  {}\n", section_name, about);
+    section.ForEachField([&](const char* name, auto& field, const Limits& limits,
+                             const char* help) {
+      const std::string choices =
+          limits.choices.empty() ? "" : fmt::format(" ({})", fmt::join(limits.choices, " | "));
+      text +=
+          fmt::format("  {:<38} {}{}\n", fmt::format("{} = {}", name, FormatTomlValue(Json(field))),
+                      help, choices);
+    });
+  });
+  return text;
+}
+
+}  // namespace lwm::config

@@ -1,0 +1,252 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lwm/base/json.h"
+#include "lwm/config/fields.h"
+#include "lwm/config/model_config.h"
+
+namespace lwm::config {
+
+// Everything a training run needs, one struct per TOML section. The ForEachField list of a section
+// is the only list of its fields: TOML, --set, help, JSON and the frozen-list test come from it.
+
+struct ModelSection {
+  std::string init;
+  int64_t vocab_size = 0;
+  int64_t vision_vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rope_theta = 0;
+  double rms_norm_eps = 0;
+  bool tie_word_embeddings = false;
+  std::string initializer = "normal";
+  double initializer_range = 0.02;
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("init", init, Limits(),
+          "model directory to start from; empty: random weights of the sizes below");
+    field("vocab_size", vocab_size, AtLeast(0), "text vocabulary; 0: the tokenizer's");
+    field("vision_vocab_size", vision_vocab_size, AtLeast(0), "image codes; 0: text only");
+    field("hidden_size", hidden_size, AtLeast(0), "model width");
+    field("intermediate_size", intermediate_size, AtLeast(0), "feed-forward width");
+    field("num_hidden_layers", num_hidden_layers, AtLeast(0), "layers");
+    field("num_attention_heads", num_attention_heads, AtLeast(0), "query heads");
+    field("num_key_value_heads", num_key_value_heads, AtLeast(0),
+          "key and value heads; 0: as query heads");
+    field("head_dim", head_dim, AtLeast(0), "width of a head; 0: hidden_size / heads");
+    field("max_position_embeddings", max_position_embeddings, AtLeast(0),
+          "longest context; 0: init's, else data.row_tokens");
+    field("rope_theta", rope_theta, AtLeast(0), "rotary base; 0: init's, else 10000");
+    field("rms_norm_eps", rms_norm_eps, AtLeast(0), "epsilon of the norms; 0: init's, else 1e-6");
+    field("tie_word_embeddings", tie_word_embeddings, Limits(), "one table for input and output");
+    field("initializer", initializer, OneOf({"normal", "scaled"}),
+          "normal: every matrix has std initializer_range; scaled: matrices 1 / sqrt(hidden_size), "
+          "o and down a further 1 / sqrt(2 layers)");
+    field("initializer_range", initializer_range, Between(0, 10),
+          "std of random tables and heads (and matrices)");
+  }
+};
+
+struct DataSection {
+  std::vector<std::string> train;
+  std::vector<double> weights;
+  std::string fields;
+  int64_t min_document_tokens = 0;
+  int64_t max_document_tokens = 0;
+  int64_t max_frames = 0;
+  bool skip_bad_lines = false;
+  std::string cache;
+  std::vector<std::string> held_out;
+  double held_out_fraction = 0;
+  int64_t held_out_rows = 8;
+  std::string tokenizer;
+  int64_t train_tokenizer_vocab = 0;
+  std::string packing = "masked";
+  std::string loss = "auto";
+  int64_t row_tokens = 2048;
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("train", train, Limits(), "text or JSONL files, or globs, to train on");
+    field("weights", weights, AtLeast(0), "share of rows of each entry of train; empty: by size");
+    field("fields", fields, Limits(), "field grammar of JSONL lines without their own");
+    field("min_document_tokens", min_document_tokens, AtLeast(0),
+          "shorter text files are left out");
+    field("max_document_tokens", max_document_tokens, AtLeast(0),
+          "longer text files are left out; 0: no limit");
+    field("max_frames", max_frames, AtLeast(0), "frames of a video that are kept, evenly; 0: all");
+    field("skip_bad_lines", skip_bad_lines, Limits(), "skip JSONL lines that do not parse");
+    field("cache", cache, Limits(), "folder for token files; empty: cache in the run folder");
+    field("held_out", held_out, Limits(), "files or globs that are only evaluated on");
+    field("held_out_fraction", held_out_fraction, Between(0, 0.5),
+          "part of the training documents held out instead");
+    field("held_out_rows", held_out_rows, AtLeast(1), "most rows in an evaluation");
+    field("tokenizer", tokenizer, Limits(), "tokenizer.model; empty: the one in model.init");
+    field("train_tokenizer_vocab", train_tokenizer_vocab, AtLeast(0),
+          "train a tokenizer of this size on the training files first; 0: use tokenizer");
+    field("packing", packing, OneOf({"masked", "concatenate", "pad"}),
+          "masked: documents packed, each sees itself only; concatenate: one stream; pad: one "
+          "document a row");
+    field("loss", loss, OneOf({"auto", "example", "row"}),
+          "what counts one in the loss: an example or a row; auto: row for concatenate, else "
+          "example");
+    field("row_tokens", row_tokens, Between(2, 1 << 30), "tokens of a row over all its ranks");
+  }
+};
+
+struct ParallelSection {
+  std::string mesh = "1,1,1,-1";
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("mesh", mesh, Limits(), "ranks as dp,fsdp,tp,sp; -1 takes what is left");
+  }
+};
+
+struct TrainSection {
+  std::string run_folder;
+  int64_t steps = 0;
+  int64_t rows_per_step = 0;
+  int64_t tokens_per_step = 0;
+  int64_t micro_rows = 1;
+  int64_t seed = 42;
+  std::string dtype = "bf16";
+  std::string residual_dtype = "bf16";
+  int64_t ffn_slice_tokens = 2048;
+  int64_t log_every = 1;
+  int64_t eval_every = 0;
+  std::string sample_prompt;
+  int64_t sample_every = 0;
+  int64_t sample_tokens = 120;
+  double sample_temperature = 0.8;
+  int64_t checkpoint_every = 0;
+  int64_t checkpoint_keep = 2;
+  double max_minutes = 0;
+  double memory_gib = 0;
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("run_folder", run_folder, Limits(), "where metrics, plots, samples and checkpoints go");
+    field("steps", steps, AtLeast(0), "optimizer steps in all");
+    field("rows_per_step", rows_per_step, AtLeast(0),
+          "rows of the global batch, all ranks together");
+    field("tokens_per_step", tokens_per_step, AtLeast(0),
+          "the same in tokens: give one of the two");
+    field("micro_rows", micro_rows, AtLeast(1), "rows that a rank computes at once");
+    field("seed", seed, AtLeast(0), "of weights, shuffling and sampling");
+    field("dtype", dtype, OneOf({"bf16", "f32"}), "of matmul inputs; masters and moments are f32");
+    field("residual_dtype", residual_dtype, OneOf({"bf16", "f32"}),
+          "of the stream between layers, kept for backward; f32 with dtype f32");
+    field("ffn_slice_tokens", ffn_slice_tokens, AtLeast(1), "tokens of a feed-forward slice");
+    field("log_every", log_every, AtLeast(1), "steps between progress lines");
+    field("eval_every", eval_every, AtLeast(0),
+          "steps between held-out evaluations; 0: at the end only");
+    field("sample_prompt", sample_prompt, Limits(),
+          "text that samples continue; empty: no samples");
+    field("sample_every", sample_every, AtLeast(0), "steps between samples; 0: at the end only");
+    field("sample_tokens", sample_tokens, AtLeast(1), "new tokens of a sample");
+    field("sample_temperature", sample_temperature, AtLeast(0), "of samples; 0: greedy");
+    field("checkpoint_every", checkpoint_every, AtLeast(0),
+          "steps between checkpoints; 0: at the end only");
+    field("checkpoint_keep", checkpoint_keep, AtLeast(1), "newest checkpoints that stay");
+    field("max_minutes", max_minutes, AtLeast(0),
+          "stop with a checkpoint after this long; 0: never");
+    field("memory_gib", memory_gib, AtLeast(0),
+          "memory the run may use on a machine; 0: what is free");
+  }
+};
+
+struct OptimizerSection {
+  double lr = 3e-4;
+  double init_lr = 0;
+  double min_lr = 0;
+  std::string schedule = "cosine";
+  int64_t warmup_steps = 0;
+  int64_t decay_steps = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  std::vector<std::string> no_decay;
+  double clip_norm = 1.0;
+  int64_t accumulate = 1;
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("lr", lr, AtLeast(0), "learning rate after warm-up");
+    field("init_lr", init_lr, AtLeast(0), "learning rate of the first step");
+    field("min_lr", min_lr, AtLeast(0), "learning rate at the end of the cosine");
+    field("schedule", schedule, OneOf({"constant", "cosine"}), "after warm-up");
+    field("warmup_steps", warmup_steps, AtLeast(0), "steps from init_lr to lr");
+    field("decay_steps", decay_steps, AtLeast(0),
+          "step at which min_lr is reached, warm-up included; 0: train.steps");
+    field("beta1", beta1, Between(0, 0.999999), "decay of the first moment");
+    field("beta2", beta2, Between(0, 0.999999), "decay of the second moment");
+    field("eps", eps, AtLeast(0), "added to the root of the second moment");
+    field("weight_decay", weight_decay, AtLeast(0), "decoupled, times the learning rate");
+    field("no_decay", no_decay, Limits(),
+          "parts of tensor names without weight decay, such as norm, embed");
+    field("clip_norm", clip_norm, AtLeast(0), "largest global gradient norm; 0: no clipping");
+    field("accumulate", accumulate, AtLeast(1),
+          "global batches whose mean gradient makes one step");
+  }
+};
+
+struct TrainConfig {
+  ModelSection model;
+  DataSection data;
+  ParallelSection parallel;
+  TrainSection train;
+  OptimizerSection optimizer;
+
+  template <class Visitor>
+  void ForEachSection(Visitor&& section) {
+    section("model", model, "the decoder, fields named as in Hugging Face");
+    section("data", data, "what it reads");
+    section("parallel", parallel, "how ranks share the work");
+    section("train", train, "the loop");
+    section("optimizer", optimizer, "AdamW and its schedule");
+  }
+
+  // Rows of one global batch: rows_per_step, or tokens_per_step / row_tokens.
+  int64_t RowsPerBatch() const;
+  // What no single field can show: throws Error(kInvalidArgument) naming the keys that contradict.
+  void Validate() const;
+};
+
+// Reads a recipe over the defaults, then the overrides ("section.key=value") in order, then
+// validates. Throws Error(kInvalidArgument) naming file, line and key: an unknown section or key
+// (with the nearest known one), a wrong type, a value out of range.
+TrainConfig ReadTrainConfig(const std::filesystem::path& recipe,
+                            const std::vector<std::string>& overrides);
+TrainConfig ParseTrainConfig(std::string_view toml, const std::string& where,
+                             const std::vector<std::string>& overrides);
+
+// The model that the recipe means, for a tokenizer of `tokenizer_vocab` ids (0: not known, no
+// check): model.init's config.json with the context length and theta replaced, or the given sizes.
+// The model's vocabulary may exceed the tokenizer's by padding to a multiple of 512, no more.
+// Throws Error(kInvalidArgument) naming the keys that contradict each other, the checkpoint or the
+// tokenizer, and a row longer than the model's maximum.
+ModelConfig ResolveModelConfig(const TrainConfig& config, int64_t tokenizer_vocab);
+
+// All settings, {"section": {"key": value}}; reading it back gives the same config.
+Json TrainConfigToJson(const TrainConfig& config);
+
+// "section.key" of every field in order; a test freezes this list.
+std::vector<std::string> TrainConfigKeys();
+
+// The help text: every section, key, default and meaning.
+std::string TrainConfigHelp();
+
+}  // namespace lwm::config
