@@ -1,7 +1,7 @@
-# lwm_module(NAME [TORCH] DEPS modules... LIBS third-party...): one static library for lwm/NAME from
-# all its *.cc, one test program NAME_test from its *_test.cc. Each test suite is one CTest entry,
-# named module.Suite (loading LibTorch once per test case would take longer than the tests).
-# TORCH modules share one precompiled header.
+# lwm_module(NAME [TORCH] [WITHOUT REGEX] DEPS modules... LIBS third-party...): one static library
+# for lwm/NAME from all its *.cc but those that match REGEX, one test program NAME_test from its
+# *_test.cc. Each test suite is one CTest entry, named module.Suite (loading LibTorch once per test
+# case would take longer than the tests). TORCH modules share one precompiled header.
 function(lwm_register_suites target module label)
   foreach(source ${ARGN})
     file(STRINGS ${source} lines REGEX "^TEST(_F|_P)?\\(")
@@ -20,8 +20,11 @@ function(lwm_register_suites target module label)
 endfunction()
 
 function(lwm_module name)
-  cmake_parse_arguments(M "TORCH" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(M "TORCH" "WITHOUT" "DEPS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/lwm/${name}/*.cc)
+  if(M_WITHOUT)
+    list(FILTER sources EXCLUDE REGEX "${M_WITHOUT}")
+  endif()
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$")

@@ -55,9 +55,9 @@ class Communicator {
   virtual Request StartSend(std::span<const std::byte> data, int to, int tag) = 0;
   virtual Request StartReceive(std::span<std::byte> data, int from, int tag) = 0;
 
-  // receive = the send buffers of all ranks one after another; receive.size() == size() * send.size().
+  // receive = the send buffers of all ranks one after another, size() * send.size() bytes.
   virtual Request StartAllGather(std::span<const std::byte> send, std::span<std::byte> receive) = 0;
-  // receive[i] = sum over ranks of send[rank() * n + i], n = receive.size(), send.size() == size() * n.
+  // receive[i] = sum over ranks of send[rank() * n + i], n = receive.size(); send has size() * n.
   virtual Request StartReduceScatterSum(std::span<const float> send, std::span<float> receive) = 0;
 
   virtual void AllReduceSum(std::span<float> data) = 0;   // in place

@@ -7,9 +7,9 @@
 namespace lwm::dist {
 
 // How the tokens of one row of S tokens are divided over P ranks. Every rank holds the same number
-// of slots T = tokens_per_rank; slot t of rank p holds token index[p * T + t] of the row, or nothing
-// (-1) where the division does not come out even. Slots of one rank are in rising token order, empty
-// slots last.
+// of slots T = tokens_per_rank; slot t of rank p holds token index[p * T + t] of the row, or
+// nothing (-1) where the division does not come out even. Slots of one rank are in rising token
+// order, empty slots last.
 //
 // The rule of attention: a query at index g whose segment begins at b sees the keys with index in
 // [b, g]. An empty slot has index -1 and begin 0, an empty interval, and is seen by nobody.
@@ -23,14 +23,15 @@ struct SequencePlan {
   std::span<const int32_t> begin(int rank) const;
 };
 
-// Zigzag: 2P chunks of equal length (the last may be cut short), rank r owns chunks r and 2P-1-r, so
-// that causal work is equal at every hop. begin_S[i] = index of the first token of i's segment, S
-// entries; empty = one segment.
+// Zigzag: 2P chunks whose lengths differ by at most one, rank r owns chunks r and 2P-1-r, so that
+// causal work is equal at every hop. begin_S[i] = index of the first token of i's segment, S
+// entries; empty = one segment. Throws Error(kInvalidArgument) unless 1 <= S < 2^31.
 SequencePlan PlanZigzag(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S);
 
-// For packed rows: small chunks, heaviest (by allowed area) first to the least loaded rank that still
-// has room. Equal token counts, area balanced. Same arguments and result as PlanZigzag; which one is
-// used must not change any result beyond f32 rounding.
+// For packed rows: small chunks, heaviest (by allowed area) first to the least loaded rank that
+// still has room, then exchanges between the extremes. T = ceil(S / P), area balanced (mean / max
+// >= 0.95 from some thousand tokens per rank on). Same arguments and result as PlanZigzag; which
+// one is used must not change any result beyond f32 rounding.
 SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S);
 
 // Allowed query-key pairs that each rank's queries own, P entries; the quality of a plan is

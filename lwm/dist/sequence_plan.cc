@@ -1,0 +1,183 @@
+#include "lwm/dist/sequence_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "lwm/base/error.h"
+
+namespace lwm::dist {
+namespace {
+
+// A run of tokens that goes to one rank as a whole.
+struct Chunk {
+  int64_t first, count;
+  int64_t area;  // allowed query-key pairs of its queries
+};
+
+struct Load {
+  std::vector<Chunk> chunks;
+  int64_t tokens = 0, area = 0;
+
+  void Add(const Chunk& chunk) {
+    chunks.push_back(chunk);
+    tokens += chunk.count;
+    area += chunk.area;
+  }
+};
+
+void CheckArguments(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S) {
+  LWM_REQUIRE(row_tokens >= 1 && row_tokens <= std::numeric_limits<int32_t>::max(), "a row of ",
+              row_tokens, " tokens; want 1 to 2^31 - 1");
+  LWM_CHECK(ranks >= 1, "a plan over ", ranks, " ranks");
+  LWM_CHECK(begin_S.empty() || static_cast<int64_t>(begin_S.size()) == row_tokens, begin_S.size(),
+            " segment starts for ", row_tokens, " tokens");
+}
+
+Chunk MakeChunk(int64_t first, int64_t count, std::span<const int32_t> begin_S) {
+  int64_t area = 0;
+  for (int64_t i = first; i < first + count; ++i)
+    area += i + 1 - (begin_S.empty() ? 0 : begin_S[i]);
+  return {first, count, area};
+}
+
+// Chunk i of n when the row is cut into n lengths that differ by at most one.
+Chunk EvenChunk(int64_t i, int64_t n, int64_t row_tokens, std::span<const int32_t> begin_S) {
+  const int64_t first = row_tokens * i / n;
+  return MakeChunk(first, row_tokens * (i + 1) / n - first, begin_S);
+}
+
+SequencePlan MakePlan(int64_t row_tokens, std::span<const int32_t> begin_S,
+                      std::vector<Load>& load_P) {
+  SequencePlan plan;
+  plan.ranks = static_cast<int>(load_P.size());
+  plan.row_tokens = row_tokens;
+  for (const Load& load : load_P) {
+    plan.tokens_per_rank = std::max(plan.tokens_per_rank, load.tokens);
+  }
+  const size_t slots = load_P.size() * static_cast<size_t>(plan.tokens_per_rank);
+  plan.index_PT.assign(slots, -1);
+  plan.begin_PT.assign(slots, 0);
+  for (size_t rank = 0; rank < load_P.size(); ++rank) {
+    auto& chunks = load_P[rank].chunks;
+    std::sort(chunks.begin(), chunks.end(),
+              [](const Chunk& a, const Chunk& b) { return a.first < b.first; });
+    size_t slot = rank * static_cast<size_t>(plan.tokens_per_rank);
+    for (const Chunk& chunk : chunks) {
+      for (int64_t i = chunk.first; i < chunk.first + chunk.count; ++i, ++slot) {
+        plan.index_PT[slot] = static_cast<int32_t>(i);
+        plan.begin_PT[slot] = begin_S.empty() ? 0 : begin_S[i];
+      }
+    }
+  }
+  return plan;
+}
+
+// Long enough that the tiles of a rank are mostly runs of neighbours, short enough that every rank
+// gets a good mix.
+int64_t BalancedChunkTokens(int64_t row_tokens, int ranks) {
+  const int64_t tokens = row_tokens / (int64_t{32} * ranks);
+  if (tokens >= 256) return 256;
+  return tokens >= 64 ? tokens / 64 * 64 : std::max<int64_t>(tokens, 1);
+}
+
+// Heaviest first to the least loaded rank with room for it; what fits nowhere whole is cut.
+std::vector<Load> AssignGreedily(std::vector<Chunk> chunks, int64_t capacity, int ranks,
+                                 std::span<const int32_t> begin_S) {
+  std::stable_sort(chunks.begin(), chunks.end(),
+                   [](const Chunk& a, const Chunk& b) { return a.area > b.area; });
+  std::vector<Load> load_P(static_cast<size_t>(ranks));
+  for (const Chunk& whole : chunks) {
+    Chunk chunk = whole;
+    while (chunk.count > 0) {
+      Load* best = nullptr;
+      Load* roomiest = &load_P[0];
+      for (Load& load : load_P) {
+        if (load.tokens < roomiest->tokens) roomiest = &load;
+        const bool fits = load.tokens + chunk.count <= capacity;
+        if (fits && (!best || load.area < best->area)) best = &load;
+      }
+      if (best) {
+        best->Add(chunk);
+        break;
+      }
+      const int64_t room = capacity - roomiest->tokens;
+      roomiest->Add(MakeChunk(chunk.first, room, begin_S));
+      chunk = MakeChunk(chunk.first + room, chunk.count - room, begin_S);
+    }
+  }
+  return load_P;
+}
+
+// Exchanges the pair of equally long chunks of the most and the least loaded rank that halves their
+// difference best. False when no pair narrows it.
+bool NarrowGap(std::vector<Load>& load_P) {
+  const auto by_area = [](const Load& a, const Load& b) { return a.area < b.area; };
+  Load& light = *std::min_element(load_P.begin(), load_P.end(), by_area);
+  Load& heavy = *std::max_element(load_P.begin(), load_P.end(), by_area);
+  const int64_t gap = heavy.area - light.area;
+  Chunk *best_heavy = nullptr, *best_light = nullptr;
+  int64_t best_gap = gap;
+  for (Chunk& a : heavy.chunks) {
+    for (Chunk& b : light.chunks) {
+      const int64_t gap_after = std::abs(gap - 2 * (a.area - b.area));
+      if (a.count == b.count && gap_after < best_gap) {
+        best_gap = gap_after, best_heavy = &a, best_light = &b;
+      }
+    }
+  }
+  if (!best_heavy) return false;
+  const int64_t moved = best_heavy->area - best_light->area;
+  heavy.area -= moved;
+  light.area += moved;
+  std::swap(*best_heavy, *best_light);
+  return true;
+}
+
+}  // namespace
+
+std::span<const int32_t> SequencePlan::index(int rank) const {
+  return std::span(index_PT).subspan(static_cast<size_t>(rank * tokens_per_rank),
+                                     static_cast<size_t>(tokens_per_rank));
+}
+
+std::span<const int32_t> SequencePlan::begin(int rank) const {
+  return std::span(begin_PT).subspan(static_cast<size_t>(rank * tokens_per_rank),
+                                     static_cast<size_t>(tokens_per_rank));
+}
+
+SequencePlan PlanZigzag(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S) {
+  CheckArguments(row_tokens, ranks, begin_S);
+  std::vector<Load> load_P(static_cast<size_t>(ranks));
+  const int64_t n = int64_t{2} * ranks;
+  for (int rank = 0; rank < ranks; ++rank) {
+    load_P[rank].Add(EvenChunk(rank, n, row_tokens, begin_S));
+    load_P[rank].Add(EvenChunk(n - 1 - rank, n, row_tokens, begin_S));
+  }
+  return MakePlan(row_tokens, begin_S, load_P);
+}
+
+SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S) {
+  CheckArguments(row_tokens, ranks, begin_S);
+  const int64_t length = BalancedChunkTokens(row_tokens, ranks);
+  std::vector<Chunk> chunks;
+  for (int64_t first = 0; first < row_tokens; first += length) {
+    chunks.push_back(MakeChunk(first, std::min(length, row_tokens - first), begin_S));
+  }
+  const int64_t capacity = (row_tokens + ranks - 1) / ranks;
+  std::vector<Load> load_P = AssignGreedily(std::move(chunks), capacity, ranks, begin_S);
+  for (int exchange = 0; exchange < 4 * ranks && NarrowGap(load_P); ++exchange) {
+  }
+  return MakePlan(row_tokens, begin_S, load_P);
+}
+
+std::vector<int64_t> AllowedAreaPerRank(const SequencePlan& plan) {
+  std::vector<int64_t> area_P(static_cast<size_t>(plan.ranks), 0);
+  for (int rank = 0; rank < plan.ranks; ++rank) {
+    const auto index_T = plan.index(rank), begin_T = plan.begin(rank);
+    for (size_t t = 0; t < index_T.size(); ++t) area_P[rank] += index_T[t] + 1 - begin_T[t];
+  }
+  return area_P;
+}
+
+}  // namespace lwm::dist
