@@ -25,8 +25,9 @@ class Tokenizer {
   // [0, vocab_size()).
   virtual std::string TokenBytes(int32_t id) const = 0;
 
-  // True when encoding puts a space before the text, which decoding takes away again (LLaMA).
-  virtual bool has_space_prefix() const = 0;
+  // True when the token's leading space, at the start of a text, is the one that encoding put there
+  // (LLaMA) and that decoding takes away again.
+  virtual bool drops_space_at_start(int32_t id) const = 0;
 
   virtual int32_t vocab_size() const = 0;
   virtual int32_t bos_id() const = 0;  // -1 = none; so for the next three
@@ -80,10 +81,10 @@ std::unique_ptr<Tokenizer> MakePieceTokenizer(const PieceVocabulary& vocabulary,
                                               const std::string& where);
 
 struct TokenizerTraining {
-  std::vector<std::filesystem::path> inputs;  // text files and JSONL files (their "text" fields)
-  int32_t vocab_size = 0;                     // incl. <unk>, <s>, </s> and 256 byte pieces
-  double character_coverage = 0.9999;         // characters rarer than that are left to byte pieces
-  int threads = 1;                            // does not change the result
+  std::vector<std::string> inputs;     // files, folders, globs: text and JSONL (string values)
+  int32_t vocab_size = 0;              // incl. <unk>, <s>, </s> and 256 byte pieces
+  double character_coverage = 0.9999;  // characters rarer than that are left to byte pieces
+  int threads = 1;                     // does not change the result
 };
 
 // Trains a LLaMA-like SentencePiece BPE model (byte fallback, split digits, no normalisation, ids

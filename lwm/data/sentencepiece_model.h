@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "lwm/data/tokenizer.h"
+
+namespace lwm::data {
+
+// What of a SentencePiece .model file (a serialised protocol buffer) this program looks at.
+struct SentencePieceModel {
+  PieceVocabulary vocabulary;
+  bool normalises = false;  // a character map (NFKC and the like) is applied before encoding
+  bool removes_extra_spaces = false;
+  bool spaces_at_end = false;                      // the space belongs to the word before it
+  std::string unknown_surface = " \xE2\x81\x87 ";  // what the unknown token decodes to
+};
+
+// True when the bytes parse as a SentencePiece model with at least one piece.
+bool IsSentencePieceModel(std::string_view bytes);
+
+// Throws Error(kCorruptData) naming `where`. Domain: any bytes.
+SentencePieceModel ParseSentencePieceModel(std::string_view bytes, const std::string& where);
+
+// A BPE model with byte fallback over the vocabulary, without normalisation.
+std::string SerializeSentencePieceModel(const PieceVocabulary& vocabulary);
+
+}  // namespace lwm::data

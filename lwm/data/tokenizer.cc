@@ -1,0 +1,65 @@
+#include "lwm/data/tokenizer.h"
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/data/sentencepiece_model.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
+#include "lwm/data/utf8.h"
+
+namespace lwm::data {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kFileNames[] = {"tokenizer.model"};
+
+fs::path FindTokenizerFile(const fs::path& path) {
+  if (!fs::is_directory(path)) return path;
+  for (const char* name : kFileNames)
+    if (fs::exists(path / name)) return path / name;
+  throw Error(ErrorCode::kNotFound,
+              Cat(path.string(), " holds no tokenizer; want tokenizer.model in that folder"));
+}
+
+}  // namespace
+
+std::string Tokenizer::Decode(std::span<const int32_t> ids) const {
+  StreamDecoder decoder(*this);
+  std::string text;
+  for (const int32_t id : ids) text += decoder.Push(id);
+  return text + decoder.Finish();
+}
+
+std::string StreamDecoder::Push(int32_t id) {
+  std::string bytes = tokenizer_->TokenBytes(id);
+  if (at_start_ && !bytes.empty()) {
+    if (bytes[0] == ' ' && tokenizer_->drops_space_at_start(id)) bytes.erase(0, 1);
+    at_start_ = false;
+  }
+  held_ += bytes;
+  // Only the last three bytes can be the beginning of a character that goes on in the next token.
+  size_t ready = held_.size();
+  for (size_t tail = 1; tail <= 3 && tail <= held_.size(); ++tail)
+    if (IsUtf8Beginning(std::string_view(held_).substr(held_.size() - tail)))
+      ready = held_.size() - tail;
+  std::string text = ReplaceInvalidUtf8(std::string_view(held_).substr(0, ready));
+  held_.erase(0, ready);
+  return text;
+}
+
+std::string StreamDecoder::Finish() {
+  std::string text = ReplaceInvalidUtf8(held_);
+  held_.clear();
+  at_start_ = true;
+  return text;
+}
+
+std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
+  const fs::path file = FindTokenizerFile(path);
+  std::string content = ReadFile(file);
+  if (IsSentencePieceModel(content)) return OpenSentencePiece(std::move(content), file.string());
+  throw Error(ErrorCode::kCorruptData,
+              Cat(file.string(), ": not a tokenizer this program knows, or a damaged one; want a ",
+                  "SentencePiece model"));
+}
+
+}  // namespace lwm::data

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lwm/data/documents.h"
+
+namespace lwm::data {
+
+// The text that a tokenizer is trained on, line by line: the lines of text files and, of JSONL
+// files, the lines of every string value except "fields". One file is mapped at a time.
+class TrainingText {
+ public:
+  static constexpr size_t kMaxLineBytes = 1 << 14;  // longer ones are cut between characters
+
+  // Throws Error(kNotFound) naming an input that does not exist.
+  explicit TrainingText(const std::vector<std::string>& inputs);
+
+  // False at the end. Skips empty lines. Throws Error(kCorruptData) naming a bad JSONL line.
+  bool NextLine(std::string& line);
+
+  int64_t lines() const { return lines_; }  // returned so far
+
+ private:
+  bool NextChunk();
+  void AppendStrings(const Json& object);
+
+  std::vector<DocumentFile> files_;
+  size_t next_file_ = 0;
+  std::unique_ptr<JsonlFile> jsonl_;
+  int64_t next_jsonl_line_ = 0;
+  std::unique_ptr<MappedFile> mapped_;
+  std::string strings_;     // of the JSONL line being read
+  std::string_view chunk_;  // what is not yet returned of strings_ or the mapped file
+  int64_t lines_ = 0;
+};
+
+}  // namespace lwm::data
