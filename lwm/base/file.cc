@@ -28,12 +28,12 @@ fs::path TemporaryBeside(const fs::path& path) {
   return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid());
 }
 
+}  // namespace
+
 void RenameAndSync(const fs::path& from, const fs::path& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) ThrowWriteError(to, "create", errno);
   SyncPath(to.has_parent_path() ? to.parent_path() : fs::path("."));
 }
-
-}  // namespace
 
 std::string ReadFile(const fs::path& path) {
   errno = 0;

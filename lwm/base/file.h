@@ -28,6 +28,9 @@ void WriteFolderAtomically(const std::filesystem::path& path,
 // fsync of one file or folder. Throws Error(kResourceExhausted) with the system's reason.
 void SyncPath(const std::filesystem::path& path);
 
+// Renames a finished file or folder over `to` and fsyncs the folder that holds it.
+void RenameAndSync(const std::filesystem::path& from, const std::filesystem::path& to);
+
 // An unbuffered file being written; errors are thrown, never kept. Not for concurrent use.
 class OutputFile {
  public:

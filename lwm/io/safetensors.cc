@@ -1,5 +1,7 @@
 #include "lwm/io/safetensors.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -152,40 +154,66 @@ void SafetensorsFile::Forget(const std::string& name) const {
 
 namespace {
 
+std::vector<TensorInfo> CheckedInfos(std::vector<TensorInfo> infos) {
+  std::set<std::string> names;
+  uint64_t end = 0;
+  for (const TensorInfo& info : infos) {
+    const auto bytes = TensorBytes(info.dtype, info.shape);
+    LWM_REQUIRE(bytes && *bytes <= INT64_MAX - end, "tensor ", info.name, ": impossible shape ",
+                ShapeText(info.shape));
+    LWM_REQUIRE(names.insert(info.name).second && info.name != "__metadata__", "tensor name ",
+                info.name, " is used twice or reserved");
+    end += *bytes;
+  }
+  return infos;
+}
+
 std::string MakeHeader(const std::vector<TensorInfo>& infos,
                        const std::map<std::string, std::string>& metadata) {
   // Written by hand: a JSON object would sort the names, and the order is the file's.
   std::string header = "{\"__metadata__\":" + Json(metadata).dump();
   uint64_t offset = 0;
-  std::set<std::string> names;
   for (const TensorInfo& info : infos) {
-    const auto bytes = TensorBytes(info.dtype, info.shape);
-    LWM_REQUIRE(bytes && *bytes <= INT64_MAX - offset, "tensor ", info.name, ": impossible shape ",
-                ShapeText(info.shape));
-    LWM_REQUIRE(names.insert(info.name).second && info.name != "__metadata__", "tensor name ",
-                info.name, " is used twice or reserved");
+    const uint64_t end = offset + TensorBytes(info);
     const Json entry = {{"dtype", SafetensorsName(info.dtype)},
                         {"shape", info.shape},
-                        {"data_offsets", {offset, offset + *bytes}}};
+                        {"data_offsets", {offset, end}}};
     header += "," + Json(info.name).dump() + ":" + entry.dump();
-    offset += *bytes;
+    offset = end;
   }
   header += "}";
   header.append((kLengthBytes - header.size() % kLengthBytes) % kLengthBytes, ' ');
   return header;
 }
 
+std::filesystem::path TemporaryBeside(const std::filesystem::path& path) {
+  return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid());
+}
+
 }  // namespace
 
+SafetensorsWriter::SafetensorsWriter(Checked checked)
+    : infos_(std::move(checked.infos)),
+      path_(std::move(checked.path)),
+      temporary_(std::move(checked.temporary)),
+      file_(temporary_) {
+  remaining_ = infos_.empty() ? 0 : TensorBytes(infos_[0]);
+}
+
+// Delegates, so that the destructor removes the temporary file when writing the header fails.
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<TensorInfo> infos,
                                      const std::map<std::string, std::string>& metadata)
-    : infos_(std::move(infos)), file_(path) {
+    : SafetensorsWriter({path, TemporaryBeside(path), CheckedInfos(std::move(infos))}) {
   const std::string header = MakeHeader(infos_, metadata);
   const uint64_t length = header.size();
   file_.Write(&length, kLengthBytes);
   file_.Write(header);
-  remaining_ = infos_.empty() ? 0 : TensorBytes(infos_[0]);
+}
+
+SafetensorsWriter::~SafetensorsWriter() {
+  std::error_code ignored;
+  if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
 }
 
 void SafetensorsWriter::SkipEmpty() {
@@ -209,6 +237,8 @@ void SafetensorsWriter::Finish() {
   SkipEmpty();
   LWM_CHECK(current_ == infos_.size(), "tensor ", infos_[current_].name, " was not written");
   file_.Finish();
+  RenameAndSync(temporary_, path_);
+  temporary_.clear();
 }
 
 }  // namespace lwm::io

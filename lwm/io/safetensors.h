@@ -60,16 +60,25 @@ class SafetensorsWriter {
   // OutputFile throws them.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> infos,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  ~SafetensorsWriter();
+  SafetensorsWriter(const SafetensorsWriter&) = delete;
+  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
   // Appends to the tensor being written, which must be `name`. Empty tensors may be skipped.
   void Write(const std::string& name, std::span<const std::byte> bytes);
-  // Checks that every tensor is complete, fsyncs and closes. Without it the file is not valid.
+  // Checks that every tensor is complete, fsyncs, closes and renames.
   void Finish();
 
  private:
+  struct Checked {
+    std::filesystem::path path, temporary;
+    std::vector<TensorInfo> infos;
+  };
+  explicit SafetensorsWriter(Checked checked);
   void SkipEmpty();
 
   std::vector<TensorInfo> infos_;
+  std::filesystem::path path_, temporary_;
   OutputFile file_;
   size_t current_ = 0;
   uint64_t remaining_ = 0;  // bytes of infos_[current_] not written yet

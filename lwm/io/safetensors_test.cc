@@ -169,5 +169,11 @@ TEST(SafetensorsTest, IncompleteOrMisorderedWriteIsNoticed) {
   EXPECT_THROW(writer.Finish(), Error);
 }
 
+TEST(SafetensorsTest, UnfinishedWriteLeavesNothingBehind) {
+  TemporaryFolder folder;
+  { SafetensorsWriter writer(folder / "a.safetensors", kInfos); }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
 }  // namespace
 }  // namespace lwm::io

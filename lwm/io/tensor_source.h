@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "lwm/io/tensor_info.h"
+
+namespace lwm::io {
+
+// Named tensors of a file or folder, whatever its format: opened without reading the data, then
+// read tensor by tensor or in pieces. Nothing of the data stays in memory. Safe to read from many
+// threads.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  // "safetensors", "torch", "lwm-jax", "gguf", "llama2c", "vqgan-pickle".
+  virtual std::string_view format() const = 0;
+  // How tensor `index` is stored when that is not its dtype ("Q8_0"); it is read as `dtype`.
+  virtual std::string_view Encoding(size_t index) const {
+    return SafetensorsName(infos_[index].dtype);
+  }
+
+  const std::vector<TensorInfo>& infos() const { return infos_; }
+  bool contains(const std::string& name) const { return index_.contains(name); }
+  // Throws Error(kNotFound) naming the tensor and the source.
+  size_t IndexOf(const std::string& name) const;
+  const TensorInfo& info(const std::string& name) const { return infos_[IndexOf(name)]; }
+  // The path, for messages.
+  const std::string& where() const { return where_; }
+
+  // Bytes [offset, offset + destination.size()) of the tensor's C-order data in its dtype; both
+  // must be multiples of the element size. Throws Error(kCorruptData) when the stored bytes cannot
+  // be decoded.
+  virtual void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const = 0;
+
+  // The whole tensor; destination.size() must be TensorBytes(info).
+  void Read(const std::string& name, std::span<std::byte> destination) const;
+
+ protected:
+  explicit TensorSource(const std::filesystem::path& path) : where_(path.string()) {}
+  // Throws Error(kCorruptData) on a repeated name.
+  void SetInfos(std::vector<TensorInfo> infos);
+  // LWM_CHECKs a ReadRange call.
+  void CheckRange(size_t index, uint64_t offset, size_t bytes) const;
+
+ private:
+  std::string where_;
+  std::vector<TensorInfo> infos_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+// Opens a checkpoint of any known format, recognised by content: a file, or a folder that holds
+// safetensors or pytorch_model files (one, or shards with an index.json), or one file of another
+// format. Throws Error(kNotFound) when nothing is there, Error(kCorruptData) when it is damaged or
+// of no known format.
+std::unique_ptr<TensorSource> OpenTensorSource(const std::filesystem::path& path);
+
+}  // namespace lwm::io

@@ -1,0 +1,95 @@
+#include "lwm/model/tensor_file.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "lwm/base/error.h"
+#include "lwm/io/safetensors.h"
+
+namespace lwm::model {
+namespace {
+
+constexpr std::pair<io::DType, at::ScalarType> kTypes[] = {
+    {io::DType::kF64, at::kDouble}, {io::DType::kF32, at::kFloat},
+    {io::DType::kF16, at::kHalf},   {io::DType::kBF16, at::kBFloat16},
+    {io::DType::kI64, at::kLong},   {io::DType::kI32, at::kInt},
+    {io::DType::kI16, at::kShort},  {io::DType::kI8, at::kChar},
+    {io::DType::kU64, at::kUInt64}, {io::DType::kU32, at::kUInt32},
+    {io::DType::kU16, at::kUInt16}, {io::DType::kU8, at::kByte},
+    {io::DType::kBool, at::kBool},
+};
+
+}  // namespace
+
+at::ScalarType ToScalarType(io::DType dtype) {
+  for (const auto& [stored, scalar] : kTypes)
+    if (stored == dtype) return scalar;
+  throw Error(ErrorCode::kInternal, "dtype without a LibTorch name");
+}
+
+io::DType ToDType(at::ScalarType dtype) {
+  for (const auto& [stored, scalar] : kTypes)
+    if (scalar == dtype) return stored;
+  throw Error(ErrorCode::kInvalidArgument,
+              Cat("tensors of type ", at::toString(dtype), " cannot be written"));
+}
+
+std::span<std::byte> TensorBytes(const at::Tensor& tensor) {
+  LWM_CHECK(tensor.is_contiguous() && tensor.device().is_cpu(), "tensor is not plain memory");
+  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+}
+
+at::Tensor ReadTensor(const io::TensorSource& source, const std::string& name) {
+  const io::TensorInfo& info = source.info(name);
+  at::Tensor tensor = at::empty(info.shape, ToScalarType(info.dtype));
+  source.Read(name, TensorBytes(tensor));
+  return tensor;
+}
+
+at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& name, int64_t begin,
+                          int64_t rows) {
+  const size_t index = source.IndexOf(name);
+  const io::TensorInfo& info = source.infos()[index];
+  LWM_CHECK(!info.shape.empty() && begin >= 0 && rows >= 0 && begin + rows <= info.shape[0],
+            "rows outside tensor ", name);
+  std::vector<int64_t> shape = info.shape;
+  shape[0] = rows;
+  at::Tensor tensor = at::empty(shape, ToScalarType(info.dtype));
+  const uint64_t row_bytes =
+      info.shape[0] == 0 ? 0 : io::TensorBytes(info) / static_cast<uint64_t>(info.shape[0]);
+  source.ReadRange(index, row_bytes * static_cast<uint64_t>(begin), TensorBytes(tensor));
+  return tensor;
+}
+
+std::map<std::string, at::Tensor> LoadTensors(const std::filesystem::path& path) {
+  const io::SafetensorsFile file(path);
+  std::map<std::string, at::Tensor> tensors;
+  for (const io::TensorInfo& info : file.infos()) {
+    at::Tensor tensor = at::empty(info.shape, ToScalarType(info.dtype));
+    const auto bytes = file.bytes(info.name);
+    if (!bytes.empty()) std::memcpy(tensor.data_ptr(), bytes.data(), bytes.size());
+    tensors.emplace(info.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+void SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors) {
+  // Widest elements first keeps every tensor aligned in the file.
+  std::vector<const NamedTensors::value_type*> order;
+  for (const auto& named : tensors) order.push_back(&named);
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    return a->second.element_size() > b->second.element_size();
+  });
+  std::vector<io::TensorInfo> infos;
+  for (const auto* named : order)
+    infos.push_back(
+        {named->first, ToDType(named->second.scalar_type()), named->second.sizes().vec()});
+  io::SafetensorsWriter writer(path, std::move(infos));
+  for (const auto* named : order)
+    writer.Write(named->first, TensorBytes(named->second.detach().cpu().contiguous()));
+  writer.Finish();
+}
+
+}  // namespace lwm::model

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lwm/io/tensor_source.h"
+
+namespace lwm::model {
+
+// LibTorch's name of a stored element type and back. The reverse throws Error(kInvalidArgument) for
+// types that files do not hold (complex, quantised).
+at::ScalarType ToScalarType(io::DType dtype);
+io::DType ToDType(at::ScalarType dtype);
+
+// A whole tensor, or rows [begin, begin + rows) of its first dimension, in its stored dtype.
+at::Tensor ReadTensor(const io::TensorSource& source, const std::string& name);
+at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& name, int64_t begin,
+                          int64_t rows);
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// All tensors of a safetensors file, copied. Throws as io::SafetensorsFile does.
+std::map<std::string, at::Tensor> LoadTensors(const std::filesystem::path& path);
+
+// Writes a safetensors file, atomically. Tensors may have any strides and live on any device.
+void SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors);
+
+// The bytes of a contiguous CPU tensor, valid as long as the tensor.
+std::span<std::byte> TensorBytes(const at::Tensor& tensor);
+
+}  // namespace lwm::model

@@ -1,0 +1,72 @@
+#include "lwm/model/tensor_file.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/io/safetensors_source.h"
+#include "tests/temporary_folder.h"
+
+namespace lwm::model {
+namespace {
+
+using testing_support::TemporaryFolder;
+
+TEST(TensorFileTest, EveryDtypeAndLayoutComesBackEqual) {
+  TemporaryFolder folder;
+  const at::Tensor base = at::arange(24, at::kInt).reshape({4, 6}) - 7;
+  NamedTensors saved = {{"view", base.t()},
+                        {"scalar", at::scalar_tensor(3.5, at::kDouble)},
+                        {"none", at::empty({0, 2})}};
+  for (const at::ScalarType type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kLong,
+                                    at::kHalf, at::kBFloat16, at::kFloat, at::kDouble})
+    saved.emplace_back(at::toString(type), base.to(type));
+  SaveTensors(folder / "a.safetensors", saved);
+  const auto loaded = LoadTensors(folder / "a.safetensors");
+  ASSERT_EQ(loaded.size(), saved.size());
+  for (const auto& [name, tensor] : saved) {
+    EXPECT_EQ(loaded.at(name).scalar_type(), tensor.scalar_type()) << name;
+    EXPECT_TRUE(at::equal(loaded.at(name), tensor)) << name;
+  }
+}
+
+TEST(TensorFileTest, RowsOfATensorAreReadAlone) {
+  TemporaryFolder folder;
+  const at::Tensor x = at::arange(60, at::kFloat).reshape({5, 3, 4});
+  SaveTensors(folder / "a.safetensors", {{"x", x}});
+  const io::SafetensorsSource source(folder / "a.safetensors");
+  EXPECT_TRUE(at::equal(ReadTensor(source, "x"), x));
+  EXPECT_TRUE(at::equal(ReadTensorRows(source, "x", 2, 2), x.slice(0, 2, 4)));
+  EXPECT_THROW(ReadTensorRows(source, "x", 4, 2), Error);
+}
+
+TEST(TensorFileTest, ShardsAreReadThroughTheIndexAndMissingOnesNamed) {
+  TemporaryFolder folder;
+  SaveTensors(folder / "a.safetensors", {{"x", at::ones({3})}});
+  SaveTensors(folder / "b.safetensors", {{"y", at::zeros({2})}});
+  const auto index = folder / "model.safetensors.index.json";
+  WriteFileAtomically(index, R"({"weight_map":{"y":"b.safetensors","x":"a.safetensors"}})");
+  const io::SafetensorsSource source(index);
+  EXPECT_TRUE(at::equal(ReadTensor(source, "x"), at::ones({3})));
+  EXPECT_TRUE(at::equal(ReadTensor(source, "y"), at::zeros({2})));
+
+  const auto error_of = [&](const std::string& map) -> std::string {
+    WriteFileAtomically(index, "{\"weight_map\":" + map + "}");
+    try {
+      io::SafetensorsSource opened(index);
+      return "";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_NE(error_of(R"({"x":"c.safetensors"})").find("c.safetensors"), std::string::npos);
+  EXPECT_NE(error_of(R"({"z":"a.safetensors"})").find("tensor z"), std::string::npos);
+  EXPECT_NE(error_of(R"({"x":"../a.safetensors"})").find("plain file name"), std::string::npos);
+  std::filesystem::resize_file(folder / "b.safetensors", 90);
+  EXPECT_NE(error_of(R"({"x":"a.safetensors","y":"b.safetensors"})").find("truncated"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace lwm::model
