@@ -14,8 +14,8 @@ namespace lwm::train {
 
 // RUN/checkpoints/step_N, a model directory that also holds the state of training:
 //   config.json, tokenizer.model ...   as given
-//   model.safetensors                  f32 masters under Hugging Face names; from 1 GiB on in
-//                                      several files with model.safetensors.index.json
+//   model.safetensors                  f32 masters under Hugging Face names; when large, several
+//                                      files with model.safetensors.index.json
 //   optimizer/rank_R.safetensors       AdamW's moments that rank R owns, "NAME|SLICE|exp_avg" and
 //                                      "...|exp_avg_sq" (SLICE: tensor_slice.h)
 //   trainer.json                       step, optimizer steps, mesh, the trainer's state, data
@@ -34,6 +34,7 @@ struct TrainerState {
 struct CheckpointOptions {
   int keep = 2;  // newest checkpoints that stay, the one being written counted; >= 1
   Json config;   // written as config.json
+  int64_t model_file_bytes = int64_t{1} << 30;    // from there on the weights take several files
   std::vector<std::filesystem::path> companions;  // files copied in under their own names
 };
 

@@ -4,8 +4,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -106,18 +104,16 @@ class ShardedWeights final : public model::WeightStore {
   int64_t end_group() const { return config_.num_hidden_layers; }
   std::vector<model::TensorSpec> GroupSpecs(int64_t group) const;
   GroupShard& shard(int64_t group) { return shards_[static_cast<size_t>(group + 1)]; }
-  // Optimizer-visible parameters of this rank, padding included.
+  // Parameters in this rank's shards, padding included.
   int64_t ShardElements() const;
 
  private:
-  class Gather;   // compute weights
-  class Scatter;  // gradients
+  struct Parts;  // layouts of the flat buffers, gathering and scattering
 
   config::ModelConfig config_;
   dist::Mesh& mesh_;
   std::vector<GroupShard> shards_;
-  std::unique_ptr<Gather> gather_;
-  std::unique_ptr<Scatter> scatter_;
+  std::unique_ptr<Parts> parts_;
 };
 
 // What gradients are multiplied by so that their norm is at most max_norm; 1 when max_norm is 0.

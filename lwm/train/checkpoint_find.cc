@@ -1,0 +1,81 @@
+#include <algorithm>
+#include <charconv>
+
+#include "lwm/base/error.h"
+#include "lwm/train/checkpoint.h"
+#include "lwm/train/checkpoint_paths.h"
+#include "lwm/train/manifest.h"
+#include "lwm/train/shared_outcome.h"
+
+namespace lwm::train {
+namespace fs = std::filesystem;
+namespace {
+
+// The problem in this rank's share of the files.
+std::string DamageInShare(const fs::path& folder, int rank, int ranks) {
+  // A damaged checkpoint is an expected outcome here.
+  try {
+    return FindDamagedFile(folder, ReadManifest(folder), rank, ranks).value_or("");
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+fs::path CheckpointsFolder(const fs::path& run_folder) { return run_folder / "checkpoints"; }
+
+std::vector<int64_t> CheckpointSteps(const fs::path& run_folder) {
+  std::vector<int64_t> steps;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
+    const std::string name = entry.path().filename().string();
+    int64_t step = 0;
+    if (!name.starts_with(kStepPrefix)) continue;
+    const char* digits = name.data() + kStepPrefix.size();
+    const auto [end, error] = std::from_chars(digits, name.data() + name.size(), step);
+    if (error == std::errc() && end == name.data() + name.size()) steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void RemoveLeftovers(const fs::path& run_folder) {
+  std::error_code ignored;
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kWritingPrefix) || name.starts_with(kDeletedPrefix))
+      leftovers.push_back(entry.path());
+  }
+  for (const fs::path& path : leftovers) fs::remove_all(path, ignored);
+}
+
+std::optional<std::string> FindDamage(const fs::path& folder) {
+  const std::string damage = DamageInShare(folder, 0, 1);
+  return damage.empty() ? std::nullopt : std::optional(damage);
+}
+
+std::optional<fs::path> FindLatestValid(dist::Communicator& world, const fs::path& run_folder,
+                                        const std::function<void(const std::string&)>& warn) {
+  // Rank 0 looks; all ranks go through its list.
+  Json steps = Json::array();
+  if (world.rank() == 0) {
+    RemoveLeftovers(run_folder);
+    steps = CheckpointSteps(run_folder);
+  }
+  steps = ParseJson(GatherTexts(world, steps.dump())[0], "checkpoint list");
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const fs::path folder = CheckpointsFolder(run_folder) / Cat(kStepPrefix, step->get<int64_t>());
+    const auto problems = GatherTexts(world, DamageInShare(folder, world.rank(), world.size()));
+    const auto problem = std::find_if(problems.begin(), problems.end(),
+                                      [](const std::string& text) { return !text.empty(); });
+    if (problem == problems.end()) return folder;
+    if (world.rank() == 0)
+      warn(
+          Cat("checkpoint ", folder.string(), " is damaged (", *problem, "); trying an older one"));
+  }
+  return std::nullopt;
+}
+
+}  // namespace lwm::train

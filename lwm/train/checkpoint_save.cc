@@ -1,0 +1,258 @@
+#include <ATen/ATen.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/io/safetensors.h"
+#include "lwm/train/checkpoint.h"
+#include "lwm/train/checkpoint_paths.h"
+#include "lwm/train/manifest.h"
+#include "lwm/train/shared_outcome.h"
+
+namespace lwm::train {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void ThrowFolderError(const fs::path& path, const char* what, int error) {
+  throw Error(error == ENOSPC || error == EDQUOT ? ErrorCode::kResourceExhausted
+                                                 : ErrorCode::kInvalidArgument,
+              Cat("cannot ", what, " ", path.string(), ": ", std::strerror(error)));
+}
+
+void MakeFolder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) ThrowFolderError(path, "create", error.value());
+}
+
+void Rename(const fs::path& from, const fs::path& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) ThrowFolderError(to, "create", errno);
+}
+
+// A synced file; the folder around it becomes visible only later, so it needs no rename of its own.
+void WriteText(const fs::path& path, const std::string& text) {
+  OutputFile file(path);
+  file.Write(text);
+  file.Finish();
+}
+
+std::span<const std::byte> Bytes(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+// One file of weights and the groups in it.
+struct ModelFile {
+  std::string name;
+  std::vector<int64_t> groups;
+  std::vector<io::TensorInfo> infos;
+  int64_t bytes = 0;
+};
+
+std::vector<ModelFile> PlanModelFiles(const ShardedWeights& weights, int64_t file_bytes) {
+  std::vector<ModelFile> files;
+  for (int64_t group = weights.first_group(); group < weights.end_group(); ++group) {
+    std::vector<io::TensorInfo> infos;
+    int64_t bytes = 0;
+    for (const model::TensorSpec& spec : weights.GroupSpecs(group)) {
+      infos.push_back({spec.name, io::DType::kF32, spec.shape});
+      bytes += static_cast<int64_t>(io::TensorBytes(infos.back()));
+    }
+    if (files.empty() || files.back().bytes + bytes > file_bytes) files.emplace_back();
+    ModelFile& file = files.back();
+    file.groups.push_back(group);
+    file.infos.insert(file.infos.end(), infos.begin(), infos.end());
+    file.bytes += bytes;
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    char name[64];
+    std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, files.size());
+    files[i].name = files.size() == 1 ? "model.safetensors" : name;
+  }
+  return files;
+}
+
+std::string IndexText(const std::vector<ModelFile>& files) {
+  Json weight_map = Json::object();
+  int64_t total = 0;
+  for (const ModelFile& file : files) {
+    for (const io::TensorInfo& info : file.infos) weight_map[info.name] = file.name;
+    total += file.bytes;
+  }
+  return Json{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}.dump(1);
+}
+
+// One save in progress: this rank's part of it.
+class Save {
+ public:
+  Save(const fs::path& run_folder, const CheckpointOptions& options, const TrainerState& state,
+       ShardedWeights& weights, AdamW& optimizer)
+      : run_folder_(run_folder),
+        options_(options),
+        state_(state),
+        weights_(weights),
+        optimizer_(optimizer),
+        mesh_(weights.mesh()),
+        world_(mesh_.world()),
+        first_(world_.rank() == 0),
+        name_(Cat(kStepPrefix, state.step)),
+        writing_(CheckpointsFolder(run_folder) / Cat(kWritingPrefix, name_)),
+        final_(CheckpointsFolder(run_folder) / name_) {}
+
+  fs::path Run() {
+    if (first_) outcome_.Try([&] { Begin(); });
+    AgreeOrAbandon();
+    const auto cursors = GatherTexts(world_, state_.data_cursor.dump());
+    if (first_) outcome_.Try([&] { WriteSmallFiles(cursors); });
+    if (mesh_.dp_rank() == 0) {
+      WriteModelFiles();
+      outcome_.Try([&] { WriteMoments(); });
+    }
+    Json entries = Json::object();
+    outcome_.Try([&] {
+      for (const std::string& name : written_) entries[name] = ManifestEntry(writing_ / name);
+    });
+    AgreeOrAbandon();
+    const auto all_entries = GatherTexts(world_, entries.dump());
+    if (first_) outcome_.Try([&] { Publish(all_entries); });
+    AgreeOrAbandon();
+    if (first_) DeleteOld();
+    return final_;
+  }
+
+ private:
+  void Begin() {
+    MakeFolder(CheckpointsFolder(run_folder_));
+    RemoveLeftovers(run_folder_);
+    MakeFolder(writing_ / "optimizer");
+  }
+
+  // All ranks come here together, so the removal is over before any of them throws.
+  void AgreeOrAbandon() {
+    const std::optional<Error> error = outcome_.Agree(world_);
+    if (!error) return;
+    std::error_code ignored;
+    if (first_) fs::remove_all(writing_, ignored);
+    world_.Barrier();
+    throw Error(error->code(), Cat("checkpoint of step ", state_.step, ": ", error->what(),
+                                   "; earlier checkpoints are untouched"));
+  }
+
+  void Write(const std::string& name, const std::string& text) {
+    WriteText(writing_ / name, text);
+    written_.push_back(name);
+  }
+
+  void WriteSmallFiles(const std::vector<std::string>& cursors) {
+    const dist::MeshShape& shape = mesh_.shape();
+    Json data_cursors = Json::array();
+    for (int data_rank = 0; data_rank < mesh_.data_size(); ++data_rank)
+      data_cursors.push_back(
+          ParseJson(cursors[static_cast<size_t>(data_rank * shape.tp * shape.sp)], "data cursor"));
+    const Json trainer = {{"format", 1},
+                          {"step", state_.step},
+                          {"optimizer_steps", optimizer_.steps()},
+                          {"mesh", {shape.dp, shape.fsdp, shape.tp, shape.sp}},
+                          {"trainer", state_.trainer},
+                          {"data_cursors", data_cursors}};
+    Write("trainer.json", trainer.dump(1));
+    Write("config.json", options_.config.dump(2));
+    for (const fs::path& file : options_.companions) Write(file.filename(), ReadFile(file));
+  }
+
+  // File f is written by rank f modulo the ranks of one replica.
+  void WriteModelFiles() {
+    const auto files = PlanModelFiles(weights_, options_.model_file_bytes);
+    const dist::MeshShape& shape = mesh_.shape();
+    const size_t owners = static_cast<size_t>(shape.fsdp * shape.tp * shape.sp);
+    for (size_t f = 0; f < files.size(); ++f) {
+      const ModelFile& file = files[f];
+      const int owner = static_cast<int>(f % owners);
+      std::optional<io::SafetensorsWriter> writer;
+      if (world_.rank() == owner)
+        outcome_.Try([&] { writer.emplace(writing_ / file.name, file.infos); });
+      for (const int64_t group : file.groups)
+        // A failed owner goes on receiving: its peers must not wait for it.
+        weights_.VisitGroup(group, owner,
+                            [&](const model::TensorSpec& spec, const at::Tensor& whole) {
+                              outcome_.Try([&] { writer->Write(spec.name, Bytes(whole)); });
+                            });
+      if (world_.rank() != owner) continue;
+      outcome_.Try([&] { writer->Finish(); });
+      written_.push_back(file.name);
+    }
+    if (first_ && files.size() > 1)
+      outcome_.Try([&] { Write("model.safetensors.index.json", IndexText(files)); });
+  }
+
+  void WriteMoments() {
+    std::vector<io::TensorInfo> infos;
+    std::vector<at::Tensor> values;
+    for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group) {
+      const AdamW::Moments& moments = optimizer_.moments(group);
+      for (const ShardPiece& piece : weights_.shard(group).pieces) {
+        if (mesh_.tp_rank() > 0 && piece.slice.split == TensorSlice::Split::kNone) continue;
+        const std::string prefix = Cat(piece.spec.name, "|", SliceText(piece.slice), "|");
+        const int64_t size = piece.slice.size();
+        infos.push_back({prefix + "exp_avg", io::DType::kF32, {size}});
+        values.push_back(moments.first_n.narrow(0, piece.offset, size));
+        infos.push_back({prefix + "exp_avg_sq", io::DType::kF32, {size}});
+        values.push_back(moments.second_n.narrow(0, piece.offset, size));
+      }
+    }
+    const std::string name = Cat("optimizer/rank_", world_.rank(), ".safetensors");
+    io::SafetensorsWriter writer(writing_ / name, infos);
+    for (size_t i = 0; i < infos.size(); ++i) writer.Write(infos[i].name, Bytes(values[i]));
+    writer.Finish();
+    written_.push_back(name);
+  }
+
+  void Publish(const std::vector<std::string>& all_entries) {
+    Json files = Json::object();
+    for (const std::string& entries : all_entries) files.update(ParseJson(entries, "manifest"));
+    WriteText(writing_ / kManifestName, ManifestText(files));
+    SyncPath(writing_ / "optimizer");
+    SyncPath(writing_);
+    const fs::path replaced = final_.parent_path() / Cat(kDeletedPrefix, name_);
+    if (fs::exists(final_)) Rename(final_, replaced);
+    Rename(writing_, final_);
+    SyncPath(final_.parent_path());
+  }
+
+  // Steps beyond this one are left alone: they are damaged, or of a run that went another way.
+  void DeleteOld() {
+    std::vector<int64_t> steps = CheckpointSteps(run_folder_);
+    std::erase_if(steps, [&](int64_t step) { return step > state_.step; });
+    const auto keep = static_cast<size_t>(std::max(1, options_.keep));
+    std::error_code ignored;
+    for (size_t i = 0; i + keep < steps.size(); ++i) {
+      const fs::path folder = final_.parent_path() / Cat(kStepPrefix, steps[i]);
+      fs::rename(folder, final_.parent_path() / Cat(kDeletedPrefix, kStepPrefix, steps[i]),
+                 ignored);
+    }
+    RemoveLeftovers(run_folder_);
+  }
+
+  const fs::path& run_folder_;
+  const CheckpointOptions& options_;
+  const TrainerState& state_;
+  ShardedWeights& weights_;
+  AdamW& optimizer_;
+  dist::Mesh& mesh_;
+  dist::Communicator& world_;
+  const bool first_;
+  const std::string name_;
+  const fs::path writing_, final_;
+  SharedOutcome outcome_;
+  std::vector<std::string> written_;
+};
+
+}  // namespace
+
+fs::path SaveCheckpoint(const fs::path& run_folder, const CheckpointOptions& options,
+                        const TrainerState& state, ShardedWeights& weights, AdamW& optimizer) {
+  return Save(run_folder, options, state, weights, optimizer).Run();
+}
+
+}  // namespace lwm::train

@@ -1,0 +1,127 @@
+#include "lwm/train/weight_gather.h"
+
+#include <ATen/ATen.h>
+
+#include "lwm/base/error.h"
+
+namespace lwm::train {
+namespace {
+
+constexpr size_t kMostSlots = 3;
+
+template <class Span>
+Span BytesOf(const at::Tensor& tensor) {
+  return {static_cast<typename Span::pointer>(tensor.data_ptr()), tensor.nbytes()};
+}
+
+}  // namespace
+
+WeightGather::WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
+                           at::ScalarType dtype, const std::vector<GroupShard>& shards,
+                           const std::vector<FlatLayout>& layouts)
+    : config_(config), ranks_(shard_ranks), shards_(shards), layouts_(layouts) {
+  for (const GroupShard& shard : shards)
+    compute_.push_back(dtype == at::kFloat ? shard.master_n
+                                           : at::zeros_like(shard.master_n, dtype));
+  if (!resident()) return;
+  outer_ = ViewOuter(config, layouts[0], compute_[0]);
+  for (size_t group = 1; group < layouts.size(); ++group)
+    resident_.push_back(ViewLayer(layouts[group], compute_[group]));
+}
+
+dist::Request WeightGather::StartGather(int64_t group, const at::Tensor& flat) {
+  return ranks_.StartAllGather(BytesOf<std::span<const std::byte>>(compute(group)),
+                               BytesOf<std::span<std::byte>>(flat));
+}
+
+const model::OuterWeights& WeightGather::Outer() {
+  if (resident() || outer_fresh_) return outer_;
+  if (!outer_flat_.defined()) {
+    outer_flat_ = at::empty({layouts_[0].size()}, compute(0).options());
+    outer_ = ViewOuter(config_, layouts_[0], outer_flat_);
+  }
+  dist::Request request = StartGather(0, outer_flat_);
+  if (config_.num_hidden_layers > 0 && !Find(0)) Start(0);
+  request.Wait();
+  outer_fresh_ = true;
+  return outer_;
+}
+
+WeightGather::Slot* WeightGather::Find(int64_t layer) {
+  for (const auto& slot : slots_)
+    if (slot->layer == layer) return slot.get();
+  return nullptr;
+}
+
+WeightGather::Slot* WeightGather::FreeSlot() {
+  Slot* oldest = nullptr;
+  for (const auto& slot : slots_)
+    if (!slot->in_use && (!oldest || slot->last_use < oldest->last_use)) oldest = slot.get();
+  if ((oldest && slots_.size() >= 2) || slots_.size() == kMostSlots) return oldest;
+  return slots_.emplace_back(std::make_unique<Slot>()).get();
+}
+
+WeightGather::Slot* WeightGather::Start(int64_t layer) {
+  Slot* slot = FreeSlot();
+  if (!slot) return nullptr;
+  slot->request.Wait();
+  const auto group = static_cast<size_t>(layer + 1);
+  if (!slot->flat.defined()) {
+    slot->flat = at::empty({layouts_[group].size()}, compute_[group].options());
+    slot->weights = ViewLayer(layouts_[group], slot->flat);
+  }
+  slot->layer = layer;
+  slot->last_use = ++clock_;
+  slot->request = StartGather(layer + 1, slot->flat);
+  return slot;
+}
+
+// Which layer will be asked for after this one; -1 or L at the ends.
+int64_t WeightGather::NextLayer(int64_t layer) {
+  if (layer > last_layer_ || layer == 0)
+    direction_ = 1;
+  else if (layer < last_layer_ || layer == config_.num_hidden_layers - 1)
+    direction_ = -1;
+  // The last layer is where forward turns into backward; the first is where backward ends.
+  if (layer == 0 && last_layer_ == 1) direction_ = -1;
+  last_layer_ = layer;
+  return layer + direction_;
+}
+
+const model::LayerWeights& WeightGather::Layer(int64_t layer) {
+  if (resident()) return resident_[static_cast<size_t>(layer)];
+  Slot* slot = Find(layer);
+  if (!slot) slot = Start(layer);
+  LWM_CHECK(slot, "more than ", kMostSlots, " layers in use at a time");
+  slot->in_use = true;
+  slot->last_use = ++clock_;
+  const int64_t next = NextLayer(layer);
+  if (next >= 0 && next < config_.num_hidden_layers && !Find(next)) Start(next);
+  slot->request.Wait();
+  return slot->weights;
+}
+
+void WeightGather::Release(int64_t layer) {
+  if (resident()) return;
+  Slot* slot = Find(layer);
+  LWM_CHECK(slot && slot->in_use, "layer ", layer, " is not in use");
+  slot->in_use = false;
+}
+
+void WeightGather::WaitForAll() {
+  for (const auto& slot : slots_) slot->request.Wait();
+}
+
+void WeightGather::Refresh() {
+  WaitForAll();
+  for (size_t group = 0; group < shards_.size(); ++group)
+    if (!compute_[group].is_same(shards_[group].master_n))
+      compute_[group].copy_(shards_[group].master_n);
+  outer_fresh_ = false;
+  for (const auto& slot : slots_) {
+    LWM_CHECK(!slot->in_use, "weights changed while layer ", slot->layer, " is in use");
+    slot->layer = -1;
+  }
+}
+
+}  // namespace lwm::train

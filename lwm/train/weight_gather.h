@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "lwm/train/flat_layout.h"
+
+namespace lwm::train {
+
+// The compute copies of sharded weights: resident when this rank owns everything, else gathered one
+// layer ahead of use. See ShardedWeights.
+class WeightGather {
+ public:
+  // shards[g] and layouts[g] belong together, 0 is the outer group. All must outlive this.
+  WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
+               at::ScalarType dtype, const std::vector<GroupShard>& shards,
+               const std::vector<FlatLayout>& layouts);
+
+  const model::OuterWeights& Outer();
+  const model::LayerWeights& Layer(int64_t layer);
+  void Release(int64_t layer);
+  // Waits for gathers under way: after it the masters may be changed.
+  void WaitForAll();
+  // After masters were changed: casts them anew; what was gathered is forgotten.
+  void Refresh();
+
+ private:
+  // One gathered layer.
+  struct Slot {
+    at::Tensor flat;
+    model::LayerWeights weights;
+    int64_t layer = -1;  // what is or will be in it; -1 = nothing
+    bool in_use = false;
+    int64_t last_use = 0;
+    dist::Request request;  // last: waits before flat goes
+  };
+
+  bool resident() const { return ranks_.size() == 1; }
+  const at::Tensor& compute(int64_t group) const { return compute_[static_cast<size_t>(group)]; }
+  dist::Request StartGather(int64_t group, const at::Tensor& flat);
+  Slot* Find(int64_t layer);
+  // A slot that may be overwritten; nullptr when as many layers as allowed are in use.
+  Slot* FreeSlot();
+  Slot* Start(int64_t layer);
+  int64_t NextLayer(int64_t layer);
+
+  const config::ModelConfig& config_;
+  dist::Communicator& ranks_;
+  const std::vector<GroupShard>& shards_;
+  const std::vector<FlatLayout>& layouts_;
+  std::vector<at::Tensor> compute_;  // a shard each, in compute dtype; f32: the masters
+  model::OuterWeights outer_;
+  at::Tensor outer_flat_;
+  bool outer_fresh_ = false;
+  std::vector<model::LayerWeights> resident_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  int64_t last_layer_ = -1, direction_ = 1, clock_ = 0;
+};
+
+}  // namespace lwm::train
