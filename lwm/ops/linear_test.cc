@@ -1,0 +1,46 @@
+#include "lwm/ops/linear.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "lwm/base/error.h"
+
+namespace lwm::ops {
+namespace {
+
+double WorstRelative(const at::Tensor& actual, const at::Tensor& expected) {
+  return ((actual.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
+}
+
+void ExpectMatchesFloat64(at::ScalarType dtype, int64_t tokens, int64_t rows, int64_t cols,
+                          double bound) {
+  at::manual_seed(3);
+  const at::Tensor x = at::randn({tokens, cols}).to(dtype), w = at::randn({rows, cols}).to(dtype);
+  const at::Tensor dy = at::randn({tokens, rows}).to(dtype);
+  at::Tensor dw = at::ones({rows, cols});
+  const at::Tensor dx = LinearBackward(dy, x, w, dw);
+  const at::Tensor x64 = x.to(at::kDouble), w64 = w.to(at::kDouble), dy64 = dy.to(at::kDouble);
+  EXPECT_EQ(dx.scalar_type(), dtype);
+  EXPECT_LT(WorstRelative(Linear(x, w), x64.mm(w64.t())), bound);
+  EXPECT_LT(WorstRelative(dx, dy64.mm(w64)), bound);
+  EXPECT_LT(WorstRelative(dw - 1, dy64.t().mm(x64)), bound);
+}
+
+TEST(OpsLinearTest, ForwardAndGradientsMatchFloat64) {
+  for (const int64_t tokens : {1, 37, 130}) {
+    ExpectMatchesFloat64(at::kFloat, tokens, 70, 33, 1e-6);
+    ExpectMatchesFloat64(at::kBFloat16, tokens, 70, 33, 0.006);
+  }
+}
+
+TEST(OpsLinearTest, MismatchedInputsAreTheCallersError) {
+  const at::Tensor x = at::zeros({3, 4}), w = at::zeros({5, 4}), dy = at::zeros({3, 5});
+  EXPECT_THROW(Linear(x, at::zeros({5, 3})), Error);
+  EXPECT_THROW(Linear(x, w.to(at::kBFloat16)), Error);
+  at::Tensor dw = at::zeros({5, 4}), wrong = at::zeros({4, 5});
+  EXPECT_THROW(LinearBackward(dy, x, w, wrong), Error);
+  EXPECT_THROW(LinearBackward(at::zeros({2, 5}), x, w, dw), Error);
+}
+
+}  // namespace
+}  // namespace lwm::ops
