@@ -26,18 +26,25 @@ struct AttentionGradients {
 //
 // Accuracy: f32 within 5e-6 of the largest entry of the f64 reference (4e-5 when |scores| ~ 100),
 // bf16 within 2e-2; 1, 2, 3, 4 ranks differ by f32 rounding (2e-6).
-// Memory: two fixed buffers per direction of this rank's K and V; nothing of size T x T.
+// Memory: with several ranks two buffers of this rank's K and V, in the backward pass up to three
+// more of its gradients in f32; nothing of size T x T.
 // Cost: K and V make P - 1 hops, overlapped with the tiles. Threads: at::parallel_for inside.
 // Collective over view.sp. Throws Error(kInvalidArgument) on other shapes or dtypes.
 AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK,
                                      const at::Tensor& v_BTGK, const SequenceView& view,
                                      double scale);
 
-// Gradients for dout_BTHK (dtype and shape of out), from what forward returned. dk and dv are summed
-// over the query heads of a group and over all ranks. Same rules as forward.
+// Which side goes round the ring in the backward pass: K, V and the gradients that they collect
+// (4 G K numbers per token), or q, dout, lse, delta and dq (H (3 K + 2)). The result differs by f32
+// rounding only.
+enum class RingTraveller { kLighter, kKeys, kQueries };
+
+// Gradients for dout_BTHK (dtype and shape of out), from what forward returned. dk and dv are
+// summed over the query heads of a group and over all ranks. Same rules as forward.
 AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
                                          const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
                                          const AttentionResult& forward, const SequenceView& view,
-                                         double scale);
+                                         double scale,
+                                         RingTraveller traveller = RingTraveller::kLighter);
 
 }  // namespace lwm::ops

@@ -1,0 +1,211 @@
+#include "lwm/ops/ring_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "lwm/base/error.h"
+#include "lwm/ops/attention_block.h"
+#include "lwm/ops/ring_transfer.h"
+
+namespace lwm::ops {
+namespace {
+
+void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
+                    const SequenceView& view) {
+  LWM_REQUIRE(q_BTHK.dim() == 4 && k_BTGK.dim() == 4 && v_BTGK.sizes() == k_BTGK.sizes() &&
+                  q_BTHK.size(0) == k_BTGK.size(0) && q_BTHK.size(1) == k_BTGK.size(1) &&
+                  q_BTHK.size(3) == k_BTGK.size(3),
+              "attention: want q [B,T,H,K] and k, v [B,T,G,K], got q ", q_BTHK.sizes(), " k ",
+              k_BTGK.sizes(), " v ", v_BTGK.sizes());
+  LWM_REQUIRE(k_BTGK.size(2) > 0 && q_BTHK.size(2) % k_BTGK.size(2) == 0,
+              "attention: ", q_BTHK.size(2), " query heads do not divide into ", k_BTGK.size(2),
+              " kv heads; want a multiple");
+  const at::ScalarType dtype = q_BTHK.scalar_type();
+  LWM_REQUIRE((dtype == at::kFloat || dtype == at::kBFloat16) && k_BTGK.scalar_type() == dtype &&
+                  v_BTGK.scalar_type() == dtype,
+              "attention: want q, k, v all f32 or all bf16, got ", dtype, ", ",
+              k_BTGK.scalar_type(), ", ", v_BTGK.scalar_type());
+  for (const at::Tensor* x : {&q_BTHK, &k_BTGK, &v_BTGK}) {
+    LWM_REQUIRE(x->stride(3) == 1 && x->stride(2) == x->size(3),
+                "attention: want heads and head dim contiguous, got strides ", x->strides());
+  }
+  LWM_REQUIRE(view.rows() == q_BTHK.size(0) && view.tokens() == q_BTHK.size(1),
+              "attention: the view has ", view.rows(), " rows of ", view.tokens(), " slots, q is ",
+              q_BTHK.sizes());
+  LWM_REQUIRE(view.ranks() == (view.sp ? view.sp->size() : 1), "attention: a view over ",
+              view.ranks(), " ranks in a group of ", view.sp ? view.sp->size() : 1);
+}
+
+// Smallest and largest index of the keys, smallest begin and largest index of the queries that one
+// rank holds of one row.
+struct Extremes {
+  int32_t first_key = std::numeric_limits<int32_t>::max();
+  int32_t first_seen = std::numeric_limits<int32_t>::max();
+  int32_t last = -1;
+};
+
+Extremes ExtremesOf(const SequenceView& view, int rank, int64_t row) {
+  Extremes extremes;
+  const int64_t offset = (rank * view.rows() + row) * view.tokens();
+  const int32_t* index_T = view.index_PBT.const_data_ptr<int32_t>() + offset;
+  const int32_t* begin_T = view.begin_PBT.const_data_ptr<int32_t>() + offset;
+  for (int64_t t = 0; t < view.tokens(); ++t) {
+    if (index_T[t] < 0) continue;
+    extremes.first_key = std::min(extremes.first_key, index_T[t]);
+    extremes.first_seen = std::min(extremes.first_seen, begin_T[t]);
+    extremes.last = std::max(extremes.last, index_T[t]);
+  }
+  return extremes;
+}
+
+// The hops of one pass: who owns what, and which pairs of ranks have nothing to say to each other.
+class Ring {
+ public:
+  explicit Ring(const SequenceView& view) : view_(view) {
+    if (!view.sp) self_ = dist::MakeSelfCommunicator();
+    for (int rank = 0; rank < view.ranks(); ++rank) {
+      for (int64_t row = 0; row < view.rows(); ++row) {
+        extremes_PB_.push_back(ExtremesOf(view, rank, row));
+      }
+    }
+  }
+
+  dist::Communicator& group() { return view_.sp ? *view_.sp : *self_; }
+  int hops() const { return view_.ranks(); }
+  int rank() const { return view_.rank(); }
+  int Owner(int hop) const { return (rank() + hops() - hop) % hops(); }
+
+  // Whether any query of one rank may see any key of the other.
+  bool Sees(int query_rank, int key_rank) const {
+    for (int64_t row = 0; row < view_.rows(); ++row) {
+      const Extremes& queries = extremes_PB_[query_rank * view_.rows() + row];
+      const Extremes& keys = extremes_PB_[key_rank * view_.rows() + row];
+      if (keys.first_key <= queries.last && queries.first_seen <= keys.last) return true;
+    }
+    return false;
+  }
+  QueryBlock Queries(int rank, const at::Tensor& q_BTHK) const {
+    return {q_BTHK, view_.index_PBT[rank], view_.begin_PBT[rank]};
+  }
+  KeyBlock Keys(int rank, const at::Tensor& k_BTGK, const at::Tensor& v_BTGK) const {
+    return {k_BTGK, v_BTGK, view_.index_PBT[rank]};
+  }
+
+ private:
+  const SequenceView& view_;
+  std::unique_ptr<dist::Communicator> self_;
+  std::vector<Extremes> extremes_PB_;
+};
+
+struct F32Gradients {
+  at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
+};
+
+// K and V travel, their gradients behind them; queries stay.
+void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
+                      double scale, F32Gradients& gradients) {
+  TravellingSum sum(ring.group(), {gradients.dk_BTGK, gradients.dv_BTGK});
+  {
+    TravellingBundle bundle(ring.group(), {keys.k_BUGK, keys.v_BUGK});
+    const Progress progress = [&] {
+      bundle.Progress();
+      sum.Progress();
+    };
+    for (int hop = 0; hop < ring.hops(); ++hop) {
+      const auto& kv = bundle.Arrive(hop);
+      auto& dkv = sum.Begin(hop);
+      const int owner = ring.Owner(hop);
+      if (ring.Sees(ring.rank(), owner)) {
+        AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale, gradients.dq_BTHK,
+                               dkv[0], dkv[1], progress);
+      }
+      sum.End(hop);
+    }
+  }  // frees the bundle's buffers before the last of the sum arrives
+  sum.Finish();
+}
+
+// The queries and what belongs to them travel; K, V and their gradients stay.
+void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
+                         double scale, F32Gradients& gradients) {
+  TravellingSum sum(ring.group(), {gradients.dq_BTHK});
+  {
+    TravellingBundle bundle(ring.group(), {queries.queries.q_BTHK, queries.dout_BTHK,
+                                           queries.lse_BHT, queries.delta_BHT});
+    const Progress progress = [&] {
+      bundle.Progress();
+      sum.Progress();
+    };
+    for (int hop = 0; hop < ring.hops(); ++hop) {
+      const auto& q = bundle.Arrive(hop);
+      auto& dq = sum.Begin(hop);
+      const int owner = ring.Owner(hop);
+      if (ring.Sees(owner, ring.rank())) {
+        AttentionBlockBackward({ring.Queries(owner, q[0]), q[1], q[2], q[3]}, keys, scale, dq[0],
+                               gradients.dk_BTGK, gradients.dv_BTGK, progress);
+      }
+      sum.End(hop);
+    }
+  }
+  sum.Finish();
+}
+
+// Numbers that travel per token and hop.
+bool QueriesAreLighter(int64_t heads, int64_t kv_heads, int64_t head_dim) {
+  return heads * (3 * head_dim + 2) < 4 * kv_heads * head_dim;
+}
+
+}  // namespace
+
+AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK,
+                                     const at::Tensor& v_BTGK, const SequenceView& view,
+                                     double scale) {
+  CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
+  Ring ring(view);
+  const QueryBlock queries = ring.Queries(ring.rank(), q_BTHK);
+  AttentionCarry carry = MakeAttentionCarry(q_BTHK);
+  TravellingBundle bundle(ring.group(), {k_BTGK, v_BTGK});
+  const Progress progress = [&] { bundle.Progress(); };
+  for (int hop = 0; hop < ring.hops(); ++hop) {
+    const auto& kv = bundle.Arrive(hop);
+    const int owner = ring.Owner(hop);
+    if (!ring.Sees(ring.rank(), owner)) continue;
+    AttentionBlockForward(queries, ring.Keys(owner, kv[0], kv[1]), scale, carry, progress);
+  }
+  AttentionResult result;
+  FinishAttention(carry, q_BTHK.scalar_type(), result.out_BTHK, result.lse_BHT);
+  return result;
+}
+
+AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
+                                         const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
+                                         const AttentionResult& forward, const SequenceView& view,
+                                         double scale, RingTraveller traveller) {
+  CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
+  LWM_REQUIRE(dout_BTHK.sizes() == q_BTHK.sizes() &&
+                  dout_BTHK.scalar_type() == q_BTHK.scalar_type() &&
+                  forward.out_BTHK.sizes() == q_BTHK.sizes(),
+              "attention: want dout and out like q ", q_BTHK.sizes(), ", got ", dout_BTHK.sizes(),
+              " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
+  Ring ring(view);
+  const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), dout_BTHK, forward.lse_BHT,
+                                   AttentionDelta(dout_BTHK, forward.out_BTHK)};
+  const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
+  F32Gradients gradients{at::zeros(q_BTHK.sizes(), at::kFloat),
+                         at::zeros(k_BTGK.sizes(), at::kFloat),
+                         at::zeros(v_BTGK.sizes(), at::kFloat)};
+  if (traveller == RingTraveller::kLighter) {
+    traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
+                    ? RingTraveller::kQueries
+                    : RingTraveller::kKeys;
+  }
+  const auto backward =
+      traveller == RingTraveller::kQueries ? BackwardOverQueries : BackwardOverKeys;
+  backward(ring, queries, keys, scale, gradients);
+  const at::ScalarType dtype = q_BTHK.scalar_type();
+  return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
+}
+
+}  // namespace lwm::ops
