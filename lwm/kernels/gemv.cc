@@ -104,8 +104,8 @@ void RowBlock(const typename Type::Lane* w_RC, size_t cols, const typename Type:
 }
 
 template <class Type>
-void Gemv(const typename Type::Lane* w_RC, size_t rows, size_t cols,
-          const typename Type::Lane* x_MC, size_t vectors, float* y_MR, size_t y_stride) {
+void GemvOf(const typename Type::Lane* w_RC, size_t rows, size_t cols,
+            const typename Type::Lane* x_MC, size_t vectors, float* y_MR, size_t y_stride) {
   size_t r = 0;
   for (; r + kRows <= rows; r += kRows)
     RowBlock<Type, kRows>(w_RC + r * cols, cols, x_MC, vectors, y_MR + r, y_stride);
@@ -114,12 +114,12 @@ void Gemv(const typename Type::Lane* w_RC, size_t rows, size_t cols,
 
 void GemvRowsF32(const float* w_RC, size_t rows, size_t cols, const float* x_MC, size_t vectors,
                  float* y_MR, size_t y_stride) {
-  Gemv<F32>(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
+  GemvOf<F32>(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
 }
 
 void GemvRowsBf16(const uint16_t* w_RC, size_t rows, size_t cols, const uint16_t* x_MC,
                   size_t vectors, float* y_MR, size_t y_stride) {
-  Gemv<Bf16>(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
+  GemvOf<Bf16>(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -130,13 +130,13 @@ namespace lwm::kernels {
 HWY_EXPORT(GemvRowsF32);
 HWY_EXPORT(GemvRowsBf16);
 
-void GemvF32(const float* w_RC, size_t rows, size_t cols, const float* x_MC, size_t vectors,
-             float* y_MR, size_t y_stride) noexcept {
+void Gemv(const float* w_RC, size_t rows, size_t cols, const float* x_MC, size_t vectors,
+          float* y_MR, size_t y_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(GemvRowsF32)(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
 }
 
-void GemvBf16(const uint16_t* w_RC, size_t rows, size_t cols, const uint16_t* x_MC, size_t vectors,
-              float* y_MR, size_t y_stride) noexcept {
+void Gemv(const uint16_t* w_RC, size_t rows, size_t cols, const uint16_t* x_MC, size_t vectors,
+          float* y_MR, size_t y_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(GemvRowsBf16)(w_RC, rows, cols, x_MC, vectors, y_MR, y_stride);
 }
 

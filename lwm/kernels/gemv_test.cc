@@ -18,7 +18,6 @@ struct F32 {
   using Lane = float;
   static float ToFloat(float x) { return x; }
   static float FromFloat(float x) { return x; }
-  static constexpr auto kGemv = GemvF32;
 };
 
 struct Bf16 {
@@ -27,7 +26,6 @@ struct Bf16 {
   static uint16_t FromFloat(float x) {
     return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16);
   }
-  static constexpr auto kGemv = GemvBf16;
 };
 
 template <class Type>
@@ -45,7 +43,7 @@ double WorstOverBound(size_t rows, size_t cols, size_t vectors, uint64_t seed) {
   const auto x_MC = RandomNumbers<Type>(vectors * cols, seed + 1);
   const size_t stride = rows + 3;
   std::vector<float> y_MR(vectors * stride, -7);
-  Type::kGemv(w_RC.data(), rows, cols, x_MC.data(), vectors, y_MR.data(), stride);
+  Gemv(w_RC.data(), rows, cols, x_MC.data(), vectors, y_MR.data(), stride);
   double worst = 0;
   for (size_t m = 0; m < vectors; ++m) {
     for (size_t r = 0; r < rows; ++r) {
@@ -98,10 +96,10 @@ TEST(GemvTest, ARowHasTheSameBitsAloneAndInABlock) {
   const auto w_RC = RandomNumbers<Bf16>(rows * cols, 5);
   const auto x_MC = RandomNumbers<Bf16>(vectors * cols, 6);
   std::vector<float> together(vectors * rows), alone(vectors * rows);
-  GemvBf16(w_RC.data(), rows, cols, x_MC.data(), vectors, together.data(), rows);
+  Gemv(w_RC.data(), rows, cols, x_MC.data(), vectors, together.data(), rows);
   for (size_t m = 0; m < vectors; ++m)
     for (size_t r = 0; r < rows; ++r)
-      GemvBf16(&w_RC[r * cols], 1, cols, &x_MC[m * cols], 1, &alone[m * rows + r], 1);
+      Gemv(&w_RC[r * cols], 1, cols, &x_MC[m * cols], 1, &alone[m * rows + r], 1);
   EXPECT_EQ(together, alone);
 }
 
@@ -112,7 +110,7 @@ TEST(GemvTest, NanStaysInItsRowOrItsVector) {
   w_RC[4 * cols + 39] = std::numeric_limits<float>::quiet_NaN();
   x_MC[1 * cols + 3] = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> y_MR(vectors * rows);
-  GemvF32(w_RC.data(), rows, cols, x_MC.data(), vectors, y_MR.data(), rows);
+  Gemv(w_RC.data(), rows, cols, x_MC.data(), vectors, y_MR.data(), rows);
   for (size_t m = 0; m < vectors; ++m)
     for (size_t r = 0; r < rows; ++r)
       EXPECT_EQ(std::isnan(y_MR[m * rows + r]), r == 4 || m == 1) << m << " " << r;
