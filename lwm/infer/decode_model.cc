@@ -1,0 +1,140 @@
+#include "lwm/infer/decode_model.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <limits>
+
+#include "lwm/base/error.h"
+#include "lwm/ops/cached_attention.h"
+#include "lwm/ops/feed_forward.h"
+#include "lwm/ops/gemv.h"
+#include "lwm/ops/linear.h"
+#include "lwm/ops/rms_norm.h"
+#include "lwm/ops/rope.h"
+
+namespace lwm::infer {
+namespace {
+
+at::Tensor Project(const at::Tensor& x_TC, const at::Tensor& w_RC) {
+  if (x_TC.size(0) <= ops::kGemvRows) return ops::Gemv(x_TC, w_RC, x_TC.scalar_type());
+  return ops::Linear(x_TC, w_RC);
+}
+
+at::Tensor FeedForward(const at::Tensor& x_TD, const ops::FeedForwardWeights& w) {
+  if (x_TD.size(0) > ops::kGemvRows) return ops::FeedForward(x_TD, w, kPrefillChunkTokens);
+  const at::Tensor gate_TF = ops::Gemv(x_TD, w.gate_FD, at::kFloat);
+  const at::Tensor up_TF = ops::Gemv(x_TD, w.up_FD, at::kFloat);
+  const at::Tensor inner_TF = at::silu(gate_TF).mul_(up_TF).to(x_TD.scalar_type());
+  return ops::Gemv(inner_TF, w.down_DF, x_TD.scalar_type());
+}
+
+// A vision id may lie beyond the text table and the other way round: each table sees only its own.
+at::Tensor Embed(const NewTokens& tokens, const model::OuterWeights& outer) {
+  if (!tokens.vision_BT.defined()) return at::embedding(outer.embed_VD, tokens.id_BT);
+  const at::Tensor text_id_BT = tokens.id_BT.masked_fill(tokens.vision_BT, 0);
+  const at::Tensor vision_id_BT = tokens.id_BT.masked_fill(tokens.vision_BT.logical_not(), 0);
+  return at::where(tokens.vision_BT.unsqueeze(-1),
+                   at::embedding(outer.vision_embed_VD, vision_id_BT),
+                   at::embedding(outer.embed_VD, text_id_BT));
+}
+
+// Position of each new token in its own row, i64 [B,T]; left padding has position 0.
+at::Tensor Positions(const KvCache& cache, int64_t new_tokens) {
+  const at::Tensor index_1T =
+      at::arange(cache.tokens(), cache.tokens() + new_tokens, at::kLong).unsqueeze(0);
+  if (!cache.begin_B().defined()) return index_1T.expand({cache.rows(), new_tokens});
+  return (index_1T - cache.begin_B().unsqueeze(1)).clamp_min(0);
+}
+
+NewTokens Slice(const NewTokens& tokens, int64_t begin, int64_t end) {
+  return {tokens.id_BT.slice(1, begin, end),
+          tokens.vision_BT.defined() ? tokens.vision_BT.slice(1, begin, end) : at::Tensor()};
+}
+
+// Throws unless every chosen id is in [0, vocab).
+void CheckIds(const at::Tensor& id_N, int64_t vocab, const char* what) {
+  if (id_N.numel() == 0) return;
+  const int64_t low = id_N.min().item<int64_t>(), high = id_N.max().item<int64_t>();
+  LWM_REQUIRE(low >= 0 && high < vocab, what, " token id ", low < 0 ? low : high,
+              " is outside the vocabulary of ", vocab);
+}
+
+}  // namespace
+
+at::ScalarType DecodeModel::dtype() const { return weights_.Outer().head_VD.scalar_type(); }
+
+int64_t DecodeModel::ContextLimit() const {
+  return config_.rope_scaling.type == config::RopeScaling::Type::kDynamic
+             ? std::numeric_limits<int64_t>::max()
+             : config_.max_position_embeddings;
+}
+
+void DecodeModel::Check(const NewTokens& tokens, Head head, const KvCache& cache) const {
+  LWM_CHECK(tokens.id_BT.dim() == 2 && tokens.id_BT.size(0) == cache.rows() &&
+                tokens.id_BT.size(1) >= 1 && tokens.id_BT.scalar_type() == at::kLong,
+            "new tokens of ", tokens.id_BT.sizes(), " for a cache of ", cache.rows(), " rows");
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted,
+                 cache.tokens() + tokens.id_BT.size(1) <= cache.capacity(), "the KV cache holds ",
+                 cache.capacity(), " tokens, ", cache.tokens() + tokens.id_BT.size(1),
+                 " are needed");
+  LWM_REQUIRE(config_.has_vision() || (head == Head::kText && !tokens.vision_BT.defined()),
+              "vision tokens need a model with vision_vocab_size > 0");
+  if (!tokens.vision_BT.defined()) return CheckIds(tokens.id_BT, config_.vocab_size, "text");
+  CheckIds(tokens.id_BT.masked_select(tokens.vision_BT.logical_not()), config_.vocab_size, "text");
+  CheckIds(tokens.id_BT.masked_select(tokens.vision_BT), config_.vision_vocab_size, "vision");
+}
+
+at::Tensor DecodeModel::Read(const NewTokens& tokens, Head head, KvCache& cache) const {
+  Check(tokens, head, cache);
+  const int64_t new_tokens = tokens.id_BT.size(1);
+  const int64_t padding = cache.begin_B().defined() ? cache.begin_B().min().item<int32_t>() : 0;
+  const auto frequencies =
+      config::ComputeRopeFrequencies(config_, cache.tokens() + new_tokens - padding);
+  at::Tensor x_BD;
+  for (int64_t begin = 0; begin < new_tokens; begin += kPrefillChunkTokens)
+    x_BD = ReadChunk(Slice(tokens, begin, std::min(new_tokens, begin + kPrefillChunkTokens)),
+                     frequencies, cache);
+  return Logits(x_BD, head);
+}
+
+at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
+                                  const config::RopeFrequencies& frequencies,
+                                  KvCache& cache) const {
+  const int64_t rows = cache.rows(), new_tokens = chunk.id_BT.size(1);
+  const int64_t end = cache.tokens() + new_tokens;
+  const ops::RopeTable rope = ops::MakeRopeTable(
+      Positions(cache, new_tokens), frequencies.inverse_frequency_R, frequencies.attention_factor);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
+  const auto heads = [&](const at::Tensor& x_TC) {
+    return x_TC.view({rows, new_tokens, -1, config_.head_dim});
+  };
+  at::Tensor x_TD = Embed(chunk, weights_.Outer()).reshape({rows * new_tokens, -1});
+
+  for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
+    const model::LayerWeights& w = weights_.Layer(l);
+    const at::Tensor xn_TD = ops::RmsNorm(x_TD, w.attention_norm_D, config_.rms_norm_eps);
+    at::Tensor q_BTHK = heads(Project(xn_TD, w.q_HKxD));
+    at::Tensor k_BTGK = heads(Project(xn_TD, w.k_GKxD));
+    ops::ApplyRope(q_BTHK, rope, /*inverse=*/false);
+    ops::ApplyRope(k_BTGK, rope, /*inverse=*/false);
+    cache.Write(l, k_BTGK, heads(Project(xn_TD, w.v_GKxD)));
+
+    const at::Tensor attention_BTHK =
+        ops::CachedAttention(q_BTHK, cache.Keys(l, end), cache.Values(l, end), cache.tokens(),
+                             cache.begin_B(), /*causal=*/true, scale);
+    x_TD = x_TD + Project(attention_BTHK.reshape({rows * new_tokens, -1}), w.o_DxHK);
+    x_TD = x_TD + FeedForward(ops::RmsNorm(x_TD, w.ffn_norm_D, config_.rms_norm_eps), w.ffn);
+    weights_.ReleaseLayer(l);
+  }
+  cache.Advance(new_tokens);
+  return x_TD.view({rows, new_tokens, -1}).select(1, new_tokens - 1).contiguous();
+}
+
+at::Tensor DecodeModel::Logits(const at::Tensor& x_BD, Head head) const {
+  const model::OuterWeights& outer = weights_.Outer();
+  const at::Tensor xn_BD = ops::RmsNorm(x_BD, outer.norm_D, config_.rms_norm_eps);
+  return ops::Gemv(xn_BD, head == Head::kText ? outer.head_VD : outer.vision_head_VD, at::kFloat);
+}
+
+}  // namespace lwm::infer

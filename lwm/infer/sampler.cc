@@ -1,0 +1,100 @@
+#include "lwm/infer/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lwm/base/error.h"
+
+namespace lwm::infer {
+namespace {
+
+template <class Candidate>
+bool MoreLikely(const Candidate& a, const Candidate& b) {
+  return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
+
+template <class Candidate>
+bool LessLikely(const Candidate& a, const Candidate& b) {
+  return MoreLikely(b, a);
+}
+
+// Index of the largest logit, the first of equal ones.
+int64_t MostLikely(std::span<const float> logits_V) {
+  LWM_CHECK(!logits_V.empty(), "no logits");
+  int64_t best = 0;
+  for (size_t v = 0; v < logits_V.size(); ++v) {
+    LWM_REQUIRE_AS(
+        ErrorCode::kCorruptData,
+        !std::isnan(logits_V[v]) && logits_V[v] != std::numeric_limits<float>::infinity(),
+        "the logit of token ", v, " is ", logits_V[v],
+        ": the model's weights are damaged or its arithmetic overflowed; check the "
+        "weights, or try --dtype f32");
+    if (logits_V[v] > logits_V[static_cast<size_t>(best)]) best = static_cast<int64_t>(v);
+  }
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, std::isfinite(logits_V[static_cast<size_t>(best)]),
+                 "no token has a finite logit");
+  return best;
+}
+
+}  // namespace
+
+void SamplingOptions::Validate() const {
+  LWM_REQUIRE(std::isfinite(temperature) && temperature >= 0, "temperature is ", temperature,
+              ", want a number >= 0 (0 = greedy)");
+  LWM_REQUIRE(top_k >= 0, "top-k is ", top_k, ", want >= 0 (0 = all tokens)");
+  LWM_REQUIRE(top_p > 0 && top_p <= 1, "top-p is ", top_p, ", want 0 < p <= 1");
+}
+
+Sampler::Sampler(const SamplingOptions& options, uint64_t seed) : options_(options), random_(seed) {
+  options.Validate();
+}
+
+int64_t Sampler::Sample(std::span<const float> logits_V) {
+  const int64_t best = MostLikely(logits_V);
+  if (options_.temperature == 0 || options_.top_k == 1) return best;
+  const double max = logits_V[static_cast<size_t>(best)];
+  candidates_.clear();
+  for (size_t v = 0; v < logits_V.size(); ++v) {
+    const double weight = std::exp((logits_V[v] - max) / options_.temperature);
+    if (weight > 0) candidates_.emplace_back(weight, static_cast<int64_t>(v));
+  }
+  KeepTopK();
+  KeepTopP();
+  return Draw();
+}
+
+void Sampler::KeepTopK() {
+  const auto k = static_cast<size_t>(options_.top_k);
+  if (k == 0 || k >= candidates_.size()) return;
+  std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
+                   MoreLikely<Candidate>);
+  candidates_.resize(k);
+}
+
+// A heap gives the likeliest first, so that a peaked distribution is not sorted whole.
+void Sampler::KeepTopP() {
+  if (options_.top_p >= 1) return;
+  double total = 0, kept = 0;
+  for (const Candidate& c : candidates_) total += c.first;
+  std::make_heap(candidates_.begin(), candidates_.end(), LessLikely<Candidate>);
+  auto end = candidates_.end();
+  while (end != candidates_.begin() && kept < options_.top_p * total) {
+    std::pop_heap(candidates_.begin(), end, LessLikely<Candidate>);
+    kept += (--end)->first;
+  }
+  candidates_.erase(candidates_.begin(), end);
+}
+
+int64_t Sampler::Draw() {
+  double total = 0;
+  for (const Candidate& c : candidates_) total += c.first;
+  double left = random_.Uniform() * total;
+  for (const Candidate& c : candidates_) {
+    left -= c.first;
+    if (left < 0) return c.second;
+  }
+  return candidates_.back().second;  // rounding used up the sum
+}
+
+}  // namespace lwm::infer
