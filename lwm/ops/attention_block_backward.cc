@@ -1,0 +1,268 @@
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <limits>
+#include <thread>
+#include <vector>
+
+#include "lwm/kernels/attention_careful.h"
+#include "lwm/kernels/attention_tile.h"
+#include "lwm/kernels/tile_layout.h"
+#include "lwm/ops/attention_block.h"
+#include "lwm/ops/attention_tiling.h"
+
+namespace lwm::ops {
+namespace {
+
+struct Gradients {
+  float *dq_BTHK, *dk_BUGK, *dv_BUGK;
+};
+
+// The queries of tiles [first, last) of every batch row and head, against all keys. A thread takes
+// one tile of keys of one kv head, in order, and adds its gradients up over the queries; what it
+// adds to the gradient of a tile of queries waits for its turn, so that the order of the sum, and
+// with it every bit, does not depend on the number of threads. Tiles of keys are taken in the order
+// of the turns, so the one that everybody waits for is always being computed.
+class BackwardPass {
+ public:
+  BackwardPass(const AttentionTiling& tiling, const QueryGradientBlock& queries,
+               const KeyBlock& keys, float scale, const Gradients& gradients, int64_t first,
+               int64_t last)
+      : tiling_(tiling),
+        queries_(queries),
+        keys_(keys),
+        scale_(scale),
+        gradients_(gradients),
+        first_(first),
+        last_(last),
+        query_bytes_(4 * tiling.shape.query_bytes()),
+        packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * query_bytes_)),
+        finite_(PackedCount()),
+        turn_(PackedCount()) {}
+
+  void Run(const Progress& progress) {
+    next_ = 0;
+    OnEachThread([this] { PackQueries(); });
+    next_ = 0;
+    const std::thread::id caller = std::this_thread::get_id();
+    OnEachThread([&] { TakeKeys(std::this_thread::get_id() == caller ? progress : Progress()); });
+  }
+
+ private:
+  struct Worker {
+    explicit Worker(const BackwardPass& pass)
+        : kernel(kernels::ThreadBackwardTile(pass.tiling_.shape)),
+          tile(pass.tiling_, pass.queries_.queries),
+          lse_R(static_cast<size_t>(pass.tiling_.shape.rows)),
+          delta_R(lse_R.size()),
+          dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
+          packed_keys(kernels::MakeAlignedBuffer<char>(kernel.packed_key_bytes())) {}
+
+    kernels::AttentionBackwardTile& kernel;
+    QueryTile tile;
+    std::vector<float> lse_R, delta_R;
+    kernels::AlignedBuffer<float> dk_NK, dv_NK, dq_RK;
+    kernels::AlignedBuffer<char> packed_keys;
+    bool keys_finite = true;
+  };
+
+  // Tells the other threads when this one ends with an exception: its turns will not come.
+  struct Abandon {
+    std::atomic<bool>& abandoned;
+    ~Abandon() {
+      if (std::uncaught_exceptions() > 0) abandoned = true;
+    }
+  };
+
+  size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
+  size_t KeyNumbers() const { return static_cast<size_t>(tiling_.shape.keys) * Dim(); }
+  int64_t Blocks() const { return tiling_.kv_heads * tiling_.head_blocks; }
+  size_t PackedCount() const {
+    return static_cast<size_t>(tiling_.batch * Blocks() * (last_ - first_));
+  }
+  size_t PackedIndex(int64_t b, int64_t g, int64_t head_block, int64_t tile) const {
+    const int64_t block = (b * tiling_.kv_heads + g) * tiling_.head_blocks + head_block;
+    return static_cast<size_t>(block * (last_ - first_) + tile - first_);
+  }
+  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
+    const auto row = static_cast<size_t>(b);
+    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
+                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
+  }
+  // The first tile of keys from `from` on that the queries see: whose turn it is to add.
+  int64_t NextTurn(int64_t b, int64_t query_tile, int64_t from) const {
+    while (from < tiling_.key_tile_count() && Seen(b, query_tile, from) == Visibility::kNone) {
+      ++from;
+    }
+    return from;
+  }
+
+  void PackQueries() {
+    kernels::AttentionBackwardTile& kernel = kernels::ThreadBackwardTile(tiling_.shape);
+    QueryTile tile(tiling_, queries_.queries);
+    const int64_t tiles = last_ - first_, blocks = tiling_.head_blocks;
+    const int64_t per_row = Blocks() * tiles;
+    for (int64_t i = next_++; i < tiling_.batch * per_row; i = next_++) {
+      const int64_t b = i / per_row, g = i / (blocks * tiles) % tiling_.kv_heads;
+      const int64_t head_block = i / tiles % blocks, query_tile = first_ + i % tiles;
+      const size_t at = PackedIndex(b, g, head_block, query_tile);
+      turn_[at] = NextTurn(b, query_tile, 0);
+      if (turn_[at] == tiling_.key_tile_count()) continue;  // sees nothing
+      tile.Select(b, g, head_block, query_tile);
+      const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
+      const auto dout_rows = tile.Rows(queries_.dout_BTHK);
+      finite_[at] =
+          kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.get() + at * query_bytes_);
+    }
+  }
+
+  void TakeKeys(const Progress& progress) {
+    const Abandon abandon{abandoned_};
+    Worker worker(*this);
+    const int64_t per_tile = tiling_.batch * tiling_.kv_heads;
+    for (int64_t i = next_++; i < per_tile * tiling_.key_tile_count(); i = next_++) {
+      const int64_t b = i % per_tile / tiling_.kv_heads;
+      TakeKeyTile(worker, b, i % tiling_.kv_heads, i / per_tile, progress);
+    }
+  }
+
+  void TakeKeyTile(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
+                   const Progress& progress) {
+    bool loaded = false;
+    for (int64_t tile = first_; tile < last_; ++tile) {
+      if (Seen(b, tile, key_tile) == Visibility::kNone) continue;
+      if (!loaded) LoadKeys(worker, b, g, key_tile);
+      loaded = true;
+      for (int64_t head_block = 0; head_block < tiling_.head_blocks; ++head_block) {
+        worker.tile.Select(b, g, head_block, tile);
+        const size_t at = PackedIndex(b, g, head_block, tile);
+        const float* dq_RK = ComputePair(worker, b, g, at, tile, key_tile);
+        if (!WaitForTurn(turn_[at], key_tile)) return;
+        AddQueryGradient(worker, b, dq_RK);
+        turn_[at] = NextTurn(b, tile, key_tile + 1);
+        if (progress) progress();
+      }
+    }
+    if (loaded) StoreKeys(worker, b, g, key_tile);
+  }
+
+  bool WaitForTurn(const std::atomic<int64_t>& turn, int64_t mine) const {
+    constexpr int kSpins = 2000;  // a turn is rarely more than part of a tile away
+    for (int spin = 0; turn != mine; ++spin) {
+      if (abandoned_) return false;
+      if (spin > kSpins) std::this_thread::yield();
+    }
+    return true;
+  }
+
+  void LoadKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
+    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
+    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
+    worker.keys_finite =
+        worker.kernel.PackKeys({k_rows.data(), v_rows.data()}, worker.packed_keys.get());
+    std::fill_n(worker.dk_NK.get(), KeyNumbers(), 0.0f);
+    std::fill_n(worker.dv_NK.get(), KeyNumbers(), 0.0f);
+  }
+
+  const float* ComputePair(Worker& worker, int64_t b, int64_t g, size_t at, int64_t query_tile,
+                           int64_t key_tile) {
+    const float* lse_BHT = queries_.lse_BHT.const_data_ptr<float>();
+    const float* delta_BHT = queries_.delta_BHT.const_data_ptr<float>();
+    std::fill(worker.lse_R.begin(), worker.lse_R.end(), std::numeric_limits<float>::infinity());
+    std::fill(worker.delta_R.begin(), worker.delta_R.end(), 0.0f);
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const int64_t stat = (b * tiling_.heads + head) * tiling_.tokens + slot;
+      worker.lse_R[static_cast<size_t>(row)] = lse_BHT[stat];
+      worker.delta_R[static_cast<size_t>(row)] = delta_BHT[stat];
+    });
+    const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, key_tile));
+    const bool masked = Seen(b, query_tile, key_tile) == Visibility::kSome;
+    if (masked && !(worker.keys_finite && finite_[at])) {
+      return ComputePairCarefully(worker, b, g, key_tile, mask);
+    }
+    worker.kernel.Run(packed_.get() + at * query_bytes_, worker.packed_keys.get(), scale_,
+                      masked ? &mask : nullptr, worker.lse_R.data(), worker.delta_R.data(),
+                      worker.dk_NK.get(), worker.dv_NK.get());
+    return worker.kernel.QueryGradient(worker.packed_keys.get());
+  }
+
+  const float* ComputePairCarefully(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
+                                    const kernels::TileMask& mask) {
+    const auto q_rows = worker.tile.Rows(queries_.queries.q_BTHK);
+    const auto dout_rows = worker.tile.Rows(queries_.dout_BTHK);
+    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
+    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
+    kernels::CarefulBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
+                             {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
+                             worker.delta_R.data(), worker.dk_NK.get(), worker.dv_NK.get(),
+                             worker.dq_RK.get());
+    return worker.dq_RK.get();
+  }
+
+  void AddQueryGradient(const Worker& worker, int64_t b, const float* dq_RK) {
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const int64_t at = ((b * tiling_.tokens + slot) * tiling_.heads + head);
+      kernels::AddRow(dq_RK + static_cast<size_t>(row) * Dim(), tiling_.shape.head_dim,
+                      gradients_.dq_BTHK + at * tiling_.shape.head_dim);
+    });
+  }
+
+  void StoreKeys(const Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
+    const SlotTile& slots =
+        tiling_.key_tiles[static_cast<size_t>(b)][static_cast<size_t>(key_tile)];
+    for (int n = 0; n < slots.count; ++n) {
+      const int64_t row = (b * tiling_.key_slots + slots.first + n) * tiling_.kv_heads + g;
+      const int64_t at = row * tiling_.shape.head_dim;
+      const size_t from = static_cast<size_t>(n) * Dim();
+      kernels::AddRow(worker.dk_NK.get() + from, tiling_.shape.head_dim, gradients_.dk_BUGK + at);
+      kernels::AddRow(worker.dv_NK.get() + from, tiling_.shape.head_dim, gradients_.dv_BUGK + at);
+    }
+  }
+
+  const AttentionTiling& tiling_;
+  const QueryGradientBlock& queries_;
+  const KeyBlock& keys_;
+  const float scale_;
+  const Gradients gradients_;
+  const int64_t first_, last_;
+  const size_t query_bytes_;
+  kernels::AlignedBuffer<char> packed_;
+  std::vector<char> finite_;
+  std::vector<std::atomic<int64_t>> turn_;
+  std::atomic<int64_t> next_{0};
+  std::atomic<bool> abandoned_{false};
+};
+
+}  // namespace
+
+void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
+                            const Progress& progress) {
+  CheckAttentionBlock(queries.queries, keys, scale);
+  const at::Tensor &q = queries.queries.q_BTHK, &k = keys.k_BUGK;
+  CheckLikeQueries(queries.dout_BTHK, q, "dout");
+  CheckF32(queries.lse_BHT, {q.size(0), q.size(2), q.size(1)}, "lse");
+  CheckF32(queries.delta_BHT, {q.size(0), q.size(2), q.size(1)}, "delta");
+  CheckF32(dq_BTHK, q.sizes(), "dq");
+  CheckF32(dk_BUGK, k.sizes(), "dk");
+  CheckF32(dv_BUGK, k.sizes(), "dv");
+  if (q.numel() == 0 || k.numel() == 0) return;
+  const AttentionTiling tiling(queries.queries, keys);
+  const Gradients gradients{dq_BTHK.data_ptr<float>(), dk_BUGK.data_ptr<float>(),
+                            dv_BUGK.data_ptr<float>()};
+  const int64_t tile_bytes = tiling.batch * tiling.kv_heads * tiling.head_blocks * 4 *
+                             static_cast<int64_t>(tiling.shape.query_bytes());
+  const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
+  const int64_t tiles = tiling.query_tile_count();
+  for (int64_t first = 0; first < tiles; first += step) {
+    BackwardPass(tiling, queries, keys, SafeScale(scale), gradients, first,
+                 std::min(first + step, tiles))
+        .Run(progress);
+  }
+}
+
+}  // namespace lwm::ops

@@ -1,0 +1,204 @@
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "lwm/kernels/attention_careful.h"
+#include "lwm/kernels/attention_tile.h"
+#include "lwm/ops/attention_block.h"
+#include "lwm/ops/attention_tiling.h"
+
+namespace lwm::ops {
+namespace {
+
+// The keys of tiles [first, last) of every batch row and kv head, against all queries.
+class ForwardPass {
+ public:
+  ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, const KeyBlock& keys,
+              float scale, AttentionCarry& carry, int64_t first, int64_t last)
+      : tiling_(tiling),
+        queries_(queries),
+        keys_(keys),
+        scale_(scale),
+        first_(first),
+        last_(last),
+        key_bytes_(2 * tiling.shape.key_bytes()),
+        packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * key_bytes_)),
+        finite_(PackedCount()),
+        max_BHT_(carry.max_BHT.data_ptr<float>()),
+        sum_BHT_(carry.sum_BHT.data_ptr<float>()),
+        acc_BTHK_(carry.acc_BTHK.data_ptr<float>()) {}
+
+  void Run(const Progress& progress) {
+    next_ = 0;
+    OnEachThread([this] { PackKeys(); });
+    next_ = 0;
+    const std::thread::id caller = std::this_thread::get_id();
+    OnEachThread([&] { Attend(std::this_thread::get_id() == caller ? progress : Progress()); });
+  }
+
+ private:
+  // State of one thread: a tile of queries and its running softmax.
+  struct Worker {
+    explicit Worker(const ForwardPass& pass)
+        : kernel(kernels::ThreadForwardTile(pass.tiling_.shape)),
+          tile(pass.tiling_, pass.queries_),
+          max_R(static_cast<size_t>(pass.tiling_.shape.rows)),
+          sum_R(max_R.size()),
+          acc_RK(kernels::MakeAlignedBuffer<float>(max_R.size() * pass.Dim())),
+          packed_queries(kernels::MakeAlignedBuffer<char>(kernel.packed_query_bytes())) {}
+
+    kernels::AttentionForwardTile& kernel;
+    QueryTile tile;
+    std::vector<float> max_R, sum_R;
+    kernels::AlignedBuffer<float> acc_RK;
+    kernels::AlignedBuffer<char> packed_queries;
+    std::vector<const void*> rows;
+  };
+
+  size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
+  size_t PackedCount() const {
+    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * (last_ - first_));
+  }
+  size_t PackedIndex(int64_t b, int64_t g, int64_t key_tile) const {
+    return static_cast<size_t>((b * tiling_.kv_heads + g) * (last_ - first_) + key_tile - first_);
+  }
+  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
+    const auto row = static_cast<size_t>(b);
+    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
+                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
+  }
+  bool SeenByAny(int64_t b, int64_t key_tile) const {
+    for (int64_t tile = 0; tile < tiling_.query_tile_count(); ++tile) {
+      if (Seen(b, tile, key_tile) != Visibility::kNone) return true;
+    }
+    return false;
+  }
+
+  void PackKeys() {
+    kernels::AttentionForwardTile& kernel = kernels::ThreadForwardTile(tiling_.shape);
+    const int64_t tiles = last_ - first_, per_row = tiling_.kv_heads * tiles;
+    for (int64_t i = next_++; i < tiling_.batch * per_row; i = next_++) {
+      const int64_t b = i / per_row, g = i / tiles % tiling_.kv_heads, tile = first_ + i % tiles;
+      if (!SeenByAny(b, tile)) continue;
+      const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
+      const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
+      const size_t at = PackedIndex(b, g, tile);
+      finite_[at] =
+          kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.get() + at * key_bytes_);
+    }
+  }
+
+  void Attend(const Progress& progress) {
+    Worker worker(*this);
+    const int64_t blocks = tiling_.head_blocks, tiles = tiling_.query_tile_count();
+    const int64_t per_tile = tiling_.batch * tiling_.kv_heads * blocks;
+    for (int64_t i = next_++; i < per_tile * tiles; i = next_++) {
+      const int64_t tile = tiles - 1 - i / per_tile;  // the late ones see most: they go first
+      const int64_t b = i % per_tile / (tiling_.kv_heads * blocks);
+      AttendTile(worker, b, i / blocks % tiling_.kv_heads, i % blocks, tile, progress);
+    }
+  }
+
+  void AttendTile(Worker& worker, int64_t b, int64_t g, int64_t head_block, int64_t query_tile,
+                  const Progress& progress) {
+    bool loaded = false;
+    for (int64_t tile = first_; tile < last_; ++tile) {
+      const Visibility seen = Seen(b, query_tile, tile);
+      if (seen == Visibility::kNone) continue;
+      if (!loaded) {
+        worker.tile.Select(b, g, head_block, query_tile);
+        Load(worker, b);
+        loaded = true;
+      }
+      AttendPair(worker, b, g, tile, seen);
+      if (progress) progress();
+    }
+    if (loaded) Store(worker, b);
+  }
+
+  void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, Visibility seen) {
+    const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, tile));
+    const size_t at = PackedIndex(b, g, tile);
+    if (seen == Visibility::kSome && !finite_[at]) {
+      const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
+      const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
+      kernels::CarefulForward(tiling_.shape, {worker.rows.data(), nullptr},
+                              {k_rows.data(), v_rows.data()}, scale_, mask, worker.max_R.data(),
+                              worker.sum_R.data(), worker.acc_RK.get());
+    } else {
+      worker.kernel.Run(worker.packed_queries.get(), packed_.get() + at * key_bytes_, scale_,
+                        seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
+                        worker.sum_R.data(), worker.acc_RK.get());
+    }
+  }
+
+  int64_t Stat(int64_t b, int64_t head, int64_t slot) const {
+    return (b * tiling_.heads + head) * tiling_.tokens + slot;
+  }
+  float* Acc(int64_t b, int64_t head, int64_t slot) const {
+    return acc_BTHK_ +
+           ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
+  }
+
+  void Load(Worker& worker, int64_t b) {
+    worker.rows = worker.tile.Rows(queries_.q_BTHK);
+    worker.kernel.PackQueries({worker.rows.data(), nullptr}, worker.packed_queries.get());
+    std::fill(worker.max_R.begin(), worker.max_R.end(), 0.0f);
+    std::fill(worker.sum_R.begin(), worker.sum_R.end(), 0.0f);
+    std::fill_n(worker.acc_RK.get(), worker.max_R.size() * Dim(), 0.0f);
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      worker.max_R[static_cast<size_t>(row)] = max_BHT_[Stat(b, head, slot)];
+      worker.sum_R[static_cast<size_t>(row)] = sum_BHT_[Stat(b, head, slot)];
+      std::copy_n(Acc(b, head, slot), tiling_.shape.head_dim,
+                  worker.acc_RK.get() + static_cast<size_t>(row) * Dim());
+    });
+  }
+
+  void Store(const Worker& worker, int64_t b) {
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      max_BHT_[Stat(b, head, slot)] = worker.max_R[static_cast<size_t>(row)];
+      sum_BHT_[Stat(b, head, slot)] = worker.sum_R[static_cast<size_t>(row)];
+      std::copy_n(worker.acc_RK.get() + static_cast<size_t>(row) * Dim(), tiling_.shape.head_dim,
+                  Acc(b, head, slot));
+    });
+  }
+
+  const AttentionTiling& tiling_;
+  const QueryBlock& queries_;
+  const KeyBlock& keys_;
+  const float scale_;
+  const int64_t first_, last_;
+  const size_t key_bytes_;
+  kernels::AlignedBuffer<char> packed_;
+  std::vector<char> finite_;
+  float *max_BHT_, *sum_BHT_, *acc_BTHK_;
+  std::atomic<int64_t> next_{0};
+};
+
+}  // namespace
+
+void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
+                           AttentionCarry& carry, const Progress& progress) {
+  CheckAttentionBlock(queries, keys, scale);
+  const at::Tensor& q = queries.q_BTHK;
+  CheckF32(carry.acc_BTHK, q.sizes(), "carry.acc");
+  CheckF32(carry.max_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.max");
+  CheckF32(carry.sum_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.sum");
+  if (q.numel() == 0 || keys.k_BUGK.numel() == 0) return;
+  const AttentionTiling tiling(queries, keys);
+  const int64_t tile_bytes =
+      tiling.batch * tiling.kv_heads * 2 * static_cast<int64_t>(tiling.shape.key_bytes());
+  const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
+  const int64_t tiles = tiling.key_tile_count();
+  for (int64_t first = 0; first < tiles; first += step) {
+    ForwardPass(tiling, queries, keys, SafeScale(scale), carry, first,
+                std::min(first + step, tiles))
+        .Run(progress);
+  }
+}
+
+}  // namespace lwm::ops
