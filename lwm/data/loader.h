@@ -56,13 +56,13 @@ class RowSequence {
 //
 // Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
-// ones. A changed data_size continues at the same point of the epoch in the new division: units
-// that were waiting in the packing buffers (about packing.buffer_rows rows per group) are shown
-// again or not shown in that epoch. Changed files, seed, row length or source list are refused.
+// ones. A changed data_size needs the states of all old groups and goes on exactly too: no unit of
+// the epoch is lost or shown twice, though the rows are composed differently. Changed files, seed,
+// row length or source list are refused.
 //
 // Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
 // unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B
-// each), or mapped pages with a cache, and 8 B per JSONL line.
+// each), or mapped pages with a cache, and 16 B per JSONL line.
 class RowLoader {
  public:
   RowLoader(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
@@ -74,7 +74,9 @@ class RowLoader {
 
   // A small JSON object, different for every group; a checkpoint must keep each group's.
   Json SaveState() const;
-  // Throws Error(kCorruptData) when it is no state, Error(kInvalidArgument) naming what differs.
+  // Takes this group's state, or an array of the states of all groups in order of data_rank (as
+  // many as the saving run had). Throws Error(kCorruptData) when it is no state,
+  // Error(kInvalidArgument) naming what differs.
   void RestoreState(const Json& state);
 
   // The held-out rows of this group from their beginning, in a fixed order. Every group gets the

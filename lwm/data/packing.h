@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,8 +33,7 @@ struct PackingConfig {
   std::optional<LossNormaliser> normaliser;
   bool refuse_long_examples = false;  // instead of splitting (kPad: cutting) what exceeds a row
   int32_t pad_token = 0;
-  int64_t buffer_rows = 8;        // kMasked: rows' worth of examples that best fit chooses from
-  int64_t buffer_examples = 128;  // and at least this many of them
+  int64_t buffer_tokens = 1 << 18;  // kMasked: what best fit chooses from; at least 4 rows are held
 };
 
 // "masked", "concatenate", "pad"; "example", "row". Throw Error(kInvalidArgument) naming the
@@ -81,30 +81,30 @@ class Packer {
   // A row of what is left, padded; nothing when the packer is empty.
   std::optional<Row> Flush();
 
-  // The examples, or parts of them, that wait, oldest first; AddHeld puts one back into an empty
-  // packer (same config), given the whole example again.
+  size_t size() const { return waiting_.size(); }  // examples, or parts of them, that wait
+
+  // A row without examples.
+  static Row Padding(const PackingConfig& config);
+
+  // The examples, or parts of them, that wait, oldest first. Passing them in this order to AddHeld
+  // of an empty packer with the same config, each with its whole example, restores the state.
   std::vector<Held> held() const;
-  void AddHeld(const Example& example, const Held& held);
+  void AddHeld(std::shared_ptr<const Example> example, const Held& held);
 
  private:
   struct Part {
-    Example example;
-    Held held;
+    std::shared_ptr<const Example> example;
+    Held held;  // its tokens [begin, end) are still to be placed
   };
-  void AddPart(Part part);
-  Part TakePart(int64_t sequence);
-  std::vector<Part> ChooseMasked();
-  std::vector<Part> ChooseConcatenated();
+  int64_t Take(int64_t arrival, int64_t limit, std::vector<Part>& row);
   std::vector<Part> Choose();
+  Row Build(const std::vector<Part>& parts) const;
 
   PackingConfig config_;
-  std::map<int64_t, Part> waiting_;                           // by order of arrival
-  std::map<std::pair<int64_t, int64_t>, int64_t> by_length_;  // (length, -arrival) -> arrival
-  int64_t next_sequence_ = 0;
+  std::map<int64_t, Part> waiting_;                  // by order of arrival
+  std::set<std::pair<int64_t, int64_t>> by_length_;  // (length, -arrival) of all that wait
+  int64_t arrivals_ = 0;
   int64_t waiting_tokens_ = 0;
 };
-
-// The part [begin, end) of an example; what follows it becomes next_*.
-Example SliceExample(const Example& example, int64_t begin, int64_t end);
 
 }  // namespace lwm::data

@@ -1,0 +1,40 @@
+#include "lwm/data/example_source.h"
+
+#include <utility>
+
+namespace lwm::data {
+namespace {
+
+class JoinedSources : public ExampleSource {
+ public:
+  explicit JoinedSources(std::vector<std::unique_ptr<ExampleSource>> sources)
+      : sources_(std::move(sources)) {
+    for (const auto& source : sources_) {
+      units_ += source->units();
+      files_ += source->files();
+      tokens_ = source->tokens() < 0 || tokens_ < 0 ? -1 : tokens_ + source->tokens();
+    }
+  }
+
+  int64_t units() const override { return units_; }
+  int64_t files() const override { return files_; }
+  int64_t tokens() const override { return tokens_; }
+  Example Read(int64_t unit) const override {
+    size_t s = 0;
+    for (; unit >= sources_[s]->units(); ++s) unit -= sources_[s]->units();
+    return sources_[s]->Read(unit);
+  }
+
+ private:
+  std::vector<std::unique_ptr<ExampleSource>> sources_;
+  int64_t units_ = 0, files_ = 0, tokens_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<ExampleSource> JoinSources(std::vector<std::unique_ptr<ExampleSource>> sources) {
+  if (sources.size() == 1) return std::move(sources[0]);
+  return std::make_unique<JoinedSources>(std::move(sources));
+}
+
+}  // namespace lwm::data

@@ -1,0 +1,414 @@
+#include "lwm/data/loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "lwm/base/error.h"
+#include "lwm/base/random.h"
+#include "lwm/data/example_source.h"
+#include "lwm/data/row_stream.h"
+#include "lwm/data/unit_order.h"
+
+namespace lwm::data {
+namespace {
+
+constexpr int64_t kStateVersion = 1;
+
+std::shared_ptr<const ExampleSource> OpenSource(const std::vector<std::string>& paths,
+                                                const SourceConfig& source,
+                                                const LoaderConfig& config,
+                                                const std::shared_ptr<const Tokenizer>& tokenizer) {
+  std::vector<DocumentFile> text, jsonl;
+  for (const DocumentFile& file : FindDocuments(paths))
+    (file.is_jsonl ? jsonl : text).push_back(file);
+  std::vector<std::unique_ptr<ExampleSource>> parts;
+  if (!text.empty())
+    parts.push_back(OpenTextSource(text, *tokenizer,
+                                   {.row_tokens = config.packing.row_tokens,
+                                    .joined = config.packing.policy == PackingPolicy::kConcatenate,
+                                    .min_document_tokens = source.min_document_tokens,
+                                    .max_document_tokens = source.max_document_tokens,
+                                    .cache = config.cache}));
+  FieldGrammar grammar;
+  grammar.fields = source.fields;
+  grammar.max_frames = source.max_frames;
+  if (!jsonl.empty())
+    parts.push_back(OpenJsonlSource(jsonl, tokenizer, grammar, config.skip_bad_lines));
+  LWM_REQUIRE(!parts.empty(), "a data source has an empty list of paths");
+  return JoinSources(std::move(parts));
+}
+
+int64_t HeldOutUnits(const LoaderConfig& config, int64_t units) {
+  if (config.held_out_fraction == 0 || !config.held_out_paths.empty()) return 0;
+  LWM_REQUIRE(units >= 2, "held_out_fraction ", config.held_out_fraction,
+              " needs at least two units of data, but a source has one; give shorter rows, more ",
+              "data or held_out_paths");
+  const auto wanted =
+      static_cast<int64_t>(std::llround(config.held_out_fraction * static_cast<double>(units)));
+  return std::clamp<int64_t>(wanted, 1, units - 1);
+}
+
+void ValidateConfig(const LoaderConfig& config) {
+  ValidatePacking(config.packing, 0);
+  LWM_REQUIRE(!config.sources.empty(), "no data source is given");
+  LWM_REQUIRE(config.data_size >= 1 && config.data_rank >= 0 && config.data_rank < config.data_size,
+              "data_rank ", config.data_rank, " of data_size ", config.data_size);
+  LWM_REQUIRE(config.held_out_fraction >= 0 && config.held_out_fraction < 1, "held_out_fraction ",
+              config.held_out_fraction, " is out of range; want 0 up to, not including, 1");
+  LWM_REQUIRE(config.prefetch_rows >= 0, "prefetch_rows ", config.prefetch_rows, " is negative");
+  for (const SourceConfig& source : config.sources)
+    LWM_REQUIRE(std::isfinite(source.share) && source.share > 0, "a data source's share is ",
+                source.share, "; want a positive number");
+}
+
+// Everything that the next row depends on.
+struct LoaderState {
+  std::vector<int64_t> source_rows;  // over all groups
+  std::vector<StreamState> streams;
+};
+
+struct Produced {
+  Row row;
+  LoaderState after;
+};
+
+// Which source each row comes from. Rows of all groups are numbered together, so that one step of
+// all groups keeps to the shares as well as it can.
+class Mixture {
+ public:
+  Mixture(const std::vector<SourceConfig>& sources, int rank, int size) : rank_(rank), size_(size) {
+    double sum = 0;
+    for (const SourceConfig& source : sources) sum += source.share;
+    for (const SourceConfig& source : sources) share_.push_back(source.share / sum);
+    rows_.assign(sources.size(), 0);
+  }
+
+  // The source of this group's next row.
+  size_t Next() {
+    size_t mine = 0;
+    for (int r = 0; r < size_; ++r) {
+      const size_t chosen = MostBehind();
+      ++rows_[chosen];
+      if (r == rank_) mine = chosen;
+    }
+    return mine;
+  }
+
+  const std::vector<int64_t>& rows() const { return rows_; }
+  void Restore(const std::vector<int64_t>& rows) { rows_ = rows; }
+
+ private:
+  size_t MostBehind() const {
+    int64_t total = 1;
+    for (const int64_t rows : rows_) total += rows;
+    const auto behind = [&](size_t s) {
+      return share_[s] * static_cast<double>(total) - static_cast<double>(rows_[s]);
+    };
+    size_t most = 0;
+    for (size_t s = 1; s < rows_.size(); ++s)
+      if (behind(s) > behind(most)) most = s;
+    return most;
+  }
+
+  int rank_, size_;
+  std::vector<double> share_;
+  std::vector<int64_t> rows_;
+};
+
+// Runs `make` on a thread of its own, up to `ahead` results in advance; 0 = no thread.
+class Prefetcher {
+ public:
+  Prefetcher(std::function<Produced()> make, int ahead) : make_(std::move(make)), ahead_(ahead) {}
+  ~Prefetcher() { Stop(); }
+
+  Produced Take() {
+    if (ahead_ == 0) return make_();
+    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !ready_.empty() || error_; });
+    if (ready_.empty()) std::rethrow_exception(error_);
+    Produced produced = std::move(ready_.front());
+    ready_.pop_front();
+    changed_.notify_all();
+    return produced;
+  }
+
+  // Ends the thread and forgets what it made.
+  void Stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+    thread_ = {};
+    ready_.clear();
+    error_ = nullptr;
+    stopping_ = false;
+  }
+
+ private:
+  void Run() {
+    try {
+      while (true) {
+        {
+          std::unique_lock lock(mutex_);
+          changed_.wait(lock,
+                        [&] { return stopping_ || ready_.size() < static_cast<size_t>(ahead_); });
+          if (stopping_) return;
+        }
+        Produced produced = make_();
+        const std::lock_guard lock(mutex_);
+        ready_.push_back(std::move(produced));
+        changed_.notify_all();
+      }
+    } catch (...) {  // Take throws it, after the rows made before it
+      const std::lock_guard lock(mutex_);
+      error_ = std::current_exception();
+      changed_.notify_all();
+    }
+  }
+
+  std::function<Produced()> make_;
+  int ahead_;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Produced> ready_;
+  std::exception_ptr error_;
+  bool stopping_ = false;
+};
+
+struct HeldOutUnitsOf {
+  std::shared_ptr<const ExampleSource> source;
+  std::vector<int64_t> units;
+};
+
+// Packs all held-out units once, the same on every group; each keeps every size-th row.
+class HeldOutRows : public RowSequence {
+ public:
+  HeldOutRows(std::vector<HeldOutUnitsOf> parts, const PackingConfig& packing, int rank, int size)
+      : parts_(std::move(parts)), packing_(packing), packer_(packing), rank_(rank), size_(size) {}
+
+  std::optional<Row> Next() override {
+    while (true) {
+      std::optional<Row> row = NextOfAll();
+      if (!row) break;
+      if (rows_++ % size_ == rank_) return row;
+    }
+    const int64_t missing = (size_ - rows_ % size_) % size_;
+    if (padded_ || rank_ < size_ - missing) return std::nullopt;
+    padded_ = true;
+    return Packer::Padding(packing_);
+  }
+
+ private:
+  std::optional<Row> NextOfAll() {
+    for (; part_ < parts_.size(); ++part_, unit_ = 0) {
+      const HeldOutUnitsOf& part = parts_[part_];
+      while (packer_.wants_more() && unit_ < part.units.size())
+        packer_.Add(part.source->Read(part.units[unit_++]));
+      if (!packer_.wants_more()) return packer_.NextRow();
+      if (auto row = packer_.Flush()) return row;
+    }
+    return std::nullopt;
+  }
+
+  std::vector<HeldOutUnitsOf> parts_;
+  PackingConfig packing_;
+  Packer packer_;
+  int64_t rank_, size_;
+  size_t part_ = 0, unit_ = 0;
+  int64_t rows_ = 0;
+  bool padded_ = false;
+};
+
+}  // namespace
+
+class RowLoader::Impl {
+ public:
+  Impl(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
+      : config_((ValidateConfig(config), config)),
+        mixture_(config.sources, config.data_rank, config.data_size),
+        prefetcher_([this] { return Produce(); }, config.prefetch_rows) {
+    for (size_t s = 0; s < config.sources.size(); ++s) {
+      sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config, tokenizer));
+      const int64_t units = sources_[s]->units();
+      orders_.emplace_back(DeriveKey(config.seed, s), units, HeldOutUnits(config, units));
+      streams_.emplace_back(sources_[s], orders_[s], config.packing, config.data_rank,
+                            config.data_size);
+    }
+    if (!config.held_out_paths.empty())
+      held_out_ = OpenSource(config.held_out_paths, config.sources[0], config, tokenizer);
+    returned_ = CurrentState();
+  }
+  ~Impl() { prefetcher_.Stop(); }
+
+  Row Next() {
+    Produced produced = prefetcher_.Take();
+    returned_ = std::move(produced.after);
+    return std::move(produced.row);
+  }
+
+  Json SaveState() const {
+    Json streams = Json::array();
+    for (const StreamState& stream : returned_.streams)
+      streams.push_back(StreamStateToJson(stream));
+    Json state = Identity();
+    state["data_rank"] = config_.data_rank;
+    state["data_size"] = config_.data_size;
+    state["source_rows"] = returned_.source_rows;
+    state["streams"] = std::move(streams);
+    return state;
+  }
+
+  void RestoreState(const Json& json) {
+    const std::vector<Json> groups =
+        json.is_array() ? json.get<std::vector<Json>>() : std::vector<Json>{json};
+    const LoaderState state = ChooseState(groups);
+    prefetcher_.Stop();
+    mixture_.Restore(state.source_rows);
+    for (size_t s = 0; s < streams_.size(); ++s) streams_[s].Restore(state.streams[s]);
+    returned_ = CurrentState();
+  }
+
+  std::unique_ptr<RowSequence> HeldOut() const {
+    std::vector<HeldOutUnitsOf> parts;
+    for (size_t s = 0; s < sources_.size(); ++s) {
+      HeldOutUnitsOf part{sources_[s], {}};
+      for (int64_t i = 0; i < orders_[s].held_out_units(); ++i)
+        part.units.push_back(orders_[s].HeldOutUnit(i));
+      parts.push_back(std::move(part));
+    }
+    if (held_out_) {
+      parts.push_back({held_out_, {}});
+      for (int64_t i = 0; i < held_out_->units(); ++i) parts.back().units.push_back(i);
+    }
+    return std::make_unique<HeldOutRows>(std::move(parts), config_.packing, config_.data_rank,
+                                         config_.data_size);
+  }
+
+  Summary summary() const {
+    Summary summary;
+    for (size_t s = 0; s < sources_.size(); ++s) {
+      summary.files += sources_[s]->files();
+      summary.train_units += orders_[s].train_units();
+      summary.held_out_units += orders_[s].held_out_units();
+      const int64_t tokens = sources_[s]->tokens();
+      summary.tokens = tokens < 0 || summary.tokens < 0 ? -1 : summary.tokens + tokens;
+    }
+    if (held_out_) summary.held_out_units += held_out_->units();
+    return summary;
+  }
+
+  double epoch() const {
+    const auto drawn = static_cast<double>(returned_.streams[0].position * config_.data_size);
+    return drawn / static_cast<double>(orders_[0].train_units());
+  }
+
+ private:
+  Produced Produce() {
+    Produced produced;
+    produced.row = streams_[mixture_.Next()].Next();
+    produced.after = CurrentState();
+    return produced;
+  }
+
+  LoaderState CurrentState() const {
+    LoaderState state{mixture_.rows(), {}};
+    for (const RowStream& stream : streams_) state.streams.push_back(stream.state());
+    return state;
+  }
+
+  // What must be the same for a state to make sense.
+  Json Identity() const {
+    Json units = Json::array(), tokens = Json::array();
+    for (const auto& source : sources_) {
+      units.push_back(source->units());
+      tokens.push_back(source->tokens());
+    }
+    return {{"version", kStateVersion},
+            {"seed", config_.seed},
+            {"row_tokens", config_.packing.row_tokens},
+            {"policy", static_cast<int>(config_.packing.policy)},
+            {"held_out", summary().held_out_units},
+            {"units", units},
+            {"tokens", tokens}};
+  }
+
+  void CheckIdentity(const Json& state) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, state.is_object(), "data state: want an object");
+    const Json identity = Identity();
+    for (const auto& [key, value] : identity.items()) {
+      const Json saved = state.value(key, Json());
+      LWM_REQUIRE(saved == value, "the data is not that of the saved run: ", key, " was ",
+                  saved.dump(), " and is ", value.dump(),
+                  "; restore the data settings and files, or start a new run");
+    }
+  }
+
+  LoaderState ParseState(const Json& json) const {
+    CheckIdentity(json);
+    LoaderState state;
+    state.source_rows = JsonGet<std::vector<int64_t>>(json, "source_rows", "data state");
+    for (const Json& stream : JsonGet<std::vector<Json>>(json, "streams", "data state"))
+      state.streams.push_back(ParseStreamState(stream));
+    LWM_REQUIRE_AS(
+        ErrorCode::kCorruptData,
+        state.streams.size() == streams_.size() && state.source_rows.size() == streams_.size(),
+        "data state: want ", streams_.size(), " sources");
+    return state;
+  }
+
+  // This group's state: its own when the division is the same, else its part of everybody's.
+  LoaderState ChooseState(const std::vector<Json>& groups) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, !groups.empty(), "data state: empty");
+    std::vector<LoaderState> states;
+    for (const Json& group : groups) {
+      states.push_back(ParseState(group));
+      const auto rank = JsonGet<int>(group, "data_rank", "data state");
+      const auto size = JsonGet<int>(group, "data_size", "data state");
+      if (size == config_.data_size && rank == config_.data_rank) return states.back();
+      LWM_REQUIRE(groups.size() == static_cast<size_t>(size), "the saved run had ", size,
+                  " data groups and this one has ", config_.data_size,
+                  "; the data state of all of them is needed, in order");
+    }
+    LWM_REQUIRE(static_cast<int>(groups.size()) != config_.data_size, "data state: group ",
+                config_.data_rank, " is missing");
+    LoaderState state{states[0].source_rows, {}};
+    for (size_t s = 0; s < streams_.size(); ++s) {
+      std::vector<StreamState> old;
+      for (const LoaderState& group : states) old.push_back(group.streams[s]);
+      state.streams.push_back(Redistribute(old, config_.data_rank, config_.data_size));
+    }
+    return state;
+  }
+
+  LoaderConfig config_;
+  std::vector<std::shared_ptr<const ExampleSource>> sources_;
+  std::vector<UnitOrder> orders_;
+  std::vector<RowStream> streams_;
+  std::shared_ptr<const ExampleSource> held_out_;
+  Mixture mixture_;
+  LoaderState returned_;
+  Prefetcher prefetcher_;
+};
+
+RowLoader::RowLoader(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
+    : impl_(std::make_unique<Impl>(config, std::move(tokenizer))) {}
+RowLoader::~RowLoader() = default;
+
+Row RowLoader::Next() { return impl_->Next(); }
+Json RowLoader::SaveState() const { return impl_->SaveState(); }
+void RowLoader::RestoreState(const Json& state) { impl_->RestoreState(state); }
+std::unique_ptr<RowSequence> RowLoader::HeldOut() const { return impl_->HeldOut(); }
+RowLoader::Summary RowLoader::summary() const { return impl_->summary(); }
+double RowLoader::epoch() const { return impl_->epoch(); }
+
+}  // namespace lwm::data
