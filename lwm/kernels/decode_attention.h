@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lwm::kernels {
+
+// A run of keys and values of one kv head, as rows of `dim` elements: f32, or bf16 as its bits.
+template <class Element>
+struct DecodeKeys {
+  const Element* k = nullptr;  // key n begins at k + n * k_stride
+  const Element* v = nullptr;
+  size_t keys = 0;
+  size_t k_stride = 0, v_stride = 0;  // elements
+  // Keys that will be read after these, [next_keys] rows of stride k_stride: fetched meanwhile.
+  const Element* next_k = nullptr;
+  size_t next_keys = 0;
+};
+
+// State of the online softmax of each query: largest scaled score (-inf before the first key), sum
+// of exp(score - max), and sum of exp(score - max) * v.
+struct DecodeState {
+  float* max_M;
+  float* sum_M;
+  float* acc_MK;  // [queries, dim] row-major
+};
+
+// state += attention of a few queries over a run of keys: the queries of one kv head's group in a
+// decoding step. K and V are read from memory once for all queries, in tiles that stay in L1.
+//
+//   q_MK    in      [queries, dim] row-major
+//   seen_M  in      how many of the run's keys query m sees, the first ones; nullptr: all
+//   state   in/out  disjoint from the inputs
+//
+// Domain: queries, dim >= 1, keys >= 0, scale finite, any alignment. NaN in a query or a seen key
+// stays in the queries that see it.
+// Accuracy: relative error of acc / sum below 2^-24 * (64 + 2 * max |score|) of the largest |v|
+// against f64 (decode_attention_test.cc).
+// Cost: 2 * keys * dim elements of memory; compute is hidden behind it up to 4 queries, beyond that
+// every 4 queries read the tile from L1 again. Threads: call on disjoint runs, then MergeDecode.
+void DecodeAttention(const float* q_MK, size_t queries, size_t dim, const DecodeKeys<float>& keys,
+                     float scale, const uint32_t* seen_M, const DecodeState& state) noexcept;
+void DecodeAttention(const uint16_t* q_MK, size_t queries, size_t dim,
+                     const DecodeKeys<uint16_t>& keys, float scale, const uint32_t* seen_M,
+                     const DecodeState& state) noexcept;
+
+// Sets the state of no key at all.
+void ClearDecode(const DecodeState& state, size_t queries, size_t dim) noexcept;
+
+// into += from, as if the keys of both had been seen in one run.
+void MergeDecode(const DecodeState& from, size_t queries, size_t dim,
+                 const DecodeState& into) noexcept;
+
+}  // namespace lwm::kernels
