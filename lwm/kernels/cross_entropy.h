@@ -16,7 +16,8 @@ namespace lwm::kernels {
 //
 // Statistics in f32; bf16 gradients are rounded once, to nearest even. NaN stays in its row; a NaN
 // anywhere in a row makes its nll NaN. A row of weight 0 has gradient 0.
-// Accuracy: |nll error| <= 1e-6 + 2e-7 * (|largest logit| + |nll|) against f64 of the same logits.
+// Accuracy: |nll error| <= 1e-6 + 2e-7 * (|largest logit| + |nll|) against f64 of the same logits
+// (on vector targets).
 // Cost: the row is read two (three with the gradient) times, all but the first from cache.
 // Threads: call on disjoint rows.
 void CrossEntropy(float* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,

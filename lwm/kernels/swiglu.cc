@@ -10,13 +10,19 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
-// 1 / (1 + exp(-g)) from exp(-|g|), which cannot overflow.
+template <class V>
+struct Gate {
+  V sigmoid, rest;  // 1 / (1 + exp(-g)) and 1 minus that, both to full relative precision
+};
+
+// From exp(-|g|), which cannot overflow.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Sigmoid(D d, V g) {
+HWY_INLINE Gate<V> MakeGate(D d, V g) {
   const V e = ExpOfNonPositive(d, hn::Neg(hn::Abs(g)));
   const V one = hn::Set(d, 1.0f);
-  const V numerator = hn::IfThenElse(hn::Lt(g, hn::Zero(d)), e, one);
-  return hn::Div(numerator, hn::Add(one, e));
+  const V large = hn::Div(one, hn::Add(one, e)), small = hn::Mul(e, large);
+  const auto negative = hn::Lt(g, hn::Zero(d));
+  return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
 }
 
 template <class T>
@@ -24,7 +30,7 @@ HWY_INLINE void Forward(const T* g_N, const T* u_N, size_t n, T* a_N) {
   ForEachLanes(n, [=](auto d, size_t i) HWY_ATTR {
     const auto g = LoadLanes(d, g_N + i);
     const auto u = LoadLanes(d, u_N + i);
-    StoreLanes(hn::Mul(hn::Mul(g, Sigmoid(d, g)), u), d, a_N + i);
+    StoreLanes(hn::Mul(hn::Mul(g, MakeGate(d, g).sigmoid), u), d, a_N + i);
   });
 }
 
@@ -34,9 +40,9 @@ HWY_INLINE void Backward(T* da_N, T* g_N, T* u_N, size_t n) {
     const auto da = LoadLanes(d, da_N + i);
     const auto g = LoadLanes(d, g_N + i);
     const auto u = LoadLanes(d, u_N + i);
-    const auto s = Sigmoid(d, g);
-    const auto silu = hn::Mul(g, s);
-    const auto slope = hn::MulAdd(silu, hn::Sub(hn::Set(d, 1.0f), s), s);
+    const auto gate = MakeGate(d, g);
+    const auto silu = hn::Mul(g, gate.sigmoid);
+    const auto slope = hn::MulAdd(silu, gate.rest, gate.sigmoid);
     StoreLanes(hn::Mul(silu, u), d, da_N + i);
     StoreLanes(hn::Mul(hn::Mul(da, u), slope), d, g_N + i);
     StoreLanes(hn::Mul(da, silu), d, u_N + i);
