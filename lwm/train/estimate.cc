@@ -1,0 +1,182 @@
+#include "lwm/train/estimate.h"
+
+#include <algorithm>
+
+#include "lwm/base/error.h"
+#include "lwm/base/format.h"
+#include "lwm/base/text.h"
+#include "lwm/model/weights.h"
+
+namespace lwm::train {
+namespace {
+
+// A process with LibTorch loaded and its thread pools started; with MPI's buffers.
+constexpr double kLibrariesBytes = 150e6;
+constexpr double kMpiBytes = 40e6;
+// Logits of a slice of the fused loss.
+constexpr double kLossSliceBytes = 128 << 20;
+
+// Elements that one tp rank holds of a list of tensors.
+double Elements(const std::vector<model::TensorSpec>& specs, int tp) {
+  double elements = 0;
+  for (const model::TensorSpec& spec : specs) {
+    double count = spec.tensor_parallel_split == model::TensorSpec::Split::kNone ? 1 : 1.0 / tp;
+    for (const int64_t size : spec.shape) count *= static_cast<double>(size);
+    elements += count;
+  }
+  return elements;
+}
+
+// The question in the letters of the formulas; H, G and F are one tp rank's.
+struct Sizes {
+  explicit Sizes(const MemoryQuestion& q)
+      : compute(q.bf16 ? 2 : 4),
+        residual(q.bf16 && q.residual_bf16 ? 2 : 4),
+        tp(q.mesh.tp),
+        sp(q.mesh.sp),
+        owners(q.mesh.fsdp * q.mesh.sp),
+        T(static_cast<double>(q.micro_rows) *
+          static_cast<double>((q.row_tokens + q.mesh.sp - 1) / q.mesh.sp)),
+        D(static_cast<double>(q.model.hidden_size)),
+        HK(static_cast<double>(q.model.num_attention_heads * q.model.head_dim) / tp),
+        GK(static_cast<double>(q.model.num_key_value_heads * q.model.head_dim) / tp),
+        H(static_cast<double>(q.model.num_attention_heads) / tp),
+        K(static_cast<double>(q.model.head_dim)),
+        F(static_cast<double>(q.model.intermediate_size) / tp),
+        V(static_cast<double>(std::max(q.model.vocab_size, q.model.vision_vocab_size))),
+        L(static_cast<double>(q.model.num_hidden_layers)),
+        slice(std::min(T, static_cast<double>(q.ffn_slice_tokens))),
+        outer(Elements(model::OuterTensorSpecs(q.model), q.mesh.tp)),
+        layer(Elements(model::LayerTensorSpecs(q.model, 0), q.mesh.tp)) {}
+  double compute, residual;  // bytes of a number
+  double tp, sp, owners;
+  double T, D, HK, GK, H, K, F, V, L, slice;
+  double outer, layer;  // parameters
+};
+
+// Masters, gradients and two moments in f32, and the compute copies.
+double StateBytes(const Sizes& s) {
+  const double own = (s.outer + s.L * s.layer) / s.owners;
+  const double cast = s.compute == 2 ? 2 * own : 0;
+  return 16 * own + cast;
+}
+
+double GatheredBytes(const Sizes& s) {
+  if (s.owners == 1) return 0;
+  const double layers = std::min(3.0, s.L);
+  const double scattered = std::min(2.0, s.L);
+  return s.compute * (s.outer + layers * s.layer) + 4 * (s.outer + scattered * s.layer) +
+         4 * scattered * s.layer / s.owners;
+}
+
+double KeptBytes(const Sizes& s) {
+  return s.T * s.L * (s.residual * s.D + s.compute * s.HK + 4 * s.H);
+}
+
+// Attention's backward holds more at once than its forward: q, k, v, the gradients in f32 and cast,
+// and what travels.
+double AttentionBytes(const Sizes& s) {
+  const double qkv = s.compute * (s.HK + 2 * s.GK);
+  const double gradients = 4 * (s.HK + 2 * s.GK) + qkv;
+  const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;
+  const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
+  return s.T * (qkv + gradients + around + travelling);
+}
+
+double FeedForwardBytes(const Sizes& s) {
+  const double around = s.T * (3 * s.residual * s.D + 3 * s.compute * s.D);
+  return around + 3 * s.compute * s.slice * s.F + 2 * s.compute * s.F * s.D;
+}
+
+// Logits of one slice, the head's gradient of the slice, hidden states and their gradients.
+double LossBytes(const Sizes& s) {
+  const double logits = std::min(kLossSliceBytes, s.T * s.V * s.compute);
+  return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
+}
+
+double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {
+  return EstimateTraining(question).total() * ranks_on_node;
+}
+
+// Settings near the question's that fit, best first.
+std::vector<std::string> WhatFits(const MemoryQuestion& question, int ranks_on_node,
+                                  double available_bytes) {
+  std::vector<std::string> advice;
+  const auto fits = [&](const MemoryQuestion& q) {
+    return LargestOnNode(q, ranks_on_node) <= available_bytes;
+  };
+  MemoryQuestion q = question;
+  for (q.micro_rows = question.micro_rows / 2; q.micro_rows >= 1; q.micro_rows /= 2)
+    if (fits(q)) {
+      advice.push_back(fmt::format("train.micro_rows = {}", q.micro_rows));
+      break;
+    }
+  q = question;
+  for (q.ffn_slice_tokens /= 2; q.ffn_slice_tokens >= 128; q.ffn_slice_tokens /= 2)
+    if (fits(q)) {
+      advice.push_back(fmt::format("train.ffn_slice_tokens = {}", q.ffn_slice_tokens));
+      break;
+    }
+  q = question;
+  for (q.row_tokens /= 2; q.row_tokens >= 128; q.row_tokens /= 2)
+    if (fits(q)) {
+      advice.push_back(fmt::format("data.row_tokens = {}", q.row_tokens));
+      break;
+    }
+  q = question;
+  for (int machines = 2; machines <= 1024; machines *= 2) {
+    q.mesh.sp = question.mesh.sp * machines;
+    if (!fits(q)) continue;
+    advice.push_back(
+        fmt::format("{} times the ranks over {} such machines (parallel.mesh = "
+                    "\"{},{},{},{}\")",
+                    machines, machines, q.mesh.dp, q.mesh.fsdp, q.mesh.tp, q.mesh.sp));
+    break;
+  }
+  return advice;
+}
+
+}  // namespace
+
+double MemoryEstimate::total() const {
+  double sum = 0;
+  for (const Part& part : parts) sum += part.bytes;
+  return sum;
+}
+
+MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
+  const Sizes s(question);
+  const bool alone = question.mesh.ranks() == 1;
+  const double working = std::max({AttentionBytes(s), FeedForwardBytes(s), LossBytes(s)});
+  return {{{"weights and optimizer", StateBytes(s)},
+           {"gathered layers", GatheredBytes(s)},
+           {"kept activations", KeptBytes(s)},
+           {"working set of a layer", working},
+           {"libraries", kLibrariesBytes + (alone ? 0 : kMpiBytes)}}};
+}
+
+std::string Describe(const MemoryEstimate& estimate) {
+  std::string text = FormatBytes(estimate.total()) + " a rank (";
+  bool first = true;
+  for (const auto& part : estimate.parts) {
+    if (part.bytes == 0) continue;
+    text += (first ? "" : ", ") + part.name + " " + FormatBytes(part.bytes);
+    first = false;
+  }
+  return text + ")";
+}
+
+void RequireFits(const MemoryQuestion& question, int ranks_on_node, double available_bytes) {
+  const double need = LargestOnNode(question, ranks_on_node);
+  if (need <= available_bytes) return;
+  const auto advice = WhatFits(question, ranks_on_node, available_bytes);
+  std::string text;
+  for (size_t i = 0; i < advice.size(); ++i) text += (i ? ", or " : "; it fits with ") + advice[i];
+  if (advice.empty()) text = "; use a smaller model";
+  throw Error(ErrorCode::kResourceExhausted,
+              Cat("this run needs about ", FormatBytes(need), " on this machine (",
+                  Describe(EstimateTraining(question)), " x ", ranks_on_node, ") but ",
+                  FormatBytes(available_bytes), " are free", text));
+}
+
+}  // namespace lwm::train

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lwm/config/model_config.h"
+#include "lwm/dist/mesh.h"
+
+namespace lwm::train {
+
+// What decides how much memory a training step takes.
+struct MemoryQuestion {
+  config::ModelConfig model;
+  dist::MeshShape mesh;
+  int64_t row_tokens = 0;
+  int64_t micro_rows = 1;
+  bool bf16 = true;           // dtype of matmul inputs
+  bool residual_bf16 = true;  // of the stream between layers
+  int64_t ffn_slice_tokens = 2048;
+  int threads = 1;  // of this rank
+};
+
+// Bytes of one rank at the peak of a step, by what they are for.
+struct MemoryEstimate {
+  struct Part {
+    std::string name;
+    double bytes = 0;
+  };
+  std::vector<Part> parts;
+  double total() const;
+};
+MemoryEstimate EstimateTraining(const MemoryQuestion& question);
+
+// "2.4 GiB a rank: weights and optimizer 1.1 GiB, kept activations 0.8 GiB, ..."
+std::string Describe(const MemoryEstimate& estimate);
+
+// Throws Error(kResourceExhausted) when the ranks of one machine together need more than
+// available_bytes, with settings that would fit.
+void RequireFits(const MemoryQuestion& question, int ranks_on_node, double available_bytes);
+
+}  // namespace lwm::train

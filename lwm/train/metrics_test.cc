@@ -1,0 +1,98 @@
+#include "lwm/train/metrics.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+
+namespace lwm::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class StepLogTest : public ::testing::Test {
+ protected:
+  StepLogTest() : folder_(fs::temp_directory_path() / Cat("lwm_metrics_test.", getpid())) {
+    fs::create_directories(folder_);
+  }
+  ~StepLogTest() override { fs::remove_all(folder_); }
+
+  std::vector<int64_t> Steps() const {
+    std::vector<int64_t> steps;
+    for (const Json& line : ReadStepLog(file_)) steps.push_back(line.at("step"));
+    return steps;
+  }
+
+  fs::path folder_;
+  fs::path file_ = folder_ / "metrics.jsonl";
+};
+
+TEST_F(StepLogTest, ResumedRunDropsTheStepsItWillRepeat) {
+  {
+    StepLog log(file_, 0);
+    for (int64_t step = 1; step <= 5; ++step) log.Append({{"step", step}});
+  }
+  StepLog log(file_, 3);
+  EXPECT_EQ(Steps(), (std::vector<int64_t>{1, 2, 3}));
+  log.Append({{"step", 4}});
+  EXPECT_EQ(Steps(), (std::vector<int64_t>{1, 2, 3, 4}));
+}
+
+TEST_F(StepLogTest, TornLastLineIsDropped) {
+  WriteFileAtomically(file_, "{\"step\": 1}\n{\"step\": 2, \"lo");
+  StepLog log(file_, 10);
+  log.Append({{"step", 2}});
+  EXPECT_EQ(Steps(), (std::vector<int64_t>{1, 2}));
+}
+
+TEST_F(StepLogTest, FreshRunStartsEmpty) {
+  WriteFileAtomically(file_, "{\"step\": 1}\n");
+  StepLog log(file_, 0);
+  EXPECT_TRUE(Steps().empty());
+}
+
+TEST_F(StepLogTest, DamagedLineNamesFileAndLine) {
+  WriteFileAtomically(file_, "{\"step\": 1}\nnonsense\n{\"step\": 3}\n");
+  try {
+    ReadStepLog(file_);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCorruptData);
+    EXPECT_NE(std::string(error.what()).find("metrics.jsonl:2"), std::string::npos);
+  }
+}
+
+TEST_F(StepLogTest, UnwritablePlaceIsRefusedAtOnce) {
+  try {
+    StepLog log(folder_ / "missing" / "metrics.jsonl", 0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+  }
+}
+
+TEST(MetricsTest, JsonHasTheFieldsThatScriptsRelyOn) {
+  const Json json = ToJson({.step = 3, .tokens = 100, .loss = 2.5});
+  for (const char* key : {"step", "tokens", "loss", "text_loss", "vision_loss", "lr", "grad_norm",
+                          "tokens_per_s", "attention_tflops", "peak_gib"})
+    EXPECT_TRUE(json.contains(key)) << key;
+  EXPECT_EQ(json.size(), 10u);
+}
+
+TEST(MetricsTest, ProgressLineShowsStepLossRateTimeAndMemory) {
+  const StepMetrics metrics{
+      .step = 120, .loss = 3.21449, .lr = 1e-3, .tokens_per_s = 12345, .peak_gib = 1.25};
+  EXPECT_EQ(ProgressLine(metrics, 2000, 245),
+            "step 120/2000  loss 3.2145  lr 1.00e-03  12.3K tokens/s  4 min 05 s left  1.2 GiB");
+}
+
+TEST(MetricsTest, AttentionFlopsIsTheBenchmarksFormula) {
+  // Causal: 2 * H * T * T * K forward (up to the diagonal), backward 2.5 times that.
+  const double tokens = 1 << 14;
+  const double pairs = tokens * (tokens + 1) / 2;
+  EXPECT_NEAR(AttentionFlops(pairs, 3, 8, 64) / (3.5 * 3 * 2 * 8 * tokens * tokens * 64), 1, 1e-4);
+}
+
+}  // namespace
+}  // namespace lwm::train

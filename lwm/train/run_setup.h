@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "lwm/config/train_config.h"
+#include "lwm/data/loader.h"
+#include "lwm/data/tokenizer.h"
+#include "lwm/dist/communicator.h"
+#include "lwm/train/sharded_weights.h"
+
+namespace lwm::train {
+
+// The phases between a recipe and the first step. All are collective over `world`; what only one
+// rank writes is there for all when they return.
+
+// Makes the run folder. Throws Error(kInvalidArgument) when it cannot be made or written to.
+void PrepareRunFolder(const std::filesystem::path& run_folder, dist::Communicator& world);
+
+// The recipe's tokenizer: the given one, model.init's, or one trained on the training files (rank
+// 0, all of its threads) and kept in the run folder; a resumed run takes the checkpoint's.
+std::shared_ptr<const data::Tokenizer> PrepareTokenizer(
+    const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
+    dist::Communicator& world);
+
+// The stream of rows that all ranks read; a cache of token files is written by rank 0 alone.
+std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
+                                          std::shared_ptr<const data::Tokenizer> tokenizer,
+                                          dist::Communicator& world);
+
+// Random weights by the recipe, or model.init's; tensors that model.init lacks because it knows no
+// vision stay random. Throws Error(kNotFound) naming any other tensor that is missing.
+void InitWeights(const config::TrainConfig& config, ShardedWeights& weights);
+
+}  // namespace lwm::train

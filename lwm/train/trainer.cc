@@ -1,0 +1,320 @@
+#include "lwm/train/trainer.h"
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/format.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "lwm/train/adamw.h"
+#include "lwm/train/checkpoint.h"
+#include "lwm/train/estimate.h"
+#include "lwm/train/evaluate.h"
+#include "lwm/train/metrics.h"
+#include "lwm/train/plot.h"
+#include "lwm/train/run_setup.h"
+#include "lwm/train/schedule.h"
+#include "lwm/train/step.h"
+
+namespace lwm::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+at::ScalarType Dtype(const std::string& name) { return name == "f32" ? at::kFloat : at::kBFloat16; }
+
+MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
+                                  const config::ModelConfig& model, const dist::MeshShape& mesh) {
+  return {.model = model,
+          .mesh = mesh,
+          .row_tokens = config.data.row_tokens,
+          .micro_rows = config.train.micro_rows,
+          .bf16 = config.train.dtype == "bf16",
+          .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
+          .ffn_slice_tokens = config.train.ffn_slice_tokens,
+          .threads = at::get_num_threads()};
+}
+
+AdamWOptions MakeAdamWOptions(const config::OptimizerSection& section) {
+  return {.beta1 = section.beta1,
+          .beta2 = section.beta2,
+          .eps = section.eps,
+          .weight_decay = section.weight_decay,
+          .no_decay = section.no_decay};
+}
+
+// One run from setup to its last checkpoint; every method is a phase and collective.
+class Run {
+ public:
+  Run(const config::TrainConfig& config, dist::Communicator& world, const TrainHooks& hooks)
+      : config_(config),
+        folder_(config.train.run_folder),
+        hooks_(hooks),
+        world_(world),
+        mesh_(world, dist::ParseMeshShape(config.parallel.mesh, world.size())),
+        schedule_(MakeSchedule(config.optimizer, config.train.steps)) {}
+
+  TrainResult Execute() {
+    Prepare();
+    LoadOrInit();
+    const double start = MonotonicSeconds();
+    double loss = 0;
+    bool out_of_time = false;
+    while (step_ < config_.train.steps && !out_of_time) {
+      loss = TrainStep(start);
+      out_of_time = OutOfTime(start);
+      AfterStep(out_of_time || step_ == config_.train.steps);
+    }
+    if (out_of_time && step_ < config_.train.steps)
+      Say(fmt::format("stopped after {} (train.max_minutes) at step {}; run again to go on",
+                      FormatDuration(MonotonicSeconds() - start), step_));
+    return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
+  }
+
+ private:
+  bool is_root() const { return world_.rank() == 0; }
+  void Say(const std::string& line) const {
+    if (is_root() && hooks_.say) hooks_.say(line);
+  }
+
+  // Everything up to the weights: folder, checkpoint to go on from, tokenizer, model, memory, data.
+  void Prepare() {
+    PrepareRunFolder(folder_, world_);
+    checkpoint_ = FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+    if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
+      Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
+    tokenizer_ = PrepareTokenizer(config_, checkpoint_, world_);
+    model_ = config::ResolveModelConfig(config_, tokenizer_->vocab_size());
+    const MemoryQuestion question = MakeMemoryQuestion(config_, model_, mesh_.shape());
+    Say(DescribeModel());
+    Say("memory: about " + Describe(EstimateTraining(question)));
+    RequireFits(question, dist::RanksOnThisNode(), UsableMemory());
+    rows_ = OpenRows(config_, tokenizer_, world_);
+    const auto summary = rows_->summary();
+    Say(fmt::format("data: {} files, {} training documents or pieces, {} held out{}", summary.files,
+                    summary.train_units, summary.held_out_units,
+                    summary.tokens > 0 ? fmt::format(", {} tokens", summary.tokens) : ""));
+  }
+
+  std::string DescribeModel() const {
+    const dist::MeshShape& mesh = mesh_.shape();
+    return fmt::format(
+        "model: {:.2f} M parameters, {} layers, width {}, vocabulary {}; {} rows of {} tokens a "
+        "step on {} ranks (dp {}, fsdp {}, tp {}, sp {})",
+        static_cast<double>(model_.ParameterCount()) / 1e6, model_.num_hidden_layers,
+        model_.hidden_size, model_.vocab_size,
+        config_.RowsPerBatch() * config_.optimizer.accumulate, config_.data.row_tokens,
+        world_.size(), mesh.dp, mesh.fsdp, mesh.tp, mesh.sp);
+  }
+
+  // What all ranks of this machine may take together, what they have taken already included.
+  double UsableMemory() {
+    if (config_.train.memory_gib > 0) return config_.train.memory_gib * (int64_t{1} << 30);
+    world_.Barrier();  // so that nobody has begun to allocate
+    const auto taken = static_cast<double>(ResidentMemoryBytes()) * dist::RanksOnThisNode();
+    return static_cast<double>(AvailableMemoryBytes()) + taken;
+  }
+
+  void LoadOrInit() {
+    weights_ = std::make_unique<ShardedWeights>(model_, mesh_, Dtype(config_.train.dtype));
+    optimizer_ = std::make_unique<AdamW>(*weights_, MakeAdamWOptions(config_.optimizer));
+    if (checkpoint_) {
+      Resume();
+    } else {
+      Say(config_.model.init.empty() ? "starting from random weights"
+                                     : "starting from " + config_.model.init);
+      InitWeights(config_, *weights_);
+    }
+    if (is_root()) {
+      WriteFileAtomically(folder_ / "config.json", TrainConfigToJson(config_).dump(2) + "\n");
+      WriteFileAtomically(folder_ / tokenizer_->file_name(), tokenizer_->file_content());
+      metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_);
+      evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
+    }
+  }
+
+  void Resume() {
+    const LoadedCheckpoint loaded = LoadCheckpoint(*checkpoint_, *weights_, *optimizer_);
+    step_ = loaded.state.step;
+    tokens_ = JsonGet<int64_t>(loaded.state.trainer, "tokens", checkpoint_->string());
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, !loaded.data_cursors.empty(), checkpoint_->string(),
+                   " says nothing about where its data goes on");
+    rows_->RestoreState(loaded.data_cursors.front());  // all ranks read one stream
+    Say(fmt::format("resuming from {}: step {} of {}", checkpoint_->string(), step_,
+                    config_.train.steps));
+    if (loaded.state.trainer.contains("config")) SayChanges(loaded.state.trainer.at("config"));
+  }
+
+  // A resumed run may have other settings; whoever did not mean that should see it.
+  void SayChanges(const Json& before) const {
+    const Json now = TrainConfigToJson(config_);
+    for (const auto& [section, fields] : now.items())
+      for (const auto& [name, value] : fields.items()) {
+        const Json& old = before.contains(section) ? before.at(section) : Json::object();
+        if (old.contains(name) && old.at(name) != value)
+          Say(fmt::format("  changed: {}.{} {} -> {}", section, name,
+                          config::ShortValue(old.at(name)), config::ShortValue(value)));
+      }
+  }
+
+  StepOptions MakeStepOptions() const {
+    StepOptions options;
+    options.decoder.residual_dtype =
+        Dtype(config_.train.dtype == "f32" ? "f32" : config_.train.residual_dtype);
+    options.decoder.ffn_slice_tokens = config_.train.ffn_slice_tokens;
+    options.micro_rows = config_.train.micro_rows;
+    return options;
+  }
+
+  // One optimizer step; returns its loss. A global batch is dropped before the next is read.
+  double TrainStep(double start) {
+    const double begin = MonotonicSeconds();
+    StepMetrics metrics;
+    double allowed_pairs = 0;
+    int64_t tokens = 0;
+    const double share = 1.0 / static_cast<double>(config_.optimizer.accumulate);
+    for (int64_t i = 0; i < config_.optimizer.accumulate; ++i) {
+      const GlobalBatch batch =
+          TakeGlobalBatch([&] { return rows_->Next(); }, config_.RowsPerBatch(), mesh_.data_rank(),
+                          mesh_.data_size());
+      const Losses losses = AccumulateGradients(*weights_, batch, share, MakeStepOptions());
+      metrics.loss += share * losses.loss;
+      metrics.text_loss += share * losses.text_loss;
+      metrics.vision_loss += share * losses.vision_loss;
+      allowed_pairs += batch.allowed_pairs;
+      tokens += batch.tokens;
+    }
+    metrics.lr = LearningRate(schedule_, step_);
+    metrics.grad_norm =
+        ApplyUpdate(*weights_, *optimizer_, metrics.lr, config_.optimizer.clip_norm);
+    metrics.step = ++step_;
+    metrics.tokens = tokens_ += tokens;
+    const double seconds = MonotonicSeconds() - begin;
+    metrics.tokens_per_s = static_cast<double>(tokens) / seconds;
+    metrics.attention_tflops = AttentionFlops(allowed_pairs, model_.num_hidden_layers,
+                                              model_.num_attention_heads, model_.head_dim) /
+                               seconds / 1e12;
+    metrics.peak_gib = PeakGibOfAllRanks();
+    Log(metrics, seconds, start);
+    return metrics.loss;
+  }
+
+  double PeakGibOfAllRanks() {
+    double bytes = static_cast<double>(PeakMemoryBytes());
+    world_.AllReduceSum(std::span(&bytes, 1));
+    return bytes / (int64_t{1} << 30);
+  }
+
+  void Log(const StepMetrics& metrics, double seconds, double start) {
+    if (!is_root()) return;
+    metrics_->Append(ToJson(metrics));
+    // The first step of a process is slower than the rest; a mean that forgets it shows the time
+    // left well from the second on.
+    step_seconds_ = steps_timed_++ < 2 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
+    const bool last = step_ == config_.train.steps;
+    if (step_ % config_.train.log_every != 0 && !last) return;
+    double left = step_seconds_ * static_cast<double>(config_.train.steps - step_);
+    if (config_.train.max_minutes > 0)
+      left = std::min(left, config_.train.max_minutes * 60 - (MonotonicSeconds() - start));
+    Say(ProgressLine(metrics, config_.train.steps, left));
+  }
+
+  // True on every rank when the time is up on any.
+  bool OutOfTime(double start) {
+    if (config_.train.max_minutes == 0) return false;
+    double out = MonotonicSeconds() - start > config_.train.max_minutes * 60 ? 1 : 0;
+    world_.AllReduceMax(std::span(&out, 1));
+    return out > 0;
+  }
+
+  bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
+
+  void AfterStep(bool last) {
+    const config::TrainSection& train = config_.train;
+    const bool evaluates = HasHeldOut() && IsDue(train.eval_every, last);
+    const bool samples =
+        hooks_.sample && !train.sample_prompt.empty() && IsDue(train.sample_every, last);
+    if (evaluates) EvaluateHeldOut();
+    if (samples || IsDue(train.checkpoint_every, last)) Save();
+    if (samples) WriteSample();
+    if (is_root() && (last || evaluates || samples)) DrawLoss();
+  }
+
+  bool HasHeldOut() const { return rows_->summary().held_out_units > 0; }
+
+  void EvaluateHeldOut() {
+    const auto rows = rows_->HeldOut();
+    const Evaluation result =
+        Evaluate(*weights_, *rows, config_.data.held_out_rows, MakeStepOptions());
+    if (!is_root()) return;
+    evaluations_->Append(ToJson(result, step_));
+    std::string by_position;
+    for (const PositionBucket& bucket : result.buckets)
+      by_position += fmt::format("  {}K {:.3f}", bucket.end / 1024, bucket.loss);
+    Say(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.2f}; by position{}", step_,
+                    result.losses.loss, std::exp(result.token_loss), by_position));
+  }
+
+  void Save() {
+    const CheckpointOptions options{.keep = static_cast<int>(config_.train.checkpoint_keep),
+                                    .config = ModelConfigToJson(model_, "float32"),
+                                    .companions = {folder_ / tokenizer_->file_name()}};
+    TrainerState state;
+    state.step = step_;
+    state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
+    state.data_cursor = rows_->SaveState();
+    checkpoint_ = SaveCheckpoint(folder_, options, state, *weights_, *optimizer_);
+    Say(fmt::format("saved {}", checkpoint_->string()));
+  }
+
+  void WriteSample() {
+    if (is_root()) {
+      const std::string text = hooks_.sample(*checkpoint_);
+      std::ofstream file(folder_ / "samples.txt", std::ios::app);
+      file << "=== step " << step_ << "\n" << config_.train.sample_prompt << text << "\n\n";
+      Say(fmt::format("sample at step {}:\n{}{}", step_, config_.train.sample_prompt, text));
+    }
+    world_.Barrier();
+  }
+
+  void DrawLoss() {
+    const std::string problem = PlotLoss(folder_ / "loss.png", LossCurves(folder_));
+    if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
+    plot_problem_said_ = plot_problem_said_ || !problem.empty();
+  }
+
+  const config::TrainConfig& config_;
+  const fs::path folder_;
+  const TrainHooks& hooks_;
+  dist::Communicator& world_;
+  dist::Mesh mesh_;
+  const Schedule schedule_;
+  std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
+  std::shared_ptr<const data::Tokenizer> tokenizer_;
+  config::ModelConfig model_;
+  std::unique_ptr<data::RowLoader> rows_;
+  std::unique_ptr<ShardedWeights> weights_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<StepLog> metrics_, evaluations_;  // rank 0
+  int64_t step_ = 0;                                // done
+  int64_t tokens_ = 0;
+  double step_seconds_ = 0;
+  int64_t steps_timed_ = 0;
+  bool plot_problem_said_ = false;
+};
+
+}  // namespace
+
+TrainResult Train(const config::TrainConfig& config, dist::Communicator& world,
+                  const TrainHooks& hooks) {
+  return Run(config, world, hooks).Execute();
+}
+
+}  // namespace lwm::train

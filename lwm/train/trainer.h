@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "lwm/config/train_config.h"
+#include "lwm/dist/communicator.h"
+
+namespace lwm::train {
+
+// What the caller adds to a run.
+struct TrainHooks {
+  // One line for a person; called on rank 0 only.
+  std::function<void(const std::string& line)> say;
+  // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
+  // on rank 0 only while the others wait; empty: no samples.
+  std::function<std::string(const std::filesystem::path& checkpoint)> sample;
+};
+
+struct TrainResult {
+  int64_t step = 0;  // the last one done
+  double loss = 0;   // of that step; 0 when no step was left to do
+  std::filesystem::path checkpoint;
+};
+
+// Trains by the recipe until train.steps or train.max_minutes, going on from the newest valid
+// checkpoint of the run folder if there is one:
+//
+//   RUN/metrics.jsonl      one object per step (StepMetrics)
+//   RUN/eval.jsonl         held-out loss, total and by position (Evaluation)
+//   RUN/loss.png           both
+//   RUN/samples.txt        generated text
+//   RUN/tokenizer.model    when the recipe trains one
+//   RUN/checkpoints/step_N model directories with the state to go on
+//
+// For one recipe the losses are the same on every mesh to f32 rounding, and a resumed run on the
+// same mesh gives the same bits as one that was never stopped; only max_minutes looks at the clock.
+// Collective over `world`. Throws Error(kInvalidArgument) on a recipe that does not fit its files,
+// Error(kResourceExhausted) when memory or disk do not suffice.
+TrainResult Train(const config::TrainConfig& config, dist::Communicator& world,
+                  const TrainHooks& hooks);
+
+}  // namespace lwm::train
