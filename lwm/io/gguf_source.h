@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lwm/base/file.h"
+#include "lwm/io/gguf_blocks.h"
+#include "lwm/io/tensor_source.h"
+
+namespace lwm::io {
+
+// The key-value part of a GGUF file. Values are decoded when asked for; they point into the file.
+// Getters give nothing when the key is absent and throw Error(kCorruptData) naming the key when it
+// holds another type.
+class GgufMetadata {
+ public:
+  struct Value {
+    uint32_t type = 0;  // GGUF's number of the value's type, or of an array's elements
+    bool is_array = false;
+    uint64_t count = 1;  // elements of an array
+    std::span<const std::byte> bytes;
+  };
+
+  std::optional<int64_t> Integer(const std::string& key) const;
+  std::optional<double> Number(const std::string& key) const;
+  std::optional<bool> Flag(const std::string& key) const;
+  std::optional<std::string> Text(const std::string& key) const;
+  std::vector<std::string> Texts(const std::string& key) const;  // of an array; absent = empty
+  std::vector<double> Numbers(const std::string& key) const;
+
+  std::map<std::string, Value, std::less<>> values;
+  std::string where;
+
+ private:
+  const Value* Find(const std::string& key, bool array) const;
+};
+
+struct GgufTensor {
+  TensorInfo info;  // dtype as it is read: f32 for block formats
+  GgufType type = GgufType::kF32;
+  std::span<const std::byte> bytes;
+};
+
+struct GgufFile {
+  GgufMetadata metadata;
+  std::vector<GgufTensor> tensors;
+};
+
+// Parses the bytes of a whole file, versions 2 and 3, little-endian. Throws Error(kCorruptData)
+// when it is damaged, a tensor lies outside the file or its type is not F32, F16, BF16, F64, an
+// integer, Q8_0, Q4_0 or Q4_1. Sizes are given slowest first, as in every TensorInfo.
+GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where);
+
+class GgufSource final : public TensorSource {
+ public:
+  explicit GgufSource(const std::filesystem::path& path);
+
+  std::string_view format() const override { return "gguf"; }
+  std::string_view Encoding(size_t index) const override;
+  // Block formats are dequantised to f32.
+  void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
+  const GgufMetadata& metadata() const { return gguf_.metadata; }
+
+ private:
+  MappedFile file_;
+  GgufFile gguf_;
+};
+
+}  // namespace lwm::io

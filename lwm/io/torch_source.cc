@@ -1,0 +1,172 @@
+#include "lwm/io/torch_source.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <unordered_map>
+
+#include "lwm/io/byte_reader.h"
+#include "lwm/io/pickle.h"
+#include "lwm/io/safetensors_source.h"
+#include "lwm/io/tensor_limits.h"
+#include "lwm/io/zip.h"
+
+namespace lwm::io {
+namespace {
+
+struct StorageType {
+  std::string_view name;
+  DType dtype;
+};
+constexpr StorageType kStorageTypes[] = {
+    {"DoubleStorage", DType::kF64},    {"FloatStorage", DType::kF32}, {"HalfStorage", DType::kF16},
+    {"BFloat16Storage", DType::kBF16}, {"LongStorage", DType::kI64},  {"IntStorage", DType::kI32},
+    {"ShortStorage", DType::kI16},     {"CharStorage", DType::kI8},   {"ByteStorage", DType::kU8},
+    {"BoolStorage", DType::kBool},
+};
+constexpr std::string_view kRebuild = "_rebuild_tensor_v2", kParameter = "_rebuild_parameter";
+constexpr int kMaxDepth = 16;
+
+std::optional<DType> StorageDType(std::string_view name) {
+  for (const StorageType& type : kStorageTypes)
+    if (type.name == name) return type.dtype;
+  return {};
+}
+
+bool IsAllowed(std::string_view module, std::string_view name) {
+  if (module == "torch") return StorageDType(name).has_value();
+  if (module == "torch._utils") return name == kRebuild || name == kParameter;
+  return module == "collections" && name == "OrderedDict";
+}
+
+// Reads tensors out of a pickled state dict.
+class StateDictReader {
+ public:
+  using Entries = std::map<std::string, std::span<const std::byte>>;
+  StateDictReader(const Pickle& pickle, const Entries& entries, std::string folder)
+      : pickle_(pickle), entries_(entries), folder_(std::move(folder)), limits_(pickle.where()) {}
+
+  std::vector<StoredTensor> Run() {
+    ReadDict(pickle_.root(), "", 0);
+    return std::move(tensors_);
+  }
+
+ private:
+  void Require(bool condition, const std::string& message) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, pickle_.where(), ": ", message);
+  }
+
+  void ReadDict(PickleId dict, const std::string& prefix, int depth) {
+    Require(depth < kMaxDepth, "dicts are nested too deep");
+    const auto entries = pickle_.Entries(dict);
+    for (size_t i = 0; i < entries.size(); i += 2) {
+      Require(++visited_ <= 1'000'000, "too many dict entries");
+      if (pickle_[entries[i]].kind != PickleValue::Kind::kText) continue;
+      ReadValue(entries[i + 1], prefix + std::string(pickle_.Text(entries[i])), depth);
+    }
+  }
+
+  void ReadValue(PickleId value, const std::string& name, int depth) {
+    const auto parameter = pickle_.CallOf(value, "torch._utils", kParameter, 1);
+    const PickleId inner = parameter.empty() ? value : parameter[0];
+    const auto rebuild = pickle_.CallOf(inner, "torch._utils", kRebuild, 4);
+    if (!rebuild.empty()) return AddTensor(name, rebuild);
+    const bool ordered = pickle_[inner].kind == PickleValue::Kind::kCall &&
+                         pickle_.IsGlobal(pickle_[inner].items[0], "collections", "OrderedDict");
+    if (ordered || pickle_[inner].kind == PickleValue::Kind::kDict)
+      ReadDict(inner, name + ".", depth + 1);
+  }
+
+  void AddTensor(const std::string& name, std::span<const PickleId> arguments) {
+    StridedTensor data = ReadStorage(name, arguments[0]);
+    data.offset = pickle_.Integer(arguments[1]);
+    data.shape = pickle_.Integers(arguments[2]);
+    data.strides = pickle_.Integers(arguments[3]);
+    limits_.Count({name, data.dtype, data.shape});
+    CheckStrided(data, Cat(pickle_.where(), ": tensor ", name));
+    tensors_.push_back({name, std::move(data)});
+  }
+
+  // The persistent id ("storage", torch.FloatStorage, "0", "cpu", elements) names an entry.
+  StridedTensor ReadStorage(const std::string& name, PickleId reference) {
+    const PickleValue& persistent = pickle_[reference];
+    Require(persistent.kind == PickleValue::Kind::kPersistent,
+            Cat("tensor ", name, " has no storage"));
+    const auto id = pickle_.Tuple(persistent.items[0], 5);
+    const PickleValue& type = pickle_[id[1]];
+    const bool known = type.kind == PickleValue::Kind::kGlobal && type.text == "torch" &&
+                       StorageDType(type.name).has_value();
+    Require(known, Cat("tensor ", name, " has an unknown storage type"));
+    StridedTensor data;
+    data.dtype = *StorageDType(type.name);
+    const auto entry = entries_.find(folder_ + "data/" + std::string(pickle_.Text(id[2])));
+    Require(entry != entries_.end(), Cat("tensor ", name, ": its storage is not in the file"));
+    const int64_t elements = pickle_.Integer(id[4]);
+    const auto bytes = TensorBytes(data.dtype, {elements});
+    Require(bytes && *bytes <= entry->second.size(),
+            Cat("tensor ", name, ": storage of ", elements, " elements has only ",
+                entry->second.size(), " bytes"));
+    data.storage = entry->second.first(*bytes);
+    return data;
+  }
+
+  const Pickle& pickle_;
+  const Entries& entries_;
+  std::string folder_;
+  TensorLimits limits_;
+  std::vector<StoredTensor> tensors_;
+  size_t visited_ = 0;
+};
+
+}  // namespace
+
+std::vector<StoredTensor> ParseTorchFile(std::span<const std::byte> file,
+                                         const std::string& where) {
+  const auto entries = ReadStoredZip(file, where);
+  const auto is_pickle = [](const auto& entry) { return entry.first.ends_with("/data.pkl"); };
+  const auto found = std::find_if(entries.begin(), entries.end(), is_pickle);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, found != entries.end(), where,
+                 ": a zip archive without data.pkl: not written by torch.save");
+  const std::string folder = found->first.substr(0, found->first.size() - 8);
+  const auto order = entries.find(folder + "byteorder");
+  const bool big = order != entries.end() && order->second.size() == 3;  // "big", not "little"
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, !big, where, ": big-endian weights are not supported");
+  const Pickle pickle(found->second, where, IsAllowed);
+  return StateDictReader(pickle, entries, folder).Run();
+}
+
+TorchSource::TorchSource(const std::filesystem::path& path) : TensorSource(path) {
+  std::vector<std::filesystem::path> paths = {path};
+  std::vector<std::pair<std::string, size_t>> expected;
+  if (path.extension() == ".json") {
+    ShardIndex index = ReadShardIndex(path);
+    paths = std::move(index.files);
+    expected = std::move(index.tensors);
+  }
+  std::vector<TensorInfo> infos;
+  for (const auto& shard : paths) {
+    files_.push_back(std::make_unique<MappedFile>(shard));
+    for (StoredTensor& tensor : ParseTorchFile(files_.back()->bytes(), shard.string())) {
+      infos.push_back({tensor.name, tensor.data.dtype, tensor.data.shape});
+      entries_.push_back({std::move(tensor.data), files_.back().get()});
+    }
+  }
+  SetInfos(std::move(infos));
+  for (const auto& [name, shard] : expected) {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData,
+                   contains(name) && entries_[IndexOf(name)].file == files_[shard].get(),
+                   paths[shard].string(), ": tensor ", name,
+                   " is missing, though the index names this shard for it");
+  }
+}
+
+void TorchSource::ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const {
+  CheckRange(index, offset, destination.size());
+  const Entry& entry = entries_[index];
+  ReadStrided(entry.data, offset, destination);
+  const std::byte* begin = entry.file->bytes().data();
+  entry.file->Forget(static_cast<size_t>(entry.data.storage.data() - begin),
+                     entry.data.storage.size());
+}
+
+}  // namespace lwm::io

@@ -1,0 +1,131 @@
+#include "lwm/io/zip.h"
+
+#include <algorithm>
+
+#include "lwm/io/byte_reader.h"
+
+namespace lwm::io {
+namespace {
+
+constexpr uint32_t kLocalHeader = 0x04034b50, kCentralHeader = 0x02014b50;
+constexpr uint32_t kEnd = 0x06054b50, kEnd64 = 0x06064b50, kEnd64Locator = 0x07064b50;
+constexpr size_t kEndBytes = 22, kLocatorBytes = 20, kMaxComment = 65535;
+constexpr uint32_t kIn64 = 0xffffffff;
+constexpr uint64_t kMaxEntries = 500'000;
+
+struct Directory {
+  uint64_t entries = 0, bytes = 0, offset = 0;
+};
+
+// Position of the end record: the last place where its signature stands.
+size_t FindEnd(ByteReader& in, size_t file_bytes) {
+  const size_t last = file_bytes < kEndBytes ? 0 : file_bytes - kEndBytes;
+  for (size_t back = 0; file_bytes >= kEndBytes && back <= std::min(last, kMaxComment); ++back) {
+    in.Seek(last - back);
+    if (in.Number<uint32_t>() == kEnd) return last - back;
+  }
+  in.Fail("no zip directory at the end: the file is truncated");
+}
+
+Directory ReadEnd64(ByteReader& in, uint64_t position) {
+  in.Seek(position);
+  in.Require(in.Number<uint32_t>() == kEnd64, "damaged zip64 end record");
+  in.Bytes(20);
+  in.Bytes(8);  // entries on this disk
+  Directory directory;
+  directory.entries = in.Number<uint64_t>();
+  directory.bytes = in.Number<uint64_t>();
+  directory.offset = in.Number<uint64_t>();
+  return directory;
+}
+
+Directory ReadDirectory(ByteReader& in, size_t file_bytes) {
+  const size_t end = FindEnd(in, file_bytes);
+  if (end >= kLocatorBytes) {
+    in.Seek(end - kLocatorBytes);
+    if (in.Number<uint32_t>() == kEnd64Locator) {
+      in.Bytes(4);
+      return ReadEnd64(in, in.Number<uint64_t>());
+    }
+  }
+  in.Seek(end + 10);
+  Directory directory;
+  directory.entries = in.Number<uint16_t>();
+  directory.bytes = in.Number<uint32_t>();
+  directory.offset = in.Number<uint32_t>();
+  return directory;
+}
+
+struct Entry {
+  std::string name;
+  uint64_t bytes = 0, packed_bytes = 0, header_offset = 0;
+};
+
+// The zip64 extra field holds, in this order, those of the values that the entry marks as absent.
+void ReadExtra64(std::span<const std::byte> extra, const std::string& where, Entry& entry) {
+  ByteReader in(extra, where);
+  while (in.remaining() >= 4) {
+    const auto id = in.Number<uint16_t>();
+    ByteReader field(in.Bytes(in.Number<uint16_t>()), where);
+    if (id != 1) continue;
+    if (entry.bytes == kIn64) entry.bytes = field.Number<uint64_t>();
+    if (entry.packed_bytes == kIn64) entry.packed_bytes = field.Number<uint64_t>();
+    if (entry.header_offset == kIn64) entry.header_offset = field.Number<uint64_t>();
+  }
+}
+
+Entry ReadEntry(ByteReader& in) {
+  in.Require(in.Number<uint32_t>() == kCentralHeader, "damaged zip directory");
+  in.Bytes(4);
+  const auto flags = in.Number<uint16_t>();
+  const auto method = in.Number<uint16_t>();
+  in.Bytes(8);
+  Entry entry;
+  entry.packed_bytes = in.Number<uint32_t>();
+  entry.bytes = in.Number<uint32_t>();
+  const auto name_bytes = in.Number<uint16_t>();
+  const auto extra_bytes = in.Number<uint16_t>();
+  const auto comment_bytes = in.Number<uint16_t>();
+  in.Bytes(8);
+  entry.header_offset = in.Number<uint32_t>();
+  entry.name = in.Text(name_bytes);
+  ReadExtra64(in.Bytes(extra_bytes), in.where(), entry);
+  in.Bytes(comment_bytes);
+  in.Require((flags & 1) == 0, Cat("zip entry ", entry.name, " is encrypted"));
+  in.Require(method == 0 && entry.bytes == entry.packed_bytes,
+             Cat("zip entry ", entry.name, " is compressed; save it again with torch.save"));
+  return entry;
+}
+
+std::span<const std::byte> EntryBytes(ByteReader& in, const Entry& entry) {
+  in.Seek(entry.header_offset);
+  in.Require(in.Number<uint32_t>() == kLocalHeader,
+             Cat("zip entry ", entry.name, " has a damaged header"));
+  in.Bytes(22);
+  const auto name_bytes = in.Number<uint16_t>();
+  const auto extra_bytes = in.Number<uint16_t>();
+  in.Bytes(name_bytes);
+  in.Bytes(extra_bytes);
+  return in.Bytes(entry.bytes);
+}
+
+}  // namespace
+
+std::map<std::string, std::span<const std::byte>> ReadStoredZip(std::span<const std::byte> file,
+                                                                const std::string& where) {
+  ByteReader in(file, where);
+  const Directory directory = ReadDirectory(in, file.size());
+  in.Require(directory.entries <= kMaxEntries, "too many zip entries");
+  std::map<std::string, std::span<const std::byte>> entries;
+  in.Seek(directory.offset);
+  for (uint64_t i = 0; i < directory.entries; ++i) {
+    const Entry entry = ReadEntry(in);
+    const size_t next = in.position();
+    const bool is_new = entries.emplace(entry.name, EntryBytes(in, entry)).second;
+    in.Require(is_new, Cat("zip entry ", entry.name, " appears twice"));
+    in.Seek(next);
+  }
+  return entries;
+}
+
+}  // namespace lwm::io

@@ -1,0 +1,98 @@
+#include "lwm/model/import.h"
+
+#include <ATen/ATen.h>
+
+#include "lwm/base/error.h"
+#include "lwm/model/finite.h"
+#include "lwm/model/tensor_file.h"
+
+namespace lwm::model {
+namespace {
+namespace fs = std::filesystem;
+
+// Layer `layer` of a tensor stacked along its second axis, [in, layers, ...].
+at::Tensor ReadSecondAxis(const io::TensorSource& source, const std::string& name, int64_t layer) {
+  const size_t index = source.IndexOf(name);
+  const io::TensorInfo& info = source.infos()[index];
+  std::vector<int64_t> shape = info.shape;
+  shape.erase(shape.begin() + 1);
+  at::Tensor tensor = at::empty(shape, ToScalarType(info.dtype));
+  const std::span<std::byte> bytes = TensorBytes(tensor);
+  const auto rows = static_cast<uint64_t>(shape[0]), layers = static_cast<uint64_t>(info.shape[1]);
+  const uint64_t row_bytes = bytes.size() / std::max<uint64_t>(rows, 1);
+  for (uint64_t row = 0; row < rows; ++row)
+    source.ReadRange(index, (row * layers + static_cast<uint64_t>(layer)) * row_bytes,
+                     bytes.subspan(row * row_bytes, row_bytes));
+  return tensor;
+}
+
+at::Tensor ReadStored(const io::TensorSource& source, const WeightRule& rule) {
+  if (rule.layer < 0) return ReadTensor(source, rule.source_name);
+  const auto& shape = source.info(rule.source_name).shape;
+  const auto axis = static_cast<size_t>(rule.layer_axis);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, shape.size() > axis && rule.layer < shape[axis],
+                 source.where(), ": ", rule.source_name, " ", io::ShapeText(shape),
+                 " has no layer ", rule.layer);
+  if (rule.layer_axis == 1) return ReadSecondAxis(source, rule.source_name, rule.layer);
+  return ReadTensorRows(source, rule.source_name, rule.layer, 1).squeeze(0);
+}
+
+// Rows of each head from rotary pairs (2i, 2i + 1) to halves (i, i + K/2).
+at::Tensor HalvesFromPairs(const at::Tensor& weight, int64_t heads) {
+  const int64_t pairs = weight.size(0) / heads / 2;
+  return weight.view({heads, pairs, 2, -1}).transpose(1, 2).reshape(weight.sizes());
+}
+
+fs::path ConfigBeside(const fs::path& path) {
+  return (fs::is_directory(path) ? path : path.parent_path()) / "config.json";
+}
+
+config::ModelConfig FindConfig(const fs::path& path, const std::optional<fs::path>& config_json,
+                               const io::TensorSource& source) {
+  if (config_json) return config::ReadModelConfig(*config_json);
+  const bool states_itself = source.format() == "gguf" || source.format() == "llama2c";
+  if (!states_itself && fs::exists(ConfigBeside(path)))
+    return config::ReadModelConfig(ConfigBeside(path));
+  auto config = ConfigOfSource(source);
+  LWM_REQUIRE(config.has_value(), path.string(), " (", source.format(),
+              ") does not state heads, rope_theta and length; give them as a Hugging Face "
+              "config.json with --config");
+  return *config;
+}
+
+}  // namespace
+
+ModelSource::ModelSource(config::ModelConfig config, std::unique_ptr<io::TensorSource> source)
+    : config_(std::move(config)), source_(std::move(source)) {
+  config_.Validate();
+  rules_ = MakeWeightRules(config_, *source_);
+}
+
+at::Tensor ModelSource::Read(const TensorSpec& spec) const {
+  const auto found = rules_.find(spec.name);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, found != rules_.end(), source_->where(), ": weight ",
+                 spec.name, " is missing");
+  const WeightRule& rule = found->second;
+  const auto fail_unless = [&](bool condition, const std::string& problem) {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, source_->where(), ": weight ",
+                   rule.source_name, " ", problem);
+  };
+  fail_unless(io::IsFloat(source_->info(rule.source_name).dtype), "is not of a float type");
+  at::Tensor weight = ReadStored(*source_, rule);
+  if (rule.transpose && weight.dim() == 2) weight = weight.t().contiguous();
+  fail_unless(weight.sizes() == at::IntArrayRef(spec.shape),
+              Cat("gives ", spec.name, " the shape ", weight.sizes(), ", the config wants ",
+                  at::IntArrayRef(spec.shape)));
+  fail_unless(AllFinite(weight), "holds NaN or infinity");
+  if (rule.interleaved_heads > 0) weight = HalvesFromPairs(weight, rule.interleaved_heads);
+  return weight;
+}
+
+std::unique_ptr<ModelSource> OpenModel(const fs::path& path,
+                                       const std::optional<fs::path>& config_json) {
+  auto source = io::OpenTensorSource(path);
+  config::ModelConfig config = FindConfig(path, config_json, *source);
+  return std::make_unique<ModelSource>(std::move(config), std::move(source));
+}
+
+}  // namespace lwm::model

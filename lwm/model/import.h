@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "lwm/config/model_config.h"
+#include "lwm/io/tensor_source.h"
+#include "lwm/model/weight_rules.h"
+#include "lwm/model/weights.h"
+
+namespace lwm::model {
+
+// A checkpoint of any format, seen as this program's model: its config, and each weight under its
+// Hugging Face name and in Hugging Face layout ([out, in], rotary halves). Holds no weight data;
+// reading is safe from many threads.
+class ModelSource {
+ public:
+  // `config` must describe the source: every weight is there, nothing else but what may be ignored.
+  // Throws Error(kCorruptData) naming the weight.
+  ModelSource(config::ModelConfig config, std::unique_ptr<io::TensorSource> source);
+
+  const config::ModelConfig& config() const { return config_; }
+  const io::TensorSource& source() const { return *source_; }
+
+  // The weight in its stored dtype (f32 for quantised blocks), contiguous, a copy.
+  // Throws Error(kCorruptData) naming the weight when it is missing, its shape differs from
+  // spec.shape, it is not of a float type, or it holds NaN or infinity.
+  at::Tensor Read(const TensorSpec& spec) const;
+
+ private:
+  config::ModelConfig config_;
+  std::unique_ptr<io::TensorSource> source_;
+  WeightRules rules_;
+};
+
+// Opens a checkpoint (io::OpenTensorSource) with the config of the first of: `config_json` if
+// given; config.json in the folder or beside the file; what the format itself states (GGUF,
+// llama2.c). Throws Error(kInvalidArgument) when none states the sizes: nothing is guessed.
+std::unique_ptr<ModelSource> OpenModel(
+    const std::filesystem::path& path,
+    const std::optional<std::filesystem::path>& config_json = {});
+
+// The config that a GGUF or llama2.c source states; nothing for other formats. Throws
+// Error(kCorruptData) naming the key that is missing or not supported.
+std::optional<config::ModelConfig> ConfigOfSource(const io::TensorSource& source);
+
+}  // namespace lwm::model

@@ -1,0 +1,112 @@
+#include "lwm/model/model_directory.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/io/safetensors.h"
+#include "lwm/model/finite.h"
+#include "lwm/model/import.h"
+#include "lwm/model/tensor_file.h"
+
+namespace lwm::model {
+namespace {
+namespace fs = std::filesystem;
+
+struct Shard {
+  std::string file_name;
+  std::vector<TensorSpec> specs;
+};
+
+int64_t WeightBytes(const TensorSpec& spec, at::ScalarType dtype) {
+  return c10::multiply_integers(spec.shape) * static_cast<int64_t>(c10::elementSize(dtype));
+}
+
+// Fills shards in file order; a weight larger than a shard gets one of its own.
+std::vector<Shard> PlanShards(const config::ModelConfig& config, const SaveOptions& options) {
+  std::vector<Shard> shards(1);
+  int64_t bytes = 0;
+  for (TensorSpec& spec : AllTensorSpecs(config)) {
+    const int64_t more = WeightBytes(spec, options.dtype);
+    if (bytes + more > options.max_shard_bytes && !shards.back().specs.empty()) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    bytes += more;
+    shards.back().specs.push_back(std::move(spec));
+  }
+  for (size_t i = 0; i < shards.size(); ++i)
+    shards[i].file_name =
+        shards.size() == 1 ? "model.safetensors"
+                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  return shards;
+}
+
+void WriteShard(const Shard& shard, const fs::path& folder, at::ScalarType dtype,
+                const std::function<at::Tensor(const TensorSpec&)>& read) {
+  std::vector<io::TensorInfo> infos;
+  for (const TensorSpec& spec : shard.specs)
+    infos.push_back({spec.name, ToDType(dtype), spec.shape});
+  io::SafetensorsWriter writer(folder / shard.file_name, std::move(infos));
+  for (const TensorSpec& spec : shard.specs) {
+    const at::Tensor weight = read(spec).to(dtype).contiguous();
+    LWM_REQUIRE(dtype != at::kHalf || AllFinite(weight), "weight ", spec.name,
+                " is too large for f16; convert to bf16 or f32");
+    writer.Write(spec.name, TensorBytes(weight));
+  }
+  writer.Finish();
+}
+
+void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder, at::ScalarType dtype) {
+  Json map = Json::object();
+  int64_t total = 0;
+  for (const Shard& shard : shards) {
+    for (const TensorSpec& spec : shard.specs) {
+      map[spec.name] = shard.file_name;
+      total += WeightBytes(spec, dtype);
+    }
+  }
+  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
+  WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+}  // namespace
+
+std::vector<TensorSpec> AllTensorSpecs(const config::ModelConfig& config) {
+  std::vector<TensorSpec> specs = OuterTensorSpecs(config);
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
+    for (TensorSpec& spec : LayerTensorSpecs(config, layer)) specs.push_back(std::move(spec));
+  return specs;
+}
+
+std::string DtypeName(at::ScalarType dtype) { return std::string(io::NumpyName(ToDType(dtype))); }
+
+void RequireNewFolder(const fs::path& folder) {
+  LWM_REQUIRE(!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder)),
+              folder.string(), " exists already; name a new folder or remove it");
+}
+
+ResidentWeights LoadModel(const fs::path& path, at::ScalarType dtype) {
+  const auto source = OpenModel(path);
+  ResidentWeights weights(source->config(), dtype);
+  weights.Load([&](const TensorSpec& spec) { return source->Read(spec); });
+  return weights;
+}
+
+void SaveModelDirectory(const config::ModelConfig& config,
+                        const std::function<at::Tensor(const TensorSpec&)>& read,
+                        const fs::path& folder, const SaveOptions& options) {
+  RequireNewFolder(folder);
+  const std::vector<Shard> shards = PlanShards(config, options);
+  WriteFolderAtomically(folder, [&](const fs::path& temporary) {
+    for (const Shard& shard : shards) WriteShard(shard, temporary, options.dtype, read);
+    if (shards.size() > 1) WriteIndex(shards, temporary, options.dtype);
+    const Json json = config::ModelConfigToJson(config, DtypeName(options.dtype));
+    WriteFileAtomically(temporary / "config.json", json.dump(2) + "\n");
+    for (const auto& [name, content] : options.files)
+      WriteFileAtomically(temporary / name, content);
+  });
+}
+
+}  // namespace lwm::model

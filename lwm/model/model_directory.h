@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "lwm/config/model_config.h"
+#include "lwm/model/weights.h"
+
+namespace lwm::model {
+
+// All weights of a model directory (config.json with safetensors or pytorch_model files), or of any
+// checkpoint that OpenModel reads, in `dtype`. Peak memory: the weights and one tensor.
+// Throws as OpenModel and ModelSource::Read do.
+ResidentWeights LoadModel(const std::filesystem::path& path, at::ScalarType dtype);
+
+struct SaveOptions {
+  at::ScalarType dtype = at::kBFloat16;      // f32, bf16 or f16; rounded to nearest even
+  int64_t max_shard_bytes = 5'000'000'000;   // as Hugging Face shards
+  std::map<std::string, std::string> files;  // more files: name -> content (tokenizer.model)
+};
+
+// Writes a model directory in Hugging Face layout: config.json, and model.safetensors or shards
+// with model.safetensors.index.json. `read` is called once per weight, in file order; memory is one
+// weight. The folder appears whole or not at all.
+// Throws Error(kInvalidArgument) when `folder` exists and is not empty, or when a weight does not
+// fit f16; Error(kResourceExhausted) when the disk is full.
+void SaveModelDirectory(const config::ModelConfig& config,
+                        const std::function<at::Tensor(const TensorSpec&)>& read,
+                        const std::filesystem::path& folder, const SaveOptions& options);
+
+// Every weight in file order: the outer group, then layer by layer.
+std::vector<TensorSpec> AllTensorSpecs(const config::ModelConfig& config);
+
+// "float32", "bfloat16", "float16": the dtype's name in config.json.
+std::string DtypeName(at::ScalarType dtype);
+
+// Throws Error(kInvalidArgument) when `folder` exists and holds anything.
+void RequireNewFolder(const std::filesystem::path& folder);
+
+}  // namespace lwm::model
