@@ -11,4 +11,8 @@ target_include_directories(lwm_libtorch SYSTEM INTERFACE
 # that one copy serves LibTorch, oneDNN and us.
 target_link_libraries(lwm_libtorch INTERFACE
   ${LIBTORCH_ROOT}/lib/libtorch_cpu.so ${LIBTORCH_ROOT}/lib/libc10.so)
+# at::parallel_for is a header template that runs serially without OpenMP. The wheel's own copy of the
+# library (found first at run time) is not a development file, so the compiler's is linked.
+target_compile_options(lwm_libtorch INTERFACE -fopenmp)
+target_link_options(lwm_libtorch INTERFACE -fopenmp)
 target_link_options(lwm_libtorch INTERFACE -Wl,-rpath,${LIBTORCH_ROOT}/lib -Wl,--disable-new-dtags)
