@@ -194,7 +194,7 @@ TEST(PackingTest, PadKeepsOneExamplePerRowAndCutsWithoutShiftingTheLossMask) {
   for (size_t i = 0; i < 64; ++i) {
     const bool learned = i != 0 && i != 4 && i != 63;
     EXPECT_EQ(rows[0].target_S[i], learned ? static_cast<int32_t>(1001 + i) : kNoTarget) << i;
-    if (learned) EXPECT_FLOAT_EQ(rows[0].weight_S[i], 1.0f / 61);
+    EXPECT_FLOAT_EQ(rows[0].weight_S[i], learned ? 1.0f / 61 : 0.0f);
   }
   EXPECT_EQ(rows[1].padding, 54);
   EXPECT_EQ(rows[1].target_S[9], kNoTarget);

@@ -1,0 +1,389 @@
+#include "lwm/data/loader.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <set>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+
+namespace lwm::data {
+namespace fs = std::filesystem;
+namespace {
+
+// One token per byte, so that tests can count: id = byte + 3, bos 1, eos 2.
+class ByteTokenizer : public Tokenizer {
+ public:
+  std::vector<int32_t> Encode(std::string_view text) const override {
+    std::vector<int32_t> ids;
+    for (const char c : text) ids.push_back(3 + static_cast<uint8_t>(c));
+    return ids;
+  }
+  std::string TokenBytes(int32_t id) const override {
+    return id < 3 ? "" : std::string(1, static_cast<char>(id - 3));
+  }
+  bool drops_space_at_start(int32_t) const override { return false; }
+  int32_t vocab_size() const override { return 259; }
+  int32_t bos_id() const override { return 1; }
+  int32_t eos_id() const override { return 2; }
+  int32_t unk_id() const override { return 0; }
+  int32_t pad_id() const override { return -1; }
+  std::string file_name() const override { return "bytes"; }
+  const std::string& file_content() const override { return content_; }
+
+ private:
+  std::string content_ = "bytes";
+};
+
+SourceConfig Source(const std::string& path, double share = 1) {
+  SourceConfig source;
+  source.paths = {path};
+  source.share = share;
+  return source;
+}
+
+class LoaderTest : public testing::Test {
+ protected:
+  LoaderTest() : folder_(fs::path(testing::TempDir()) / Cat("loader_test_", getpid())) {
+    fs::create_directories(folder_ / "books");
+    for (int book = 0; book < 5; ++book) {
+      std::string text;
+      for (int word = 0; text.size() < 300u + 97u * static_cast<unsigned>(book); ++word)
+        text += Cat("<", book, ".", word, ">");
+      std::ofstream(folder_ / "books" / Cat("book", book, ".txt")) << text;
+    }
+    std::ofstream lines(folder_ / "lines.jsonl");
+    for (int i = 0; i < 600; ++i) {
+      if (i % 10 == 3) lines << "\n";
+      lines << R"({"text": "line )" << i << " " << std::string(static_cast<size_t>(i % 23), 'x')
+            << "\"}\n";
+    }
+  }
+  ~LoaderTest() override { fs::remove_all(folder_); }
+
+  LoaderConfig Books(PackingPolicy policy = PackingPolicy::kMasked) const {
+    LoaderConfig config;
+    config.sources = {Source(Folder("books"))};
+    config.packing.row_tokens = 64;
+    config.packing.policy = policy;
+    config.packing.buffer_tokens = 500;
+    return config;
+  }
+  LoaderConfig Lines() const {
+    LoaderConfig config = Books();
+    config.sources = {Source(Folder("lines.jsonl"))};
+    return config;
+  }
+  std::unique_ptr<RowLoader> Open(const LoaderConfig& config) const {
+    return std::make_unique<RowLoader>(config, tokenizer_);
+  }
+  std::string Folder(const std::string& name) const { return (folder_ / name).string(); }
+
+  fs::path folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = std::make_shared<ByteTokenizer>();
+};
+
+void ExpectSameRow(const Row& a, const Row& b) {
+  ASSERT_EQ(a.token_S, b.token_S);
+  ASSERT_EQ(a.vision_S, b.vision_S);
+  ASSERT_EQ(a.target_S, b.target_S);
+  ASSERT_EQ(a.target_vision_S, b.target_vision_S);
+  ASSERT_EQ(a.weight_S, b.weight_S);
+  ASSERT_EQ(a.position_S, b.position_S);
+  ASSERT_EQ(a.begin_S, b.begin_S);
+  ASSERT_EQ(a.examples, b.examples);
+  ASSERT_EQ(a.padding, b.padding);
+}
+
+// The segments of a row as text, BOS as '^' and EOS as '$'.
+std::vector<std::string> Segments(const Row& row) {
+  std::vector<std::string> segments;
+  for (size_t i = 0; i < row.token_S.size() - static_cast<size_t>(row.padding); ++i) {
+    if (row.position_S[i] == 0) segments.emplace_back();
+    const int32_t id = row.token_S[i];
+    segments.back() += id == 1 ? '^' : id == 2 ? '$' : static_cast<char>(id - 3);
+  }
+  return segments;
+}
+
+// The whole of a held-out or finite run.
+std::vector<Row> ReadAll(RowSequence& rows) {
+  std::vector<Row> all;
+  while (auto row = rows.Next()) all.push_back(std::move(*row));
+  return all;
+}
+
+TEST_F(LoaderTest, EveryTokenOfEveryBookComesOncePerEpoch) {
+  LoaderConfig config = Books();
+  const auto loader = Open(config);
+  const int64_t units = loader->summary().train_units;
+  std::map<std::string, int> seen;
+  int64_t targets = 0;
+  for (int64_t segments = 0; segments < units;) {
+    const Row row = loader->Next();
+    for (const std::string& segment : Segments(row)) {
+      ++seen[segment];
+      ++segments;
+    }
+    for (const int32_t target : row.target_S) targets += target != kNoTarget;
+    ASSERT_LE(segments, units);
+  }
+  std::string books;
+  int64_t learnable = 0;
+  for (int book = 0; book < 5; ++book) {
+    std::string text = "^" + ReadFile(folder_ / "books" / Cat("book", book, ".txt")) + "$";
+    learnable += static_cast<int64_t>(text.size()) - 1;
+    for (size_t at = 0; at + 1 < text.size(); at += 64) {
+      const std::string unit = text.substr(at, 64);
+      EXPECT_EQ(seen[unit], 1) << unit;
+      seen.erase(unit);
+    }
+  }
+  EXPECT_EQ(targets, learnable);
+  EXPECT_EQ(seen.size(), 0u);
+}
+
+TEST_F(LoaderTest, JoinedBooksFillEveryRowAndShowEveryTargetOncePerEpoch) {
+  const auto loader = Open(Books(PackingPolicy::kConcatenate));
+  const int64_t units = loader->summary().train_units, tokens = loader->summary().tokens;
+  EXPECT_EQ(units, (tokens - 2) / 64 + 1);
+  int64_t targets = 0;
+  for (int64_t r = 0; r < units; ++r) {
+    const Row row = loader->Next();
+    EXPECT_EQ(row.padding, 0);
+    EXPECT_EQ(row.examples, 1);
+    EXPECT_EQ(Segments(row).size(), 1u);
+    for (const int32_t target : row.target_S) targets += target != kNoTarget;
+  }
+  EXPECT_EQ(targets, tokens - 5);  // all but the five BOS
+}
+
+TEST_F(LoaderTest, OrderDependsOnSeedAndEpochOnly) {
+  LoaderConfig config = Books();
+  config.prefetch_rows = 0;
+  const auto a = Open(config);
+  config.prefetch_rows = 3;
+  const auto b = Open(config);
+  config.seed = 43;
+  const auto c = Open(config);
+  bool differs = false;
+  std::vector<std::vector<int32_t>> first;
+  for (int r = 0; r < 80; ++r) {
+    const Row row = a->Next();
+    ExpectSameRow(row, b->Next());
+    differs = differs || row.token_S != c->Next().token_S;
+    first.push_back(row.token_S);
+  }
+  EXPECT_TRUE(differs);
+  EXPECT_GT(a->epoch(), 1.5);
+  const auto repeat = std::find(first.begin() + 1, first.end(), first[0]);
+  ASSERT_LT(first.end() - repeat, 70);
+  EXPECT_NE(first[1], *(repeat + 1));  // the second epoch has another order
+}
+
+TEST_F(LoaderTest, ResumesBitForBitFromEveryState) {
+  LoaderConfig mixed = Books();
+  mixed.sources = {Source(Folder("books"), 0.7), Source(Folder("lines.jsonl"), 0.3)};
+  mixed.held_out_fraction = 0.1;
+  for (const auto policy :
+       {PackingPolicy::kMasked, PackingPolicy::kConcatenate, PackingPolicy::kPad}) {
+    mixed.packing.policy = policy;
+    mixed.data_size = 2;
+    mixed.data_rank = 1;
+    const auto loader = Open(mixed);
+    std::vector<std::string> states;
+    std::vector<Row> rows;
+    for (int r = 0; r < 60; ++r) {
+      states.push_back(loader->SaveState().dump());
+      rows.push_back(loader->Next());
+    }
+    const auto resumed = Open(mixed);
+    for (const size_t from : {0u, 1u, 17u, 41u, 3u}) {
+      resumed->RestoreState(Json::parse(states[from]));
+      EXPECT_EQ(resumed->SaveState().dump(), states[from]);
+      for (size_t r = from; r < from + 15; ++r) ExpectSameRow(resumed->Next(), rows[r]);
+    }
+  }
+}
+
+// The segments that a run of all groups shows, in a multiset.
+std::map<std::string, int> Shown(const std::vector<std::unique_ptr<RowLoader>>& groups, int rows) {
+  std::map<std::string, int> shown;
+  for (const auto& group : groups)
+    for (int r = 0; r < rows; ++r)
+      for (const std::string& segment : Segments(group->Next())) ++shown[segment];
+  return shown;
+}
+
+std::vector<std::unique_ptr<RowLoader>> OpenGroups(LoaderConfig config, int size,
+                                                   std::shared_ptr<const Tokenizer> tokenizer) {
+  std::vector<std::unique_ptr<RowLoader>> groups;
+  config.data_size = size;
+  for (config.data_rank = 0; config.data_rank < size; ++config.data_rank)
+    groups.push_back(std::make_unique<RowLoader>(config, tokenizer));
+  return groups;
+}
+
+TEST_F(LoaderTest, GroupsShareNothingWithinAnEpoch) {
+  auto groups = OpenGroups(Lines(), 3, tokenizer_);
+  for (const auto& [segment, count] : Shown(groups, 5)) EXPECT_EQ(count, 1) << segment;
+}
+
+TEST_F(LoaderTest, ChangedDataSizeLosesAndRepeatsNothing) {
+  for (const int new_size : {1, 2, 4}) {
+    auto groups = OpenGroups(Lines(), 3, tokenizer_);
+    std::map<std::string, int> shown = Shown(groups, 5);
+    Json states = Json::array();
+    for (const auto& group : groups) states.push_back(group->SaveState());
+    auto again = OpenGroups(Lines(), new_size, tokenizer_);
+    EXPECT_THROW(again[0]->RestoreState(states[0]), Error);
+    for (const auto& group : again) group->RestoreState(states);
+    int64_t total = 0;
+    for (const auto& [segment, count] : shown) total += count;
+    while (shown.size() < 600) {
+      for (const auto& [segment, count] : Shown(again, 1)) {
+        shown[segment] += count;
+        total += count;
+      }
+      // A group's buffer holds some 30 lines: the next epoch cannot have begun before 480.
+      ASSERT_TRUE(total >= 480 || total == static_cast<int64_t>(shown.size())) << new_size;
+      ASSERT_LT(total, 800) << "a line was lost on the way to " << new_size << " groups";
+    }
+  }
+}
+
+TEST_F(LoaderTest, SharesAreKeptOverGroupsAndSteps) {
+  LoaderConfig config = Books(PackingPolicy::kPad);
+  config.sources = {Source(Folder("books"), 84), Source(Folder("lines.jsonl"), 16)};
+  auto groups = OpenGroups(config, 2, tokenizer_);
+  int lines = 0;
+  for (int step = 1; step <= 50; ++step) {
+    for (const auto& group : groups) lines += Segments(group->Next())[0].starts_with("^line");
+    EXPECT_NEAR(lines, 0.16 * 2 * step, 1.01);
+  }
+  EXPECT_EQ(lines, 16);
+}
+
+TEST_F(LoaderTest, HeldOutUnitsAreNeverTrainedOn) {
+  LoaderConfig config = Lines();
+  config.held_out_fraction = 0.2;
+  const auto loader = Open(config);
+  EXPECT_EQ(loader->summary().held_out_units, 120);
+  std::set<std::string> held_out;
+  const auto rows = loader->HeldOut();
+  for (const Row& row : ReadAll(*rows))
+    for (const std::string& segment : Segments(row)) EXPECT_TRUE(held_out.insert(segment).second);
+  EXPECT_EQ(held_out.size(), 120u);
+  std::set<std::string> trained;
+  for (int r = 0; r < 500; ++r)
+    for (const std::string& segment : Segments(loader->Next())) {
+      EXPECT_FALSE(held_out.count(segment)) << segment;
+      trained.insert(segment);
+    }
+  EXPECT_EQ(trained.size(), 480u);
+}
+
+TEST_F(LoaderTest, HeldOutRowsAreDividedEvenlyAmongGroups) {
+  LoaderConfig config = Books();
+  config.held_out_paths = {Folder("lines.jsonl")};
+  const auto whole = ReadAll(*Open(config)->HeldOut());
+  ASSERT_EQ(whole.size() % 3, 2u) << "the case wants an uneven number";
+  auto groups = OpenGroups(config, 3, tokenizer_);
+  std::vector<std::vector<Row>> parts;
+  for (const auto& group : groups) parts.push_back(ReadAll(*group->HeldOut()));
+  for (size_t r = 0; r < whole.size(); ++r) ExpectSameRow(parts[r % 3][r / 3], whole[r]);
+  const size_t each = whole.size() / 3 + 1;
+  for (const auto& part : parts) ASSERT_EQ(part.size(), each);
+  EXPECT_EQ(parts[2].back().examples, 0);
+  EXPECT_EQ(parts[2].back().padding, 64);
+}
+
+TEST_F(LoaderTest, ReadingErrorReachesTheConsumerAfterTheGoodRows) {
+  std::ofstream(folder_ / "bad.jsonl") << R"({"text": "good"})"
+                                       << "\n"
+                                       << R"({"txt": "bad"})";
+  LoaderConfig config = Books(PackingPolicy::kPad);
+  config.sources = {Source(Folder("bad.jsonl"))};
+  try {
+    const auto loader = Open(config);
+    for (int r = 0; r < 3; ++r) loader->Next();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("bad.jsonl:2: field \"text\" is missing"),
+              std::string::npos)
+        << error.what();
+  }
+  config.skip_bad_lines = true;
+  const auto loader = Open(config);
+  for (int r = 0; r < 3; ++r) EXPECT_EQ(Segments(loader->Next())[0], "^good$");
+}
+
+TEST_F(LoaderTest, DataWithNothingToLearnIsAnErrorNotAnEndlessLoop) {
+  std::ofstream(folder_ / "none.jsonl") << R"({"fields": "[text]", "text": ""})"
+                                        << "\n";
+  LoaderConfig config = Books();
+  config.skip_bad_lines = true;
+  std::ofstream(folder_ / "bad.jsonl") << "{\n{\n";
+  config.sources = {Source(Folder("bad.jsonl"))};
+  const auto loader = Open(config);
+  EXPECT_THROW(loader->Next(), Error);
+}
+
+TEST_F(LoaderTest, StateOfOtherDataIsRefused) {
+  const Json state = Open(Lines())->SaveState();
+  LoaderConfig config = Lines();
+  config.seed = 1;
+  EXPECT_THROW(Open(config)->RestoreState(state), Error);
+  config = Lines();
+  config.packing.row_tokens = 65;
+  EXPECT_THROW(Open(config)->RestoreState(state), Error);
+  EXPECT_THROW(Open(Books())->RestoreState(state), Error);
+  EXPECT_THROW(Open(Lines())->RestoreState(Json("no state")), Error);
+  Json damaged = state;
+  damaged["streams"][0]["position"] = -4;
+  EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
+  damaged["streams"][0].erase("position");
+  EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
+}
+
+TEST_F(LoaderTest, CachedTokensGiveTheSameRows) {
+  LoaderConfig config = Books();
+  const auto plain = Open(config);
+  config.cache = folder_ / "cache";
+  const auto first = Open(config), second = Open(config);
+  EXPECT_EQ(std::distance(fs::directory_iterator(config.cache), fs::directory_iterator()), 5);
+  for (int r = 0; r < 30; ++r) {
+    const Row row = plain->Next();
+    ExpectSameRow(first->Next(), row);
+    ExpectSameRow(second->Next(), row);
+  }
+  for (const auto& entry : fs::directory_iterator(config.cache)) fs::resize_file(entry, 30);
+  EXPECT_THROW(Open(config), Error);
+}
+
+TEST_F(LoaderTest, DocumentsOutsideTheLengthLimitsAreLeftOut) {
+  LoaderConfig config = Books();
+  config.sources[0].min_document_tokens = 390;
+  config.sources[0].max_document_tokens = 610;
+  EXPECT_EQ(Open(config)->summary().files, 3);
+  config.sources[0].min_document_tokens = 10000;
+  EXPECT_THROW(Open(config), Error);
+}
+
+TEST_F(LoaderTest, MissingDataIsNamed) {
+  LoaderConfig config = Books();
+  config.sources[0].paths = {Folder("nothing*.txt")};
+  try {
+    Open(config);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("nothing*.txt"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace lwm::data
