@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <limits>
 
 #include "lwm/base/error.h"
+#include "lwm/infer/token_batch.h"
 #include "lwm/ops/cached_attention.h"
 #include "lwm/ops/feed_forward.h"
 #include "lwm/ops/gemv.h"
@@ -52,23 +52,9 @@ NewTokens Slice(const NewTokens& tokens, int64_t begin, int64_t end) {
           tokens.vision_BT.defined() ? tokens.vision_BT.slice(1, begin, end) : at::Tensor()};
 }
 
-// Throws unless every chosen id is in [0, vocab).
-void CheckIds(const at::Tensor& id_N, int64_t vocab, const char* what) {
-  if (id_N.numel() == 0) return;
-  const int64_t low = id_N.min().item<int64_t>(), high = id_N.max().item<int64_t>();
-  LWM_REQUIRE(low >= 0 && high < vocab, what, " token id ", low < 0 ? low : high,
-              " is outside the vocabulary of ", vocab);
-}
-
 }  // namespace
 
 at::ScalarType DecodeModel::dtype() const { return weights_.Outer().head_VD.scalar_type(); }
-
-int64_t DecodeModel::ContextLimit() const {
-  return config_.rope_scaling.type == config::RopeScaling::Type::kDynamic
-             ? std::numeric_limits<int64_t>::max()
-             : config_.max_position_embeddings;
-}
 
 void DecodeModel::Check(const NewTokens& tokens, Head head, const KvCache& cache) const {
   LWM_CHECK(tokens.id_BT.dim() == 2 && tokens.id_BT.size(0) == cache.rows() &&
@@ -78,11 +64,9 @@ void DecodeModel::Check(const NewTokens& tokens, Head head, const KvCache& cache
                  cache.tokens() + tokens.id_BT.size(1) <= cache.capacity(), "the KV cache holds ",
                  cache.capacity(), " tokens, ", cache.tokens() + tokens.id_BT.size(1),
                  " are needed");
-  LWM_REQUIRE(config_.has_vision() || (head == Head::kText && !tokens.vision_BT.defined()),
+  LWM_REQUIRE(config_.has_vision() || head == Head::kText,
               "vision tokens need a model with vision_vocab_size > 0");
-  if (!tokens.vision_BT.defined()) return CheckIds(tokens.id_BT, config_.vocab_size, "text");
-  CheckIds(tokens.id_BT.masked_select(tokens.vision_BT.logical_not()), config_.vocab_size, "text");
-  CheckIds(tokens.id_BT.masked_select(tokens.vision_BT), config_.vision_vocab_size, "vision");
+  CheckTokenIds(tokens.id_BT, tokens.vision_BT, config_, /*may_be_absent=*/false, "new tokens");
 }
 
 at::Tensor DecodeModel::Read(const NewTokens& tokens, Head head, KvCache& cache) const {

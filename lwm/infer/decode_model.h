@@ -27,9 +27,6 @@ class DecodeModel {
   const config::ModelConfig& config() const { return config_; }
   at::ScalarType dtype() const;
 
-  // Tokens that a row may have: max_position_embeddings, or no limit with dynamic scaling.
-  int64_t ContextLimit() const;
-
   // Appends T >= 1 tokens to each row and returns the logits of the last one, f32 [B,V] of `head`.
   // Tokens are read in chunks, which bounds memory and changes no result beyond rounding. Rotary
   // frequencies of dynamic scaling are those of the row's length after this call; keys that are in

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <limits>
-
 #include "lwm/base/error.h"
 #include "lwm/infer/tiny_model.h"
 #include "lwm/model/decoder.h"
@@ -142,7 +140,6 @@ TEST(DecodeModelTest, DynamicScalingReadsAPromptLikeTheFullForward) {
   config.rope_scaling.factor = 2;
   auto weights = TinyWeights(config);
   const DecodeModel decode(config, weights);
-  EXPECT_EQ(decode.ContextLimit(), std::numeric_limits<int64_t>::max());
   const int64_t count = kPrefillChunkTokens + 61;
   const NewTokens tokens{RandomIds(1, count, config.vocab_size), {}};
   KvCache cache(config, 1, count, at::kFloat);

@@ -7,6 +7,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/infer/token_batch.h"
 
 namespace lwm::infer {
 namespace {
@@ -17,9 +18,10 @@ void CheckRequest(const DecodeModel& model, std::span<const int64_t> prompt_ids,
   LWM_REQUIRE(options.max_new_tokens >= 0, "max-new-tokens is ", options.max_new_tokens,
               ", want >= 0");
   const auto prompt = static_cast<int64_t>(prompt_ids.size());
-  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, prompt <= model.ContextLimit(), "the prompt has ",
-                 prompt, " tokens, the model's context (max_position_embeddings) is ",
-                 model.ContextLimit(), "; shorten the prompt");
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, prompt <= ContextLimit(model.config()),
+                 "the prompt has ", prompt,
+                 " tokens, the model's context (max_position_embeddings) is ",
+                 ContextLimit(model.config()), "; shorten the prompt");
 }
 
 void CheckMemory(const DecodeModel& model, int64_t tokens) {
@@ -34,8 +36,11 @@ NewTokens TextTokens(std::span<const int64_t> ids) {
   return {at::tensor(at::ArrayRef<int64_t>(ids.data(), ids.size()), at::kLong).unsqueeze(0), {}};
 }
 
-std::span<const float> OnlyRow(const at::Tensor& logits_1V) {
-  return {logits_1V.const_data_ptr<float>(), static_cast<size_t>(logits_1V.numel())};
+// The logits to draw from, of a batch of one row.
+std::span<const float> Drawable(const at::Tensor& logits_1V, int64_t vocabulary) {
+  const int64_t all = logits_1V.numel();
+  return {logits_1V.const_data_ptr<float>(),
+          static_cast<size_t>(vocabulary > 0 ? std::min(all, vocabulary) : all)};
 }
 
 }  // namespace
@@ -57,7 +62,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(prompt_ids.size());
   // The last new token is never read, so the context may be full when it is drawn.
-  const int64_t room = model.ContextLimit() - result.prompt_tokens;
+  const int64_t room = ContextLimit(model.config()) - result.prompt_tokens;
   const int64_t wanted = room < options.max_new_tokens - 1 ? room + 1 : options.max_new_tokens;
   if (wanted == 0) return result;
   CheckMemory(model, result.prompt_tokens + wanted);
@@ -67,7 +72,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
   at::Tensor logits_1V = model.Read(TextTokens(prompt_ids), Head::kText, cache);
   result.prefill_seconds = MonotonicSeconds() - start;
   while (true) {
-    const int64_t id = sampler.Sample(OnlyRow(logits_1V));
+    const int64_t id = sampler.Sample(Drawable(logits_1V, options.vocabulary));
     result.new_ids.push_back(id);
     const bool go_on = on_token(id);
     if (!options.ignore_eos && id == model.config().eos_token_id) {

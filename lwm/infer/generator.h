@@ -15,6 +15,7 @@ struct GenerateOptions {
   SamplingOptions sampling;
   uint64_t seed = 42;
   bool ignore_eos = false;  // go on after the end-of-text token
+  int64_t vocabulary = 0;   // draw ids below this only (a table may be padded); 0 = all
 };
 
 struct GenerateResult {

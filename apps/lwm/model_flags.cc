@@ -1,0 +1,36 @@
+#include "model_flags.h"
+
+#include "lwm/base/error.h"
+#include "lwm/model/model_directory.h"
+
+namespace lwm::app {
+
+at::ScalarType ScalarTypeOf(const RunFlags& flags) {
+  return flags.dtype == "f32" ? at::kFloat : at::kBFloat16;
+}
+
+model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& path) {
+  return model::LoadModel(path, ScalarTypeOf(flags));
+}
+
+std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
+                                                  const std::string& path) {
+  auto tokenizer = data::OpenTokenizer(path);
+  LWM_REQUIRE(tokenizer->vocab_size() <= config.vocab_size, path, ": the tokenizer has ",
+              tokenizer->vocab_size(), " tokens, the model's vocabulary ", config.vocab_size,
+              "; they do not belong together");
+  return tokenizer;
+}
+
+std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text) {
+  std::vector<int32_t> ids = tokenizer.Encode(text);
+  if (tokenizer.bos_id() >= 0) ids.insert(ids.begin(), tokenizer.bos_id());
+  return ids;
+}
+
+void RequireOneRank(Session& session, const char* command) {
+  LWM_REQUIRE(session.world().size() == 1, "lwm ", command, " runs on one rank, not on ",
+              session.world().size(), "; start it without mpirun, --threads sets its threads");
+}
+
+}  // namespace lwm::app

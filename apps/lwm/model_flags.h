@@ -1,0 +1,32 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "lwm/data/tokenizer.h"
+#include "lwm/model/weights.h"
+
+namespace lwm::app {
+
+// What --dtype means.
+at::ScalarType ScalarTypeOf(const RunFlags& flags);
+
+// The model of --model (a directory or one file) in the dtype of the run's flags.
+model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& path);
+
+// The tokenizer beside it. Throws Error(kInvalidArgument) naming both numbers when it has more
+// tokens than the model's vocabulary.
+std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
+                                                  const std::string& path);
+
+// BOS, if the tokenizer has one, then the text.
+std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text);
+
+// Throws Error(kInvalidArgument) when mpirun started several ranks for a command that uses one.
+void RequireOneRank(Session& session, const char* command);
+
+}  // namespace lwm::app

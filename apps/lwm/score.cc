@@ -1,0 +1,114 @@
+// lwm score: how well a model predicts a text or a file of tokens, by how much it has read.
+
+#include "lwm/infer/score.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "command.h"
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "model_flags.h"
+
+namespace lwm::app {
+namespace {
+
+struct ScoreFlags {
+  RunFlags run;
+  std::string model, text, input;
+  int64_t length = 0;
+  bool json = false;
+};
+
+// "4K", "1M", "100".
+std::string ShortCount(int64_t tokens) {
+  if (tokens % (1 << 20) == 0 && tokens > 0) return Cat(tokens >> 20, "M");
+  if (tokens % 1024 == 0 && tokens > 0) return Cat(tokens >> 10, "K");
+  return Cat(tokens);
+}
+
+void PrintRow(const std::string& what, const infer::Tally& tally) {
+  std::printf("%-12s %10lld %9.4f %12.3f\n", what.c_str(), static_cast<long long>(tally.tokens),
+              tally.Loss(), tally.Perplexity());
+}
+
+void PrintTable(const infer::Score& score) {
+  std::printf("%-12s %10s %9s %12s\n", "position", "tokens", "loss", "perplexity");
+  for (const infer::PositionBucket& bucket : score.buckets)
+    if (bucket.tally.tokens > 0)
+      PrintRow(ShortCount(bucket.begin) + "-" + ShortCount(bucket.end), bucket.tally);
+  if (score.vision.tokens > 0) {
+    PrintRow("text", score.text);
+    PrintRow("vision", score.vision);
+  }
+  PrintRow("all", score.all);
+}
+
+infer::Score ScoreFile(const ScoreFlags& flags, const infer::Scorer& scorer,
+                       const infer::OnScored& on_scored) {
+  if (!flags.input.empty())
+    return infer::ScoreBatch(scorer, infer::ReadTokenBatch(flags.input, scorer.config), on_scored);
+  const auto tokenizer = OpenTokenizerFor(scorer.config, flags.model);
+  const std::vector<int32_t> ids = tokenizer->Encode(ReadFile(flags.text));
+  const int64_t whole = std::max<int64_t>(2, static_cast<int64_t>(ids.size()) + 1);
+  const int64_t length =
+      flags.length > 0 ? flags.length : std::min(whole, scorer.config.max_position_embeddings);
+  return infer::ScoreText(scorer, ids, length, on_scored);
+}
+
+void RunScore(const ScoreFlags& flags) {
+  Session session(flags.run);
+  model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
+  dist::Communicator* sp = session.world().size() > 1 ? &session.world() : nullptr;
+  const infer::Scorer scorer{weights.config(), weights, {}, sp};
+  const double start = MonotonicSeconds();
+  const auto progress = [&](int64_t done, int64_t all) {
+    if (!session.is_root()) return;
+    std::fprintf(stderr, "\rscored %lld of %lld tokens, %.0f tokens/s ",
+                 static_cast<long long>(done), static_cast<long long>(all),
+                 static_cast<double>(done) / (MonotonicSeconds() - start));
+    if (done == all) std::fprintf(stderr, "\n");
+  };
+  const infer::Score score = ScoreFile(flags, scorer, progress);
+  if (!session.is_root()) return;
+  if (flags.json)
+    std::printf("%s\n", infer::ScoreToJson(score).dump().c_str());
+  else
+    PrintTable(score);
+  std::fprintf(stderr, "peak memory %s\n",
+               FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
+}
+
+void AddScore(CLI::App& root) {
+  CLI::App* command =
+      root.add_subcommand("score", "loss and perplexity of a text, total and by position");
+  auto flags = std::make_shared<ScoreFlags>();
+  command->add_option("--model", flags->model, "model directory")->required();
+  CLI::Option_group* source = command->add_option_group("what to score");
+  source->add_option("--text", flags->text, "text file")->check(CLI::ExistingFile);
+  source
+      ->add_option("--input", flags->input,
+                   "safetensors with input_ids [B,T] and what lwm logits reads beside it; without "
+                   "labels every next token is predicted")
+      ->check(CLI::ExistingFile);
+  source->require_option(1);
+  command
+      ->add_option("--length", flags->length,
+                   "tokens per row of a text (0: the whole text, at most the model's context)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--json", flags->json, "one JSON object instead of a table");
+  AddRunFlags(*command, flags->run);
+  AddExamples(*command,
+              "  lwm score --model DIR --text book.txt\n"
+              "  lwm score --model DIR --text book.txt --length 4096 --json\n"
+              "  mpirun -np 2 lwm score --model DIR --input tokens.safetensors");
+  command->callback([flags] { RunScore(*flags); });
+}
+const Command score_command("score", AddScore);
+
+}  // namespace
+}  // namespace lwm::app
