@@ -1,8 +1,10 @@
 #include "lwm/ops/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include "lwm/base/error.h"
+#include "lwm/kernels/accumulate.h"
 #include "lwm/ops/element.h"
 
 namespace lwm::ops {
@@ -19,9 +21,14 @@ void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tens
   RequireGradient("AddWeightGradient", "dw", dw_RC, {dy_TR.size(1), x_TC.size(1)});
   if (dy_TR.scalar_type() == at::kFloat) {
     dw_RC.addmm_(dy_TR.t(), x_TC);
-  } else {
-    dw_RC.add_(at::mm(dy_TR.t(), x_TC));
+    return;
   }
+  const at::Tensor product_RC = at::mm(dy_TR.t(), x_TC).contiguous();
+  float* sum = dw_RC.mutable_data_ptr<float>();
+  const uint16_t* term = Elements<uint16_t>(product_RC);
+  at::parallel_for(0, dw_RC.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    kernels::Accumulate(sum + begin, term + begin, static_cast<size_t>(end - begin));
+  });
 }
 
 at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const at::Tensor& w_RC,
