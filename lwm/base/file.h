@@ -75,4 +75,19 @@ class MappedFile {
 // xxh3-64 of the bytes, as 16 hex digits.
 std::string HashHex(std::span<const std::byte> bytes);
 
+// The same of bytes that come in pieces.
+class StreamHash {
+ public:
+  StreamHash();
+  ~StreamHash();
+  StreamHash(const StreamHash&) = delete;
+  StreamHash& operator=(const StreamHash&) = delete;
+
+  void Add(std::span<const std::byte> bytes);
+  std::string Hex() const;
+
+ private:
+  void* state_;
+};
+
 }  // namespace lwm

@@ -1,0 +1,153 @@
+// lwm convert: checkpoints of every known format to and from model directories.
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "command.h"
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "lwm/data/foreign_vocabulary.h"
+#include "lwm/data/tokenizer.h"
+#include "lwm/io/gguf_source.h"
+#include "lwm/model/add_vision.h"
+#include "lwm/model/import.h"
+#include "lwm/model/model_directory.h"
+#include "lwm/model/tensor_file.h"
+#include "model_flags.h"
+
+namespace lwm::app {
+namespace {
+namespace fs = std::filesystem;
+
+struct ConvertFlags {
+  std::string from, to, format = "hf", dtype, config, tokenizer;
+  bool add_vision = false;
+  int64_t vision_vocab = 8448;
+  uint64_t seed = 42;
+  double max_shard_gb = 5;
+  int threads = 0;
+};
+
+at::ScalarType StoredDtype(const model::ModelSource& source) {
+  const auto spec = model::OuterTensorSpecs(source.config()).front();
+  const at::ScalarType stored = source.Read(spec).scalar_type();
+  return stored == at::kDouble ? at::kFloat : stored;
+}
+
+at::ScalarType TargetDtype(const ConvertFlags& flags, const model::ModelSource& source) {
+  if (flags.dtype == "f32") return at::kFloat;
+  if (flags.dtype == "bf16") return at::kBFloat16;
+  if (flags.dtype == "f16") return at::kHalf;
+  return StoredDtype(source);
+}
+
+fs::path FolderOf(const fs::path& path) {
+  if (fs::is_directory(path)) return path;
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+// What stands beside the weights and belongs to the model.
+std::map<std::string, std::string> TokenizerFilesBeside(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const char* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "generation_config.json"})
+    if (fs::is_regular_file(folder / name)) files[name] = ReadFile(folder / name);
+  return files;
+}
+
+std::map<std::string, std::string> PieceModelFile(const data::PieceVocabulary& vocabulary,
+                                                  const std::string& where) {
+  const auto tokenizer = data::MakePieceTokenizer(vocabulary, where);
+  return {{tokenizer->file_name(), tokenizer->file_content()}};
+}
+
+std::map<std::string, std::string> TokenizerFiles(const ConvertFlags& flags,
+                                                  const model::ModelSource& source) {
+  if (!flags.tokenizer.empty()) {
+    if (source.source().format() == "llama2c" && fs::path(flags.tokenizer).extension() == ".bin")
+      return PieceModelFile(
+          data::ReadLlama2cVocabulary(flags.tokenizer, source.config().vocab_size),
+          flags.tokenizer);
+    const auto tokenizer = data::OpenTokenizer(flags.tokenizer);
+    return {{tokenizer->file_name(), tokenizer->file_content()}};
+  }
+  if (const auto* gguf = dynamic_cast<const io::GgufSource*>(&source.source())) {
+    if (const auto vocabulary = data::VocabularyOfGguf(gguf->metadata()))
+      return PieceModelFile(*vocabulary, gguf->where());
+    return {};
+  }
+  return TokenizerFilesBeside(FolderOf(flags.from));
+}
+
+void RunConvert(const ConvertFlags& flags) {
+  RunFlags run;
+  run.threads = flags.threads;
+  Session session(run);
+  RequireOneRank(session, "convert");
+  model::RequireNewFolder(flags.to);
+  const double start = MonotonicSeconds();
+  const auto source = model::OpenModel(
+      flags.from, flags.config.empty() ? std::nullopt : std::optional<fs::path>(flags.config));
+  model::SaveOptions options;
+  options.dtype = TargetDtype(flags, *source);
+  options.max_shard_bytes = static_cast<int64_t>(flags.max_shard_gb * 1e9);
+  options.files = TokenizerFiles(flags, *source);
+  config::ModelConfig config = source->config();
+  std::function<at::Tensor(const model::TensorSpec&)> read = [&](const model::TensorSpec& spec) {
+    return source->Read(spec);
+  };
+  if (flags.add_vision) {
+    config = model::WithVision(config, flags.vision_vocab);
+    read = model::ReadWithVision(config, read, flags.seed);
+  }
+  model::SaveModelDirectory(config, read, flags.to, options);
+  std::fprintf(stderr, "%s: %lld weights, %s, from %s in %s; peak memory %s\n", flags.to.c_str(),
+               static_cast<long long>(config.ParameterCount()),
+               model::DtypeName(options.dtype).c_str(),
+               std::string(source->source().format()).c_str(),
+               FormatDuration(MonotonicSeconds() - start).c_str(),
+               FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
+}
+
+void AddConvert(CLI::App& root) {
+  CLI::App* command = root.add_subcommand("convert", "turn a checkpoint into another format");
+  auto flags = std::make_shared<ConvertFlags>();
+  command->add_option("--from", flags->from, "checkpoint: a file or a folder, of any known format")
+      ->required();
+  command->add_option("--to", flags->to, "folder to create")->required();
+  command->add_option("--format", flags->format, "what to write")
+      ->check(CLI::IsMember({"hf"}))
+      ->capture_default_str();
+  command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  command->add_option("--config", flags->config,
+                      "config.json in Hugging Face form, for what the source does not say");
+  command->add_option("--tokenizer", flags->tokenizer,
+                      "tokenizer to put beside the weights (default: the source's)");
+  command->add_flag("--add-vision", flags->add_vision,
+                    "give a text model a vision table and head, drawn at random");
+  command->add_option("--vision-vocab", flags->vision_vocab, "codes of the vision table")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--seed", flags->seed, "seed of --add-vision")->capture_default_str();
+  command->add_option("--max-shard-gb", flags->max_shard_gb, "largest file, 10^9 bytes")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--threads", flags->threads, "threads (0: all cores)")
+      ->check(CLI::NonNegativeNumber);
+  AddExamples(*command,
+              "  lwm convert --from model.gguf --to model\n"
+              "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
+              "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");
+  command->callback([flags] { RunConvert(*flags); });
+}
+const Command convert("convert", AddConvert);
+
+}  // namespace
+}  // namespace lwm::app
