@@ -175,8 +175,7 @@ void RequireAgrees(int64_t given, int64_t stored, const char* key, const std::st
               stored, ": leave it out");
 }
 
-ModelConfig FromInit(const ModelSection& model) {
-  ModelConfig config = ReadModelConfig(std::filesystem::path(model.init) / "config.json");
+ModelConfig FromInit(const ModelSection& model, ModelConfig config) {
   RequireAgrees(model.vocab_size, config.vocab_size, "vocab_size", model.init);
   RequireAgrees(model.hidden_size, config.hidden_size, "hidden_size", model.init);
   RequireAgrees(model.intermediate_size, config.intermediate_size, "intermediate_size", model.init);
@@ -200,17 +199,18 @@ ModelConfig FromInit(const ModelSection& model) {
 
 }  // namespace
 
-ModelConfig ResolveModelConfig(const TrainConfig& config, int64_t tokenizer_vocab) {
+ModelConfig ResolveModelConfig(const TrainConfig& config, const ModelConfig* init,
+                               int64_t tokenizer_vocab) {
   const ModelSection& section = config.model;
-  const ModelConfig model = section.init.empty()
+  const ModelConfig model = init == nullptr
                                 ? FromSizes(section, config.data.row_tokens, tokenizer_vocab)
-                                : FromInit(section);
+                                : FromInit(section, *init);
   const int64_t padded_vocab = (tokenizer_vocab + 511) / 512 * 512;
   LWM_REQUIRE(tokenizer_vocab == 0 ||
                   (model.vocab_size >= tokenizer_vocab && model.vocab_size <= padded_vocab),
               "the tokenizer has ", tokenizer_vocab, " ids but the model's vocab_size is ",
               model.vocab_size, ": use the model's own tokenizer",
-              section.init.empty() ? ", or leave model.vocab_size out" : "");
+              init == nullptr ? ", or leave model.vocab_size out" : "");
   LWM_REQUIRE(
       config.data.row_tokens <= model.max_position_embeddings,
       "data.row_tokens = ", config.data.row_tokens,

@@ -234,11 +234,12 @@ TrainConfig ParseTrainConfig(std::string_view toml, const std::string& where,
                              const std::vector<std::string>& overrides);
 
 // The model that the recipe means, for a tokenizer of `tokenizer_vocab` ids (0: not known, no
-// check): model.init's config.json with the context length and theta replaced, or the given sizes.
-// The model's vocabulary may exceed the tokenizer's by padding to a multiple of 512, no more.
-// Throws Error(kInvalidArgument) naming the keys that contradict each other, the checkpoint or the
-// tokenizer, and a row longer than the model's maximum.
-ModelConfig ResolveModelConfig(const TrainConfig& config, int64_t tokenizer_vocab);
+// check): the given sizes, or `init` (model.init's config, nullptr without one) with the context
+// length and theta replaced. The model's vocabulary may exceed the tokenizer's by padding to a
+// multiple of 512, no more. Throws Error(kInvalidArgument) naming the keys that contradict each
+// other, the checkpoint or the tokenizer, and a row longer than the model's maximum.
+ModelConfig ResolveModelConfig(const TrainConfig& config, const ModelConfig* init,
+                               int64_t tokenizer_vocab);
 
 // All settings, {"section": {"key": value}}; reading it back gives the same config.
 Json TrainConfigToJson(const TrainConfig& config);

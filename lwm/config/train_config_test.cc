@@ -178,7 +178,7 @@ TEST(TrainConfigTest, ContradictionsAreRefused) {
 
 TEST(TrainConfigTest, ModelComesFromSizesAndTheTokenizer) {
   const ModelConfig model =
-      ResolveModelConfig(ParseTrainConfig(kRecipe, "r", {"model.rope_theta=5e5"}), 300);
+      ResolveModelConfig(ParseTrainConfig(kRecipe, "r", {"model.rope_theta=5e5"}), nullptr, 300);
   EXPECT_EQ(model.vocab_size, 300);
   EXPECT_EQ(model.head_dim, 16);
   EXPECT_EQ(model.num_key_value_heads, 4);
@@ -189,7 +189,7 @@ TEST(TrainConfigTest, ModelComesFromSizesAndTheTokenizer) {
 TEST(TrainConfigTest, ModelThatContradictsTokenizerOrRowsIsRefused) {
   const auto message = [](const std::vector<std::string>& overrides, int64_t vocab) {
     try {
-      ResolveModelConfig(ParseTrainConfig(kRecipe, "r", overrides), vocab);
+      ResolveModelConfig(ParseTrainConfig(kRecipe, "r", overrides), nullptr, vocab);
     } catch (const Error& error) {
       return std::string(error.what());
     }
@@ -203,6 +203,29 @@ TEST(TrainConfigTest, ModelThatContradictsTokenizerOrRowsIsRefused) {
   EXPECT_NE(message({"model.hidden_size=0"}, 300).find("model.hidden_size is missing"),
             std::string::npos);
   EXPECT_NE(message({"model.hidden_size=66"}, 300).find("no multiple of"), std::string::npos);
+}
+
+TEST(TrainConfigTest, ModelDirectoryIsExtendedNotContradicted) {
+  ModelConfig init = ResolveModelConfig(ParseTrainConfig(kRecipe, "r", {}), nullptr, 300);
+  init.rope_theta = 7;
+  const auto resolve = [&](const std::vector<std::string>& overrides) {
+    std::vector<std::string> all = {"model.init=somewhere"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return ResolveModelConfig(ParseTrainConfig(kRecipe, "r", all), &init, 300);
+  };
+  EXPECT_EQ(resolve({}).rope_theta, 7);
+  const ModelConfig longer =
+      resolve({"data.row_tokens=512", "model.max_position_embeddings=512", "model.rope_theta=9"});
+  EXPECT_EQ(longer.rope_theta, 9);
+  EXPECT_EQ(longer.max_position_embeddings, 512);
+  EXPECT_EQ(resolve({"model.vision_vocab_size=40"}).vision_vocab_size, 40);
+  EXPECT_THROW(resolve({"data.row_tokens=512"}), Error);
+  try {
+    resolve({"model.hidden_size=128"});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "model.hidden_size = 128 but somewhere has 64: leave it out");
+  }
 }
 
 TEST(TrainConfigTest, HelpShowsEveryKey) {

@@ -7,8 +7,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/data/documents.h"
-#include "lwm/io/tensor_source.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/model/import.h"
 
 namespace lwm::train {
 namespace {
@@ -87,14 +86,23 @@ void PrepareRunFolder(const fs::path& run_folder, dist::Communicator& world) {
 std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfig& config,
                                                         const std::optional<fs::path>& checkpoint,
                                                         dist::Communicator& world) {
+  if (checkpoint) return data::OpenTokenizer(*checkpoint);
   if (config.data.train_tokenizer_vocab == 0)
     return data::OpenTokenizer(config.data.tokenizer.empty() ? config.model.init
                                                              : config.data.tokenizer);
-  if (checkpoint) return data::OpenTokenizer(*checkpoint);
   const fs::path file = fs::path(config.train.run_folder) / "tokenizer.model";
   if (world.rank() == 0) TrainRunTokenizer(config, file);
   world.Barrier();
   return data::OpenTokenizer(file);
+}
+
+config::ModelConfig PrepareModel(const config::TrainConfig& config,
+                                 const std::optional<fs::path>& checkpoint,
+                                 const data::Tokenizer& tokenizer) {
+  if (config.model.init.empty())
+    return config::ResolveModelConfig(config, nullptr, tokenizer.vocab_size());
+  const auto source = model::OpenModel(checkpoint.value_or(config.model.init));
+  return config::ResolveModelConfig(config, &source->config(), tokenizer.vocab_size());
 }
 
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
@@ -113,10 +121,10 @@ void InitWeights(const config::TrainConfig& config, ShardedWeights& weights) {
   if (!from_file || weights.config().has_vision())
     weights.InitRandom(MakeInitOptions(config, weights.config()));
   if (!from_file) return;
-  const auto source = io::OpenTensorSource(config.model.init);
+  const auto source = model::OpenModel(config.model.init);
+  const bool has_vision = source->config().has_vision();
   weights.Load([&](const model::TensorSpec& spec) {
-    if (IsVisionTensor(spec.name) && !source->contains(spec.name)) return at::Tensor();
-    return model::ReadTensor(*source, spec.name);
+    return IsVisionTensor(spec.name) && !has_vision ? at::Tensor() : source->Read(spec);
   });
 }
 

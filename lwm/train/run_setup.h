@@ -24,13 +24,18 @@ std::shared_ptr<const data::Tokenizer> PrepareTokenizer(
     const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
     dist::Communicator& world);
 
+// The recipe's model, checked against the tokenizer; see config::ResolveModelConfig.
+config::ModelConfig PrepareModel(const config::TrainConfig& config,
+                                 const std::optional<std::filesystem::path>& checkpoint,
+                                 const data::Tokenizer& tokenizer);
+
 // The stream of rows that all ranks read; a cache of token files is written by rank 0 alone.
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
                                           dist::Communicator& world);
 
 // Random weights by the recipe, or model.init's; tensors that model.init lacks because it knows no
-// vision stay random. Throws Error(kNotFound) naming any other tensor that is missing.
+// vision stay random. Throws as model::OpenModel and ModelSource::Read do.
 void InitWeights(const config::TrainConfig& config, ShardedWeights& weights);
 
 }  // namespace lwm::train

@@ -91,7 +91,7 @@ class Run {
     if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
       Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
     tokenizer_ = PrepareTokenizer(config_, checkpoint_, world_);
-    model_ = config::ResolveModelConfig(config_, tokenizer_->vocab_size());
+    model_ = PrepareModel(config_, checkpoint_, *tokenizer_);
     const MemoryQuestion question = MakeMemoryQuestion(config_, model_, mesh_.shape());
     Say(DescribeModel());
     Say("memory: about " + Describe(EstimateTraining(question)));
@@ -147,8 +147,9 @@ class Run {
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, !loaded.data_cursors.empty(), checkpoint_->string(),
                    " says nothing about where its data goes on");
     rows_->RestoreState(loaded.data_cursors.front());  // all ranks read one stream
-    Say(fmt::format("resuming from {}: step {} of {}", checkpoint_->string(), step_,
-                    config_.train.steps));
+    Say(fmt::format("resuming from {}: step {} of {}{}", checkpoint_->string(), step_,
+                    config_.train.steps,
+                    step_ >= config_.train.steps ? "; nothing is left to do" : ""));
     if (loaded.state.trainer.contains("config")) SayChanges(loaded.state.trainer.at("config"));
   }
 
@@ -271,7 +272,18 @@ class Run {
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
     state.data_cursor = rows_->SaveState();
     checkpoint_ = SaveCheckpoint(folder_, options, state, *weights_, *optimizer_);
+    if (is_root()) LinkModel();
     Say(fmt::format("saved {}", checkpoint_->string()));
+  }
+
+  // RUN/model always leads to the newest checkpoint.
+  void LinkModel() const {
+    const fs::path link = folder_ / ".model.tmp";
+    std::error_code error;
+    fs::remove(link, error);
+    fs::create_directory_symlink(fs::relative(*checkpoint_, folder_), link, error);
+    if (!error) fs::rename(link, folder_ / "model", error);
+    if (error) Say("warning: cannot link " + (folder_ / "model").string() + ": " + error.message());
   }
 
   void WriteSample() {

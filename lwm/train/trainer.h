@@ -15,7 +15,7 @@ struct TrainHooks {
   // One line for a person; called on rank 0 only.
   std::function<void(const std::string& line)> say;
   // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
-  // on rank 0 only while the others wait; empty: no samples.
+  // on rank 0 only while the others wait; empty (on every rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
 };
 
@@ -33,7 +33,9 @@ struct TrainResult {
 //   RUN/loss.png           both
 //   RUN/samples.txt        generated text
 //   RUN/tokenizer.model    when the recipe trains one
+//   RUN/config.json        every setting as used
 //   RUN/checkpoints/step_N model directories with the state to go on
+//   RUN/model              a link to the newest
 //
 // For one recipe the losses are the same on every mesh to f32 rounding, and a resumed run on the
 // same mesh gives the same bits as one that was never stopped; only max_minutes looks at the clock.

@@ -140,7 +140,7 @@ TEST_F(TrainerMeshTest, LossesOfTwentyStepsAreTheSameOnEveryMesh) {
     EXPECT_LE(WorstDifference(LossesOf(name, "eval.jsonl"), LossesOf("mesh_alone", "eval.jsonl")),
               1e-4)
         << name;
-    RecordProperty(name, std::to_string(worst));
+    RecordProperty(name, Cat(worst));
   }
 }
 
