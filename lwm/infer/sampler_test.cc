@@ -18,7 +18,8 @@ std::map<int64_t, double> Frequencies(const SamplingOptions& options,
                                       const std::vector<float>& logits, int draws = 20000) {
   Sampler sampler(options, 7);
   std::map<int64_t, double> frequency;
-  for (int i = 0; i < draws; ++i) frequency[sampler.Sample(logits)] += 1.0 / draws;
+  for (int i = 0; i < draws; ++i) ++frequency[sampler.Sample(logits)];
+  for (auto& [token, count] : frequency) count /= draws;
   return frequency;
 }
 
