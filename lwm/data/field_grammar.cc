@@ -65,10 +65,11 @@ class ExampleBuilder {
     const int64_t frames = static_cast<int64_t>(codes.size()) / grammar_.tokens_per_frame;
     const int64_t kept = grammar_.max_frames > 0 ? std::min(frames, grammar_.max_frames) : frames;
     AddText("<vision>", loss_weight);
+    int64_t left = kept;
     for (const int64_t frame : ThinFrames(frames, kept)) {
       for (int64_t i = 0; i < grammar_.tokens_per_frame; ++i)
         Add(Code(codes, frame * grammar_.tokens_per_frame + i, name), 1, loss_weight);
-      Add(frame + 1 == frames ? grammar_.eov_code : grammar_.eof_code, 1, loss_weight);
+      Add(--left == 0 ? grammar_.eov_code : grammar_.eof_code, 1, loss_weight);
     }
     AddText("</vision>", loss_weight);
   }

@@ -2,9 +2,11 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/data/foreign_vocabulary.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/utf8.h"
+#include "lwm/io/gguf_source.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -55,11 +57,20 @@ std::string StreamDecoder::Finish() {
 
 std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
   const fs::path file = FindTokenizerFile(path);
-  std::string content = ReadFile(file);
-  if (IsSentencePieceModel(content)) return OpenSentencePiece(std::move(content), file.string());
+  const std::string where = file.string();
+  const MappedFile mapped(file);
+  const std::string_view bytes(reinterpret_cast<const char*>(mapped.bytes().data()),
+                               mapped.bytes().size());
+  if (bytes.starts_with("GGUF")) {
+    const auto vocabulary = VocabularyOfGguf(io::ParseGguf(mapped.bytes(), where).metadata);
+    LWM_REQUIRE_AS(ErrorCode::kNotFound, vocabulary.has_value(), where,
+                   ": holds no SentencePiece vocabulary");
+    return MakePieceTokenizer(*vocabulary, where);
+  }
+  if (IsSentencePieceModel(bytes)) return OpenSentencePiece(std::string(bytes), where);
   throw Error(ErrorCode::kCorruptData,
-              Cat(file.string(), ": not a tokenizer this program knows, or a damaged one; want a ",
-                  "SentencePiece model"));
+              Cat(where, ": not a tokenizer this program knows, or a damaged one; want a ",
+                  "SentencePiece model or a GGUF file"));
 }
 
 }  // namespace lwm::data

@@ -60,7 +60,8 @@ class StreamDecoder {
   bool at_start_ = true;
 };
 
-// Opens a tokenizer and recognises its kind by content: a SentencePiece model. `path` is the file
+// Opens a tokenizer and recognises its kind by content: a SentencePiece model, or
+// the SentencePiece vocabulary inside a GGUF file. `path` is the file
 // or a model directory that holds one. Throws Error(kNotFound) when there is none,
 // Error(kCorruptData) naming the file when it is none of the known kinds or is damaged.
 std::unique_ptr<Tokenizer> OpenTokenizer(const std::filesystem::path& path);

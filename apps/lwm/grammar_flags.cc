@@ -1,0 +1,28 @@
+#include "grammar_flags.h"
+
+namespace lwm::app {
+
+void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
+  command
+      .add_option("--fields", grammar.fields,
+                  "field grammar of lines that have no \"fields\" (default: text)")
+      ->capture_default_str();
+  command
+      .add_option("--fields-index", grammar.fields_index,
+                  "of a list of fields take this one; -1: drawn by the line's index")
+      ->check(CLI::Range(-1, 1 << 20))
+      ->capture_default_str();
+  command
+      .add_option("--max-frames", grammar.max_frames,
+                  "thin vision fields evenly to this many frames; 0: all")
+      ->check(CLI::Range(int64_t{-1}, int64_t{1} << 40))
+      ->capture_default_str();
+  command.add_option("--prepend-text", grammar.prepend_text,
+                     "put before the first field of a line if that is text");
+  command.add_option("--separator", grammar.subfield_separator, "between the parts of a+b")
+      ->capture_default_str();
+  command.add_flag("!--no-bos", grammar.add_bos, "put no BOS before an example");
+  command.add_flag("!--no-eos", grammar.add_eos, "put no EOS after an example");
+}
+
+}  // namespace lwm::app
