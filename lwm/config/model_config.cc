@@ -150,8 +150,8 @@ void ParseRope(const Fields& fields, ModelConfig& config) {
 
 void RequireKnownArchitecture(const Fields& fields, const Json& json) {
   const std::string type = fields.Text("model_type", "");
-  const Json llama = "LlamaForCausalLM";
-  if (type != "lwm" && fields.Has("architectures") && json.at("architectures") != Json({llama}))
+  const Json llama = Json::array({"LlamaForCausalLM"});
+  if (type != "lwm" && fields.Has("architectures") && json.at("architectures") != llama)
     fields.Fail("architectures",
                 "is " + json.at("architectures").dump() + "; only LlamaForCausalLM runs");
   if (type != "lwm" && type != "llama" && !(type.empty() && fields.Has("architectures")))
@@ -312,7 +312,7 @@ Json ModelConfigToJson(const ModelConfig& config, const std::string& dtype) {
   Json rope = RopeToJson(config.rope_scaling);
   Json json = {
       {"model_type", config.has_vision() ? "lwm" : "llama"},
-      {"architectures", {config.has_vision() ? "LwmForCausalLM" : "LlamaForCausalLM"}},
+      {"architectures", Json::array({config.has_vision() ? "LwmForCausalLM" : "LlamaForCausalLM"})},
       {"vocab_size", config.vocab_size},
       {"hidden_size", config.hidden_size},
       {"intermediate_size", config.intermediate_size},

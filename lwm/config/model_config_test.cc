@@ -166,6 +166,7 @@ TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
     const ModelConfig config = ParseWith(patch);
     const Json json = ModelConfigToJson(config, "bfloat16");
     EXPECT_EQ(json.at("dtype"), "bfloat16");
+    EXPECT_TRUE(json.at("architectures").is_array());
     const Json again = ModelConfigToJson(ParseModelConfig(json, "again"), "bfloat16");
     EXPECT_EQ(json, again);
     Json old_form = json;  // what an older reader sees
