@@ -4,9 +4,15 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/kernels/aligned_buffer.h"
+#include "lwm/kernels/bf16.h"
 #include "lwm/kernels/cross_entropy.h"
+#include "lwm/kernels/logits_tile.h"
+#include "lwm/kernels/matmul_tile.h"
 #include "lwm/ops/element.h"
 #include "lwm/ops/linear.h"
 
@@ -15,7 +21,7 @@ namespace {
 
 // Logits of a slice take at most this much; below it the f32 sum of the head's gradient, which is
 // read and written once per slice, would dominate.
-constexpr int64_t kSliceBytes = 128 << 20;
+constexpr int64_t kSliceBytes = 256 << 20;
 
 int64_t SliceTokens(const at::Tensor& x_TD, int64_t vocab) {
   const int64_t bytes = vocab * static_cast<int64_t>(x_TD.element_size());
@@ -26,7 +32,8 @@ void RequireInputs(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::
                    const at::Tensor& weight_T) {
   RequireFloatOrBf16("FusedLoss", "x", x_TD);
   LWM_REQUIRE(x_TD.dim() == 2 && head_VD.dim() == 2 && x_TD.size(1) == head_VD.size(1) &&
-                  x_TD.scalar_type() == head_VD.scalar_type() && x_TD.is_contiguous(),
+                  x_TD.scalar_type() == head_VD.scalar_type() && x_TD.is_contiguous() &&
+                  head_VD.is_contiguous(),
               "FusedLoss: want contiguous x [tokens,dim] and head [vocab,dim] of one dtype, got x ",
               x_TD.sizes(), " ", x_TD.scalar_type(), " head ", head_VD.sizes(), " ",
               head_VD.scalar_type());
@@ -43,22 +50,140 @@ void RequireInputs(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::
                 " of token ", t, " is outside the vocabulary of ", head_VD.size(0));
 }
 
-// Fills nll and correct of the slice; with gradients, turns the logits into theirs.
-void CrossEntropySlice(at::Tensor& logits_SV, const at::Tensor& target_S, const float* weight_S,
-                       float* nll_S, bool* correct_S) {
-  const int64_t vocab = logits_SV.size(1);
-  const int64_t* target = target_S.const_data_ptr<int64_t>();
-  DispatchElement(logits_SV, [&](auto element) {
-    using T = decltype(element);
-    T* logits = MutableElements<T>(logits_SV);
-    at::parallel_for(0, logits_SV.size(0), 4, [&](int64_t begin, int64_t end) {
-      kernels::CrossEntropy(logits + begin * vocab, static_cast<size_t>(end - begin),
-                            static_cast<size_t>(vocab), target + begin,
-                            weight_S == nullptr ? nullptr : weight_S + begin, nll_S + begin,
-                            correct_S + begin);
-    });
+// Where a slice's results go.
+struct SliceOutput {
+  const float* weight_S;  // nullptr: forward only
+  float* nll_S;
+  bool* correct_S;
+};
+
+// f32: logits as one matrix product, turned into their gradient in place when weights are given.
+at::Tensor SliceF32(const at::Tensor& x_SD, const at::Tensor& head_VD, const int64_t* target_S,
+                    const SliceOutput& out) {
+  at::Tensor logits_SV = at::linear(x_SD, head_VD);
+  const int64_t vocab = head_VD.size(0);
+  float* logits = logits_SV.mutable_data_ptr<float>();
+  at::parallel_for(0, x_SD.size(0), 4, [&](int64_t begin, int64_t end) {
+    kernels::CrossEntropy(logits + begin * vocab, static_cast<size_t>(end - begin),
+                          static_cast<size_t>(vocab), target_S + begin,
+                          out.weight_S == nullptr ? nullptr : out.weight_S + begin,
+                          out.nll_S + begin, out.correct_S + begin);
   });
+  return logits_SV;
 }
+
+// bf16: logits rounded to 8 bits would cost 1e-2 of loss per token, so tiles of the vocabulary are
+// multiplied with f32 results and never leave the cache as logits: what is kept of a tile is each
+// row's largest logit, sum of exponentials and, in bf16, the exponentials themselves.
+class TiledSlice {
+ public:
+  TiledSlice(const at::Tensor& x_SD, const at::Tensor& head_VD, const int64_t* target_S,
+             const SliceOutput& out)
+      : x_(Elements<uint16_t>(x_SD)),
+        head_(Elements<uint16_t>(head_VD)),
+        target_(target_S),
+        out_(out),
+        tokens_(x_SD.size(0)),
+        dim_(x_SD.size(1)),
+        vocab_(head_VD.size(0)),
+        block_(std::clamp(static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(tokens_))),
+                          int64_t{16}, int64_t{128})),
+        tile_(dim_ <= 2048 ? 256 : 128),
+        num_tiles_((vocab_ + tile_ - 1) / tile_),
+        largest_JS_(at::empty({num_tiles_, tokens_}, x_SD.options().dtype(at::kFloat))),
+        sum_JS_(at::empty_like(largest_JS_)),
+        chosen_S_(at::empty({tokens_}, largest_JS_.options())) {
+    if (out.weight_S != nullptr) exp_SV_ = at::empty({tokens_, vocab_}, x_SD.options());
+  }
+
+  // The gradient of the logits, undefined when forward only.
+  at::Tensor Run() {
+    at::parallel_for(0, num_tiles_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) MultiplyTile(j);
+    });
+    at::parallel_for(0, tokens_, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) FinishToken(t);
+    });
+    return exp_SV_;
+  }
+
+ private:
+  void MultiplyTile(int64_t j) {
+    const int64_t first = j * tile_, cols = std::min(tile_, vocab_ - first);
+    const kernels::TileMatmulShape shape{kernels::TileType::kBF16, static_cast<int>(block_),
+                                         static_cast<int>(cols), static_cast<int>(dim_), false};
+    kernels::TileMatmul& matmul = kernels::ThreadTileMatmul(shape);
+    const auto packed = kernels::MakeAlignedBuffer<uint8_t>(matmul.packed_bytes());
+    const auto logits = kernels::MakeAlignedBuffer<float>(static_cast<size_t>(block_ * cols));
+    matmul.Pack(head_ + first * dim_, true, packed.get());
+    kernels::AlignedBuffer<uint16_t> padded;
+    for (int64_t t = 0; t < tokens_; t += block_) {
+      const int64_t rows = std::min(block_, tokens_ - t);
+      const uint16_t* x = x_ + t * dim_;
+      if (rows < block_) {
+        const auto count = static_cast<size_t>(rows * dim_);
+        padded = kernels::MakeAlignedBuffer<uint16_t>(static_cast<size_t>(block_ * dim_));
+        std::copy_n(x, count, padded.get());
+        std::fill(padded.get() + count, padded.get() + block_ * dim_, uint16_t{0});
+        x = padded.get();
+      }
+      matmul.Run(x, packed.get(), logits.get());
+      KeepTile(j, t, rows, first, cols, logits.get());
+    }
+  }
+
+  void KeepTile(int64_t j, int64_t t, int64_t rows, int64_t first, int64_t cols,
+                const float* logits) {
+    uint16_t* exp =
+        exp_SV_.defined() ? MutableElements<uint16_t>(exp_SV_) + t * vocab_ + first : nullptr;
+    kernels::SoftmaxOfTile(logits, static_cast<size_t>(rows), static_cast<size_t>(cols),
+                           largest_JS_.mutable_data_ptr<float>() + j * tokens_ + t,
+                           sum_JS_.mutable_data_ptr<float>() + j * tokens_ + t, exp,
+                           static_cast<size_t>(vocab_));
+    float* chosen = chosen_S_.mutable_data_ptr<float>() + t;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t column = target_[t + r] - first;
+      if (column >= 0 && column < cols) chosen[r] = logits[r * cols + column];
+    }
+  }
+
+  // Merges the tiles' sums in order; turns the exponentials into weight * (softmax - one hot).
+  void FinishToken(int64_t t) {
+    const float* largest_J = largest_JS_.const_data_ptr<float>() + t;
+    const float* sum_J = sum_JS_.const_data_ptr<float>() + t;
+    float largest = largest_J[0];
+    for (int64_t j = 1; j < num_tiles_; ++j) largest = std::max(largest, largest_J[j * tokens_]);
+    float sum = 0;
+    for (int64_t j = 0; j < num_tiles_; ++j)
+      sum += sum_J[j * tokens_] * std::exp(largest_J[j * tokens_] - largest);
+    const float chosen = chosen_S_.const_data_ptr<float>()[t];
+    const float nll = std::log(sum) + (largest - chosen);
+    out_.nll_S[t] = nll;
+    out_.correct_S[t] = chosen >= largest;
+    if (out_.weight_S == nullptr) return;
+    uint16_t* row_V = MutableElements<uint16_t>(exp_SV_) + t * vocab_;
+    const float weight = out_.weight_S[t];
+    if (weight == 0) {
+      std::fill_n(row_V, vocab_, uint16_t{0});
+      return;
+    }
+    for (int64_t j = 0; j < num_tiles_; ++j)
+      kernels::ScaleBf16(row_V + j * tile_,
+                         static_cast<size_t>(std::min(tile_, vocab_ - j * tile_)),
+                         weight / sum * std::exp(largest_J[j * tokens_] - largest));
+    // From nll, because p - 1 would lose its digits when p is near 1.
+    row_V[target_[t]] = kernels::Bf16FromFloat(weight * std::expm1(-nll));
+  }
+
+  const uint16_t *x_, *head_;
+  const int64_t* target_;
+  SliceOutput out_;
+  int64_t tokens_, dim_, vocab_;
+  int64_t block_, tile_;  // tokens and vocabulary entries of one product: B stays in the cache
+  int64_t num_tiles_;
+  at::Tensor largest_JS_, sum_JS_, chosen_S_;
+  at::Tensor exp_SV_;
+};
 
 double WeightedSum(const at::Tensor& weight_T, const at::Tensor& nll_T) {
   const float *weight = weight_T.const_data_ptr<float>(), *nll = nll_T.const_data_ptr<float>();
@@ -85,15 +210,17 @@ LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
   for (int64_t t = 0; t < tokens; t += slice) {
     const int64_t count = std::min(slice, tokens - t);
     const at::Tensor x_SD = x_TD.narrow(0, t, count);
-    at::Tensor logits_SV = at::linear(x_SD, head_VD);
-    CrossEntropySlice(logits_SV, target_T.narrow(0, t, count),
-                      backward ? weight_T.const_data_ptr<float>() + t : nullptr,
-                      result.nll_T.mutable_data_ptr<float>() + t,
-                      result.correct_T.mutable_data_ptr<bool>() + t);
+    const SliceOutput out{backward ? weight_T.const_data_ptr<float>() + t : nullptr,
+                          result.nll_T.mutable_data_ptr<float>() + t,
+                          result.correct_T.mutable_data_ptr<bool>() + t};
+    const int64_t* target_S = target_T.const_data_ptr<int64_t>() + t;
+    const at::Tensor dlogits_SV = x_TD.scalar_type() == at::kFloat
+                                      ? SliceF32(x_SD, head_VD, target_S, out)
+                                      : TiledSlice(x_SD, head_VD, target_S, out).Run();
     if (!backward) continue;
     at::Tensor dx_SD = result.dx_TD.narrow(0, t, count);
-    at::mm_out(dx_SD, logits_SV, head_VD);
-    AddWeightGradient(logits_SV, x_SD, *dhead_VD);
+    at::mm_out(dx_SD, dlogits_SV, head_VD);
+    AddWeightGradient(dlogits_SV, x_SD, *dhead_VD);
   }
   result.loss = WeightedSum(weight_T, result.nll_T);
   return result;

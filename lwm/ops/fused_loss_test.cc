@@ -60,7 +60,16 @@ TEST(OpsFusedLossTest, LossAndGradientsMatchFloat64) {
     for (const int64_t vocab : {1, 5, 130, 1003}) {
       SCOPED_TRACE(testing::Message() << tokens << " tokens, vocab " << vocab);
       ExpectMatchesFloat64(RandomProblem(tokens, vocab, 32, at::kFloat), {5e-6, 2e-6});
+      ExpectMatchesFloat64(RandomProblem(tokens, vocab, 32, at::kBFloat16), {5e-6, 0.01});
     }
+}
+
+// bf16 rounds inputs and gradients, not logits: the loss of large logits keeps f32 accuracy.
+TEST(OpsFusedLossTest, Bf16LossOfPeakedLogitsKeepsItsDigits) {
+  Problem p = RandomProblem(300, 700, 64, at::kBFloat16);
+  p.head_VD = p.head_VD * 10;
+  p.target_T.narrow(0, 0, 200).copy_(p.x_TD.mm(p.head_VD.t()).argmax(1).narrow(0, 0, 200));
+  ExpectMatchesFloat64(p, {5e-5, 0.01});
 }
 
 TEST(OpsFusedLossTest, CorrectIsTheLargestLogit) {
