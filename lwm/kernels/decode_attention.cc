@@ -19,8 +19,8 @@ HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr size_t kTileKeys = 32;  // K and V of a tile, and the next K, fit L1 at dim 128 in bf16
-constexpr size_t kQueries = 4;    // per pass over a tile
+constexpr size_t kTileKeys = kDecodeTileKeys;
+constexpr size_t kQueries = 4;  // per pass over a tile
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 using D = hn::CappedTag<float, 16>;
@@ -142,14 +142,10 @@ void ScoreTile(const Element* q_MK, size_t dim, const Element* k, size_t keys, s
 
 // Scores of one query become exp(scale * score - max); the state's max and sum follow. Returns what
 // the state's acc must be multiplied by.
-HWY_INLINE float SoftmaxRow(float* score_N, size_t seen, float scale, float& max, float& sum) {
+HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max, float& sum) {
   const D d;
-  if (seen == 0) {
-    std::fill_n(score_N, kTileKeys, 0.0f);
-    return 1.0f;
-  }
-  for (size_t n = 0; n < seen; ++n) score_N[n] *= scale;
-  for (size_t n = seen; n < kTileKeys; ++n) score_N[n] = kMinusInfinity;
+  for (size_t n = 0; n < keys; ++n) score_N[n] *= scale;
+  for (size_t n = keys; n < kTileKeys; ++n) score_N[n] = kMinusInfinity;
   auto largest = hn::Set(d, max);
   for (size_t n = 0; n < kTileKeys; n += hn::Lanes(d))
     largest = hn::Max(largest, hn::LoadU(d, score_N + n));
@@ -210,14 +206,14 @@ void AddValues(const float* p_MN, const float* factor_M, const Element* v, size_
 // M queries over one tile.
 template <size_t M, class Element>
 void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, float scale,
-          const uint32_t* seen_M, const DecodeState& state, bool fetch) {
+          const DecodeState& state, bool fetch) {
   HWY_ALIGN float score_MN[kQueries * kTileKeys];
   float factor_M[kQueries];
   ScoreTile<M>(q_MK, dim, tile.k, tile.keys, tile.k_stride, fetch ? tile.v : nullptr, tile.v_stride,
                score_MN);
   for (size_t m = 0; m < M; ++m) {
-    const size_t seen = seen_M ? std::min<size_t>(seen_M[m], tile.keys) : tile.keys;
-    factor_M[m] = SoftmaxRow(score_MN + m * kTileKeys, seen, scale, state.max_M[m], state.sum_M[m]);
+    factor_M[m] =
+        SoftmaxRow(score_MN + m * kTileKeys, tile.keys, scale, state.max_M[m], state.sum_M[m]);
   }
   if (fetch) {
     for (size_t n = 0; n < tile.next_keys; ++n) PrefetchRow(tile.next_k + n * tile.k_stride, dim);
@@ -227,31 +223,21 @@ void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, floa
 
 template <class Element>
 void TileOfQueries(const Element* q_MK, size_t queries, size_t dim, const DecodeKeys<Element>& tile,
-                   float scale, const uint32_t* seen_M, const DecodeState& state) {
+                   float scale, const DecodeState& state) {
   for (size_t m = 0; m < queries; m += kQueries) {
     const size_t now = std::min(kQueries, queries - m);
     const DecodeState part{state.max_M + m, state.sum_M + m, state.acc_MK + m * dim};
     const Element* q = q_MK + m * dim;
-    const uint32_t* seen = seen_M ? seen_M + m : nullptr;
-    if (now == 1) Tile<1>(q, dim, tile, scale, seen, part, m == 0);
-    if (now == 2) Tile<2>(q, dim, tile, scale, seen, part, m == 0);
-    if (now == 3) Tile<3>(q, dim, tile, scale, seen, part, m == 0);
-    if (now == 4) Tile<4>(q, dim, tile, scale, seen, part, m == 0);
+    if (now == 1) Tile<1>(q, dim, tile, scale, part, m == 0);
+    if (now == 2) Tile<2>(q, dim, tile, scale, part, m == 0);
+    if (now == 3) Tile<3>(q, dim, tile, scale, part, m == 0);
+    if (now == 4) Tile<4>(q, dim, tile, scale, part, m == 0);
   }
 }
 
 template <class Element>
 void Run(const Element* q_MK, size_t queries, size_t dim, const DecodeKeys<Element>& keys,
-         float scale, const uint32_t* seen_M, const DecodeState& state) {
-  constexpr size_t kMaxQueries = 64;  // with limits of their own, per pass over the run
-  if (seen_M && queries > kMaxQueries) {
-    for (size_t m = 0; m < queries; m += kMaxQueries) {
-      Run(q_MK + m * dim, std::min(kMaxQueries, queries - m), dim, keys, scale, seen_M + m,
-          DecodeState{state.max_M + m, state.sum_M + m, state.acc_MK + m * dim});
-    }
-    return;
-  }
-  uint32_t seen_in_tile_M[kMaxQueries];
+         float scale, const DecodeState& state) {
   for (size_t n = 0; n < keys.keys; n += kTileKeys) {
     DecodeKeys<Element> tile = keys;
     tile.k = keys.k + n * keys.k_stride;
@@ -263,21 +249,18 @@ void Run(const Element* q_MK, size_t queries, size_t dim, const DecodeKeys<Eleme
     } else {
       tile.next_keys = std::min(kTileKeys, keys.next_keys);
     }
-    for (size_t m = 0; seen_M && m < queries; ++m) {
-      seen_in_tile_M[m] = seen_M[m] > n ? seen_M[m] - static_cast<uint32_t>(n) : 0;
-    }
-    TileOfQueries(q_MK, queries, dim, tile, scale, seen_M ? seen_in_tile_M : nullptr, state);
+    TileOfQueries(q_MK, queries, dim, tile, scale, state);
   }
 }
 
 void DecodeF32(const float* q_MK, size_t queries, size_t dim, const DecodeKeys<float>& keys,
-               float scale, const uint32_t* seen_M, const DecodeState& state) {
-  Run(q_MK, queries, dim, keys, scale, seen_M, state);
+               float scale, const DecodeState& state) {
+  Run(q_MK, queries, dim, keys, scale, state);
 }
 
 void DecodeBf16(const uint16_t* q_MK, size_t queries, size_t dim, const DecodeKeys<uint16_t>& keys,
-                float scale, const uint32_t* seen_M, const DecodeState& state) {
-  Run(q_MK, queries, dim, keys, scale, seen_M, state);
+                float scale, const DecodeState& state) {
+  Run(q_MK, queries, dim, keys, scale, state);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -289,14 +272,14 @@ HWY_EXPORT(DecodeF32);
 HWY_EXPORT(DecodeBf16);
 
 void DecodeAttention(const float* q_MK, size_t queries, size_t dim, const DecodeKeys<float>& keys,
-                     float scale, const uint32_t* seen_M, const DecodeState& state) noexcept {
-  HWY_DYNAMIC_DISPATCH(DecodeF32)(q_MK, queries, dim, keys, scale, seen_M, state);
+                     float scale, const DecodeState& state) noexcept {
+  HWY_DYNAMIC_DISPATCH(DecodeF32)(q_MK, queries, dim, keys, scale, state);
 }
 
 void DecodeAttention(const uint16_t* q_MK, size_t queries, size_t dim,
-                     const DecodeKeys<uint16_t>& keys, float scale, const uint32_t* seen_M,
+                     const DecodeKeys<uint16_t>& keys, float scale,
                      const DecodeState& state) noexcept {
-  HWY_DYNAMIC_DISPATCH(DecodeBf16)(q_MK, queries, dim, keys, scale, seen_M, state);
+  HWY_DYNAMIC_DISPATCH(DecodeBf16)(q_MK, queries, dim, keys, scale, state);
 }
 
 void ClearDecode(const DecodeState& state, size_t queries, size_t dim) noexcept {

@@ -5,6 +5,9 @@
 
 namespace lwm::kernels {
 
+// Keys are taken this many at a time: K and V of a tile, and the next K, fit L1 at dim 128 in bf16.
+inline constexpr size_t kDecodeTileKeys = 32;
+
 // A run of keys and values of one kv head, as rows of `dim` elements: f32, or bf16 as its bits.
 template <class Element>
 struct DecodeKeys {
@@ -28,20 +31,19 @@ struct DecodeState {
 // state += attention of a few queries over a run of keys: the queries of one kv head's group in a
 // decoding step. K and V are read from memory once for all queries, in tiles that stay in L1.
 //
-//   q_MK    in      [queries, dim] row-major
-//   seen_M  in      how many of the run's keys query m sees, the first ones; nullptr: all
-//   state   in/out  disjoint from the inputs
+//   q_MK   in      [queries, dim] row-major
+//   state  in/out  disjoint from the inputs
 //
-// Domain: queries, dim >= 1, keys >= 0, scale finite, any alignment. NaN in a query or a seen key
-// stays in the queries that see it.
+// Domain: queries, dim >= 1, keys >= 0, scale finite, any alignment. NaN in a query stays in
+// that query.
 // Accuracy: relative error of acc / sum below 2^-24 * (64 + 2 * max |score|) of the largest |v|
 // against f64 (decode_attention_test.cc).
 // Cost: 2 * keys * dim elements of memory; compute is hidden behind it up to 4 queries, beyond that
 // every 4 queries read the tile from L1 again. Threads: call on disjoint runs, then MergeDecode.
 void DecodeAttention(const float* q_MK, size_t queries, size_t dim, const DecodeKeys<float>& keys,
-                     float scale, const uint32_t* seen_M, const DecodeState& state) noexcept;
+                     float scale, const DecodeState& state) noexcept;
 void DecodeAttention(const uint16_t* q_MK, size_t queries, size_t dim,
-                     const DecodeKeys<uint16_t>& keys, float scale, const uint32_t* seen_M,
+                     const DecodeKeys<uint16_t>& keys, float scale,
                      const DecodeState& state) noexcept;
 
 // Sets the state of no key at all.

@@ -41,7 +41,6 @@ struct Problem {
   size_t queries, dim, keys;
   size_t stride;  // of both K and V
   float score_size = 4;
-  std::vector<uint32_t> seen_M;  // empty: all
   std::vector<Element> q_MK, k, v;
 
   Problem(size_t m, size_t c, size_t n, size_t gap, float size = 4)
@@ -71,10 +70,7 @@ void Attend(const Problem<Element>& p, size_t first, size_t count, State& state)
   keys.k_stride = keys.v_stride = p.stride;
   keys.next_k = p.k.data();
   keys.next_keys = std::min<size_t>(p.keys, 7);
-  std::vector<uint32_t> seen_M = p.seen_M;
-  for (auto& seen : seen_M) seen = seen > first ? seen - static_cast<uint32_t>(first) : 0;
-  DecodeAttention(p.q_MK.data(), p.queries, p.dim, keys, p.scale(),
-                  seen_M.empty() ? nullptr : seen_M.data(), state.view());
+  DecodeAttention(p.q_MK.data(), p.queries, p.dim, keys, p.scale(), state.view());
 }
 
 // Worst |out - reference| and |lse - reference| in f64.
@@ -82,21 +78,20 @@ template <class Element>
 double WorstError(const Problem<Element>& p, const State& state) {
   double worst = 0;
   for (size_t m = 0; m < p.queries; ++m) {
-    const size_t seen = p.seen_M.empty() ? p.keys : std::min<size_t>(p.seen_M[m], p.keys);
-    std::vector<double> score(seen), out(p.dim, 0);
+    std::vector<double> score(p.keys), out(p.dim, 0);
     double max = -1e300, sum = 0;
-    for (size_t n = 0; n < seen; ++n) {
+    for (size_t n = 0; n < p.keys; ++n) {
       for (size_t c = 0; c < p.dim; ++c)
         score[n] += double{ToFloat(p.q_MK[m * p.dim + c])} * ToFloat(p.k[n * p.stride + c]);
       score[n] *= p.scale();
       max = std::max(max, score[n]);
     }
-    for (size_t n = 0; n < seen; ++n) {
+    for (size_t n = 0; n < p.keys; ++n) {
       const double weight = std::exp(score[n] - max);
       sum += weight;
       for (size_t c = 0; c < p.dim; ++c) out[c] += weight * ToFloat(p.v[n * p.stride + c]);
     }
-    if (seen == 0) {
+    if (p.keys == 0) {
       EXPECT_EQ(state.max_M[m], -std::numeric_limits<float>::infinity());
       EXPECT_EQ(state.sum_M[m], 0);
       for (size_t c = 0; c < p.dim; ++c) EXPECT_EQ(state.acc_MK[m * p.dim + c], 0);
@@ -156,17 +151,8 @@ TEST(DecodeAttentionTest, MatchesReferenceForEveryNumberOfKeysAndQueries) {
   });
 }
 
-TEST(DecodeAttentionTest, EachQuerySeesItsOwnPrefix) {
-  ForEachTarget([](const char* target) {
-    Problem<float> p(70, 16, 90, 0);
-    for (uint32_t m = 0; m < 70; ++m) p.seen_M.push_back(m * 2 < 100 ? m * 2 : 0);
-    ExpectMatchesReference(p, target);
-  });
-}
-
 TEST(DecodeAttentionTest, RunsMergeToTheWhole) {
   Problem<uint16_t> p(6, 64, 200, 0);
-  p.seen_M = {200, 40, 0, 41, 130, 200};
   State whole(p.queries, p.dim), parts(p.queries, p.dim), second(p.queries, p.dim);
   Attend(p, 0, 41, parts);
   Attend(p, 41, 159, second);
@@ -177,23 +163,33 @@ TEST(DecodeAttentionTest, RunsMergeToTheWhole) {
   EXPECT_LE(WorstError(p, whole), Bound(p.score_size, p.dim));
 }
 
-TEST(DecodeAttentionTest, NaNStaysWithTheQueriesThatSeeIt) {
+TEST(DecodeAttentionTest, MergingWithNothingChangesNothing) {
+  const Problem<float> p(3, 20, 45, 0);
+  State state(p.queries, p.dim), nothing(p.queries, p.dim);
+  Attend(p, 0, p.keys, state);
+  const State before = state;
+  MergeDecode(nothing.view(), p.queries, p.dim, state.view());
+  EXPECT_EQ(state.acc_MK, before.acc_MK);
+  MergeDecode(state.view(), p.queries, p.dim, nothing.view());
+  EXPECT_EQ(nothing.acc_MK, before.acc_MK);
+  EXPECT_EQ(nothing.sum_M, before.sum_M);
+}
+
+TEST(DecodeAttentionTest, NaNStaysInItsQuery) {
   ForEachTarget([](const char* target) {
-    Problem<float> p(5, 20, 50, 0);
-    p.seen_M = {50, 33, 34, 0, 50};
-    p.k[33 * p.stride + 19] = kNaN;
-    State state(p.queries, p.dim);
-    Attend(p, 0, p.keys, state);
-    for (size_t m = 0; m < p.queries; ++m) {
-      EXPECT_EQ(std::isnan(state.sum_M[m]), p.seen_M[m] > 33) << target << m;
-      EXPECT_EQ(std::isnan(state.acc_MK[m * p.dim]), p.seen_M[m] > 33) << target << m;
+    for (const size_t dim : {20, 64}) {
+      Problem<float> p(5, dim, 50, 0);
+      p.q_MK[1 * dim] = kNaN;
+      State state(p.queries, dim);
+      Attend(p, 0, p.keys, state);
+      for (size_t m = 0; m < p.queries; ++m)
+        EXPECT_EQ(std::isnan(state.acc_MK[m * dim]), m == 1) << target << m;
+      p.q_MK[1 * dim] = 0;
+      p.k[33 * p.stride + dim - 1] = kNaN;
+      State all(p.queries, dim);
+      Attend(p, 0, p.keys, all);
+      for (size_t m = 0; m < p.queries; ++m) EXPECT_TRUE(std::isnan(all.acc_MK[m * dim])) << target;
     }
-    p.k[33 * p.stride + 19] = 0;
-    p.q_MK[1 * p.dim] = kNaN;
-    State other(p.queries, p.dim);
-    Attend(p, 0, p.keys, other);
-    for (size_t m = 0; m < p.queries; ++m)
-      EXPECT_EQ(std::isnan(other.acc_MK[m * p.dim]), m == 1) << target << m;
   });
 }
 
