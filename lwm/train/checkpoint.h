@@ -53,10 +53,10 @@ std::optional<std::filesystem::path> FindLatestValid(
     const std::function<void(const std::string&)>& warn);
 
 // Fills masters and moments bit for bit, whatever the mesh they were saved on, and returns the
-// state. data_cursors of the saved run: one for each of its data ranks; `state.data_cursor` is this
-// rank's, or null when the number of data ranks has changed. Throws Error(kCorruptData) or
-// Error(kNotFound) naming the file and tensor, Error(kInvalidArgument) when the model differs.
-// Collective.
+// state. data_cursors: one when all data ranks of the saved run agreed, then it is everyone's
+// `state.data_cursor`; else one for each of them, and `state.data_cursor` is this rank's, or null
+// when the number of data ranks has changed. Throws Error(kCorruptData) or Error(kNotFound) naming
+// the file and tensor, Error(kInvalidArgument) when the model differs. Collective.
 struct LoadedCheckpoint {
   TrainerState state;
   std::vector<Json> data_cursors;

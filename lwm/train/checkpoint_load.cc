@@ -146,7 +146,9 @@ LoadedCheckpoint LoadCheckpoint(const fs::path& folder, ShardedWeights& weights,
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, mesh.size() == 4, where, ": mesh is not four sizes");
   loaded.mesh = {mesh[0], mesh[1], mesh[2], mesh[3]};
   const dist::Mesh& now = weights.mesh();
-  if (loaded.data_cursors.size() == static_cast<size_t>(now.data_size()))
+  if (loaded.data_cursors.size() == 1)
+    loaded.state.data_cursor = loaded.data_cursors[0];
+  else if (loaded.data_cursors.size() == static_cast<size_t>(now.data_size()))
     loaded.state.data_cursor = loaded.data_cursors[static_cast<size_t>(now.data_rank())];
   optimizer.set_steps(JsonGet<int64_t>(trainer, "optimizer_steps", where));
   LoadMasters(folder, weights);

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -150,13 +151,16 @@ class Save {
     for (int data_rank = 0; data_rank < mesh_.data_size(); ++data_rank)
       data_cursors.push_back(
           ParseJson(cursors[static_cast<size_t>(data_rank * shape.tp * shape.sp)], "data cursor"));
+    if (std::all_of(data_cursors.begin(), data_cursors.end(),
+                    [&](const Json& cursor) { return cursor == data_cursors[0]; }))
+      data_cursors = Json::array({data_cursors[0]});
     const Json trainer = {{"format", 1},
                           {"step", state_.step},
                           {"optimizer_steps", optimizer_.steps()},
                           {"mesh", {shape.dp, shape.fsdp, shape.tp, shape.sp}},
                           {"trainer", state_.trainer},
                           {"data_cursors", data_cursors}};
-    Write("trainer.json", trainer.dump(1));
+    Write("trainer.json", trainer.dump());
     Write("config.json", options_.config.dump(2));
     for (const fs::path& file : options_.companions) Write(file.filename(), ReadFile(file));
   }

@@ -119,7 +119,9 @@ TEST(CheckpointDistTest, AnyMeshLoadsWhatAnyMeshSavedBitForBit) {
       EXPECT_EQ(MeshText(loaded.mesh), MeshText(shape));
       EXPECT_EQ(loaded.data_cursors.size(), static_cast<size_t>(shape.dp * shape.fsdp));
       EXPECT_EQ(loaded.data_cursors.back()["reader"], shape.dp * shape.fsdp - 1);
-      if (shape.dp * shape.fsdp == mesh.data_size()) {
+      if (shape.dp * shape.fsdp == 1) {
+        EXPECT_EQ(loaded.state.data_cursor["reader"], 0);
+      } else if (shape.dp * shape.fsdp == mesh.data_size()) {
         EXPECT_EQ(loaded.state.data_cursor["reader"], mesh.data_rank());
       } else {
         EXPECT_TRUE(loaded.state.data_cursor.is_null());
