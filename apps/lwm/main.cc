@@ -37,7 +37,10 @@ std::string ExplainExtras(const CLI::App& root, const CLI::ExtrasError& error) {
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
 
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
-int Fail(const std::string& message, int exit_code) {
+// Names out of damaged files may hold anything: one line without control characters is printed.
+int Fail(std::string message, int exit_code) {
+  std::replace_if(
+      message.begin(), message.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
   std::fprintf(stderr, "lwm: %s\n", message.c_str());
   if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE"))
     dist::AbortAllRanks(exit_code);

@@ -49,21 +49,23 @@ class ByteReader {
     return value;
   }
   void Seek(uint64_t position) {
-    Require(position <= bytes_.size(), Cat("position ", position, " is outside the file"));
+    Require(position <= bytes_.size(), "position ", position, " is outside the file");
     position_ = position;
   }
 
-  // Throws Error(kCorruptData) "where: message (at byte N)".
-  [[noreturn]] void Fail(const std::string& message) const {
-    throw Error(ErrorCode::kCorruptData, Cat(where_, ": ", message, " (at byte ", position_, ")"));
+  // Throws Error(kCorruptData) "where: message (at byte N)"; the parts are joined only then.
+  template <class... Parts>
+  [[noreturn]] void Fail(const Parts&... parts) const {
+    throw Error(ErrorCode::kCorruptData, Cat(where_, ": ", parts..., " (at byte ", position_, ")"));
   }
-  void Require(bool condition, const std::string& message) const {
-    if (!condition) Fail(message);
+  template <class... Parts>
+  void Require(bool condition, const Parts&... parts) const {
+    if (!condition) Fail(parts...);
   }
 
  private:
   [[noreturn]] void ThrowTruncated(uint64_t wanted) const {
-    Fail(Cat("truncated: ", wanted, " bytes wanted, ", remaining(), " left"));
+    Fail("truncated: ", wanted, " bytes wanted, ", remaining(), " left");
   }
 
   std::span<const std::byte> bytes_;

@@ -33,7 +33,7 @@ std::string_view ReadString(ByteReader& in) { return in.Text(in.Number<uint64_t>
 // The bytes of `count` values of one type; strings stay as they lie, with their lengths.
 std::span<const std::byte> ReadValues(ByteReader& in, uint32_t type, uint64_t count,
                                       std::span<const std::byte> file) {
-  in.Require(type <= kF64 && type != kArray, Cat("metadata of type ", type));
+  in.Require(type <= kF64 && type != kArray, "metadata of type ", type);
   if (type != kString) {
     in.Require(count <= in.remaining(), "metadata array is longer than the file");
     return in.Bytes(count * kValueBytes[type]);
@@ -96,16 +96,16 @@ TensorHeader ReadTensorHeader(ByteReader& in) {
   header.info.name = ReadString(in);
   const std::string label = Cat("tensor ", header.info.name.substr(0, 80));
   const auto dims = in.Number<uint32_t>();
-  in.Require(dims <= 8, Cat(label, " has ", dims, " dimensions"));
+  in.Require(dims <= 8, label, " has ", dims, " dimensions");
   for (uint32_t d = 0; d < dims; ++d) {
     const auto size = in.Number<uint64_t>();
-    in.Require(size <= INT64_MAX, Cat(label, " has an impossible size"));
+    in.Require(size <= INT64_MAX, label, " has an impossible size");
     header.info.shape.insert(header.info.shape.begin(), static_cast<int64_t>(size));
   }
   const auto number = in.Number<uint32_t>();
   const auto type = FindGgufType(number);
-  in.Require(type.has_value(), Cat(label, " has type ", number, "; known are F32, F16, BF16, F64, ",
-                                   "integers, Q8_0, Q4_0 and Q4_1"));
+  in.Require(type.has_value(), label, " has type ", number, "; known are F32, F16, BF16, F64, ",
+             "integers, Q8_0, Q4_0 and Q4_1");
   header.type = *type;
   header.info.dtype = type->dtype;
   header.offset = in.Number<uint64_t>();
@@ -116,11 +116,11 @@ TensorHeader ReadTensorHeader(ByteReader& in) {
 uint64_t StoredBytes(const ByteReader& in, const TensorHeader& header) {
   const TensorInfo& info = header.info;
   const auto bytes = TensorBytes(info.dtype, info.shape);
-  in.Require(bytes.has_value(), Cat("tensor ", info.name, " has an impossible shape"));
+  in.Require(bytes.has_value(), "tensor ", info.name, " has an impossible shape");
   if (header.type.block == 1) return *bytes;
   const bool whole = !info.shape.empty() && info.shape.back() % int64_t{kGgufBlock} == 0;
-  in.Require(whole, Cat("tensor ", info.name, ": rows of ", ShapeText(info.shape), " are no whole ",
-                        header.type.name, " blocks"));
+  in.Require(whole, "tensor ", info.name, ": rows of ", ShapeText(info.shape), " are no whole ",
+             header.type.name, " blocks");
   return *bytes / DTypeSize(info.dtype) / kGgufBlock * header.type.bytes;
 }
 
@@ -129,7 +129,7 @@ GgufTensor PlaceTensor(const ByteReader& in, TensorHeader header, uint64_t data_
   const uint64_t bytes = StoredBytes(in, header);
   const bool inside = data_begin <= file.size() && header.offset <= file.size() - data_begin &&
                       bytes <= file.size() - data_begin - header.offset;
-  in.Require(inside, Cat("tensor ", header.info.name, " lies outside the file; truncated?"));
+  in.Require(inside, "tensor ", header.info.name, " lies outside the file; truncated?");
   return {std::move(header.info), header.type.type,
           file.subspan(data_begin + header.offset, bytes)};
 }
@@ -140,7 +140,7 @@ void ReadMetadata(ByteReader& in, std::span<const std::byte> file, uint64_t coun
   for (uint64_t i = 0; i < count; ++i) {
     const std::string key(ReadString(in));
     in.Require(key.size() <= 65535 && metadata.values.emplace(key, ReadValue(in, file)).second,
-               Cat("metadata key ", key.substr(0, 80), " is too long or appears twice"));
+               "metadata key ", key.substr(0, 80), " is too long or appears twice");
   }
 }
 
@@ -210,8 +210,8 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   ByteReader in(file, where);
   in.Require(in.Text(4) == "GGUF", "not a GGUF file");
   const auto version = in.Number<uint32_t>();
-  in.Require(version == 2 || version == 3,
-             Cat("GGUF version ", version, "; 2 and 3 (little-endian) are supported"));
+  in.Require(version == 2 || version == 3, "GGUF version ", version,
+             "; 2 and 3 (little-endian) are supported");
   const auto tensors = in.Number<uint64_t>();
   const auto keys = in.Number<uint64_t>();
   GgufFile gguf;

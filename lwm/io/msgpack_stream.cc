@@ -120,7 +120,7 @@ Header ReadHeader(ByteReader& in) {
 
 Header Expect(ByteReader& in, Type type, const char* what) {
   const Header header = ReadHeader(in);
-  in.Require(header.type == type, Cat("something else where ", what, " belongs"));
+  in.Require(header.type == type, "something else where ", what, " belongs");
   return header;
 }
 
@@ -204,7 +204,7 @@ class CheckpointReader {
       case Type::kFloat:
         return AddScalar(name, DType::kF64, std::bit_cast<int64_t>(header.number));
       default:
-        in.Fail(Cat(name, ": an array or bytes where a tensor belongs"));
+        in.Fail(name, ": an array or bytes where a tensor belongs");
     }
   }
 
@@ -213,8 +213,8 @@ class CheckpointReader {
     Children children;
     for (uint64_t i = 0; i < size; ++i) {
       const std::string_view key = ReadText(in);
-      in.Require(children.emplace(key, in.position()).second,
-                 Cat("key ", key.substr(0, 60), " appears twice"));
+      in.Require(children.emplace(key, in.position()).second, "key ", key.substr(0, 60),
+                 " appears twice");
       Skip(in, depth);
     }
     return children;
@@ -238,7 +238,7 @@ class CheckpointReader {
   std::vector<size_t> ReadIndexed(ByteReader& in, const Children& parent, std::string_view key,
                                   int depth) {
     const auto found = parent.find(key);
-    in.Require(found != parent.end(), Cat("chunked array without ", key));
+    in.Require(found != parent.end(), "chunked array without ", key);
     in.Seek(found->second);
     const Children children =
         ReadChildren(in, Expect(in, Type::kMap, "a map of chunks").size, depth + 1);
@@ -248,7 +248,7 @@ class CheckpointReader {
       const auto parsed = std::from_chars(text.data(), text.data() + text.size(), index);
       const bool valid = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() &&
                          index < positions.size() && positions[index] == SIZE_MAX;
-      in.Require(valid, Cat("chunked array has a key ", text.substr(0, 20)));
+      in.Require(valid, "chunked array has a key ", text.substr(0, 20));
       positions[index] = position;
     }
     return positions;
@@ -266,20 +266,20 @@ class CheckpointReader {
     for (const size_t position : ReadIndexed(in, children, "chunks", depth)) {
       in.Seek(position);
       const MsgpackTensor chunk = ReadArray(in, name, Expect(in, Type::kExt, "a chunk"));
-      in.Require(whole.chunks.empty() || chunk.info.dtype == whole.info.dtype,
-                 Cat(name, ": chunks of different types"));
+      in.Require(whole.chunks.empty() || chunk.info.dtype == whole.info.dtype, name,
+                 ": chunks of different types");
       whole.info.dtype = chunk.info.dtype;
       whole.chunks.push_back(chunk.chunks[0]);
       bytes += chunk.chunks[0].size();
     }
-    in.Require(TensorBytes(whole.info.dtype, whole.info.shape) == bytes,
-               Cat(name, ": ", bytes, " bytes do not fill ", ShapeText(whole.info.shape)));
+    in.Require(TensorBytes(whole.info.dtype, whole.info.shape) == bytes, name, ": ", bytes,
+               " bytes do not fill ", ShapeText(whole.info.shape));
     return whole;
   }
 
   MsgpackTensor ReadArray(ByteReader& in, const std::string& name, const Header& header) {
-    in.Require(header.ext_type == kNdarray || header.ext_type == kScalar,
-               Cat(name, ": extension type ", header.ext_type, " is not an array"));
+    in.Require(header.ext_type == kNdarray || header.ext_type == kScalar, name, ": extension type ",
+               header.ext_type, " is not an array");
     ByteReader payload(in.Bytes(header.size), Cat(in.where(), ": array"));
     payload.Require(Expect(payload, Type::kArray, "an array").size == 3, "not [shape, type, data]");
     MsgpackTensor tensor;
@@ -290,12 +290,11 @@ class CheckpointReader {
       tensor.info.shape.push_back(Expect(payload, Type::kInt, "a size").integer);
     const std::string_view dtype_name = ReadText(payload);
     const auto dtype = DTypeFromNumpy(dtype_name);
-    payload.Require(dtype.has_value(), Cat("type ", dtype_name.substr(0, 20), " is not supported"));
+    payload.Require(dtype.has_value(), "type ", dtype_name.substr(0, 20), " is not supported");
     tensor.info.dtype = *dtype;
     const auto data = payload.Bytes(Expect(payload, Type::kBin, "data").size);
-    payload.Require(
-        TensorBytes(*dtype, tensor.info.shape) == data.size(),
-        Cat(data.size(), " bytes do not fill ", dtype_name, " ", ShapeText(tensor.info.shape)));
+    payload.Require(TensorBytes(*dtype, tensor.info.shape) == data.size(), data.size(),
+                    " bytes do not fill ", dtype_name, " ", ShapeText(tensor.info.shape));
     payload.Require(payload.at_end(), "bytes after the data");
     tensor.chunks.push_back(data);
     return tensor;

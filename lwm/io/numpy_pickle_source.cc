@@ -82,8 +82,9 @@ class TreeReader {
  private:
   using Arguments = std::span<const PickleId>;
 
-  void Require(bool condition, const std::string& message) const {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, pickle_.where(), ": ", message);
+  template <class... Parts>
+  void Require(bool condition, const Parts&... parts) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, pickle_.where(), ": ", parts...);
   }
 
   Arguments CallOf(PickleId id, std::span<const Function> functions, size_t least) const {
@@ -100,8 +101,8 @@ class TreeReader {
     if (const auto frozen = CallOf(id, kFrozenDict, 1); !frozen.empty())
       return ReadNode(frozen[0], name, depth + 1);
     if (pickle_[id].kind == PickleValue::Kind::kCall) return Add(name, ReadArray(id, name));
-    Require(pickle_[id].kind == PickleValue::Kind::kDict,
-            Cat(name.empty() ? "the root" : name, " is neither a dict nor an array"));
+    Require(pickle_[id].kind == PickleValue::Kind::kDict, name.empty() ? "the root" : name,
+            " is neither a dict nor an array");
     const auto entries = pickle_.Entries(id);
     for (size_t i = 0; i < entries.size(); i += 2) {
       const std::string key(pickle_.Text(entries[i]));
@@ -115,8 +116,8 @@ class TreeReader {
       return MakeArray(array[2], array[1], order == "F", array[0]);
     }
     if (const auto jax = CallOf(id, kJaxArray, 3); !jax.empty()) return ReadState(jax[2]);
-    Require(!CallOf(id, kReconstruct, 1).empty() && pickle_[id].has_state,
-            Cat(name, " is not an array"));
+    Require(!CallOf(id, kReconstruct, 1).empty() && pickle_[id].has_state, name,
+            " is not an array");
     return ReadState(pickle_[id].state);
   }
 
@@ -131,15 +132,15 @@ class TreeReader {
     StridedTensor array;
     array.dtype = ReadDType(dtype);
     array.shape = pickle_.Integers(shape);
-    Require(TensorBytes(array.dtype, array.shape).has_value(),
-            Cat("array has an impossible shape ", ShapeText(array.shape)));
+    Require(TensorBytes(array.dtype, array.shape).has_value(), "array has an impossible shape ",
+            ShapeText(array.shape));
     std::vector<int64_t> order = array.shape;
     if (fortran) std::reverse(order.begin(), order.end());
     array.strides = ContiguousStrides(order);
     if (fortran) std::reverse(array.strides.begin(), array.strides.end());
     array.storage = ReadData(data);
-    Require(TensorBytes(array.dtype, array.shape) == array.storage.size(),
-            Cat(array.storage.size(), " bytes do not fill an array ", ShapeText(array.shape)));
+    Require(TensorBytes(array.dtype, array.shape) == array.storage.size(), array.storage.size(),
+            " bytes do not fill an array ", ShapeText(array.shape));
     return array;
   }
 
@@ -150,8 +151,7 @@ class TreeReader {
     const std::string_view code = pickle_.Text(arguments[0]);
     const auto known = std::find_if(std::begin(kTypeCodes), std::end(kTypeCodes),
                                     [&](const TypeCode& type) { return type.code == code; });
-    Require(known != std::end(kTypeCodes),
-            Cat("numpy type ", code.substr(0, 20), " is not supported"));
+    Require(known != std::end(kTypeCodes), "numpy type ", code.substr(0, 20), " is not supported");
     if (pickle_[id].has_state) {
       const auto state = pickle_.Tuple(pickle_[id].state, 2);
       Require(pickle_.Text(state[1]) != ">", "big-endian arrays are not supported");

@@ -70,7 +70,7 @@ class PickleMachine {
     const bool has_protocol = in_.remaining() > 1 && in_.Number<uint8_t>() == kProto;
     in_.Require(has_protocol, "not a pickle of protocol 2 to 5");
     const auto protocol = in_.Number<uint8_t>();
-    in_.Require(protocol >= 2 && protocol <= 5, Cat("pickle protocol ", int{protocol}));
+    in_.Require(protocol >= 2 && protocol <= 5, "pickle protocol ", int{protocol});
     for (size_t i = 0; i < kMaxOpcodes; ++i) {
       const auto op = in_.Number<uint8_t>();
       if (op == kStop) return Pop();
@@ -247,12 +247,12 @@ class PickleMachine {
   }
 
   void Get(uint64_t slot) {
-    in_.Require(slot < memo_.size(), Cat("pickle reads memo ", slot, " before it is set"));
+    in_.Require(slot < memo_.size(), "pickle reads memo ", slot, " before it is set");
     stack_.push_back(memo_[slot]);
   }
   void Put(uint64_t slot) {
     Top();
-    in_.Require(slot <= memo_.size(), Cat("pickle sets memo ", slot, " out of order"));
+    in_.Require(slot <= memo_.size(), "pickle sets memo ", slot, " out of order");
     if (slot == memo_.size()) memo_.emplace_back();
     memo_[slot] = stack_.back();
   }
@@ -295,9 +295,8 @@ class PickleMachine {
     return line;
   }
   void NewGlobal(std::string_view module, std::string_view name) {
-    in_.Require(allowed_(module, name),
-                Cat("pickle asks for ", module.substr(0, 60), ".", name.substr(0, 60),
-                    ", which is not on this reader's list; nothing was executed"));
+    in_.Require(allowed_(module, name), "pickle asks for ", module.substr(0, 60), ".",
+                name.substr(0, 60), ", which is not on this reader's list; nothing was executed");
     PickleValue& value = New(Kind::kGlobal);
     value.text = module;
     value.name = name;
@@ -343,7 +342,7 @@ class PickleMachine {
         return;
       }
       default:
-        in_.Fail(Cat("pickle opcode ", int{op}, " is not on this reader's list"));
+        in_.Fail("pickle opcode ", int{op}, " is not on this reader's list");
     }
   }
 

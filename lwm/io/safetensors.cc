@@ -24,17 +24,18 @@ struct Entry {
   uint64_t begin = 0, end = 0;  // within the data
 };
 
-void Require(bool condition, const std::string& where, const std::string& message) {
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, where, ": ", message);
+template <class... Parts>
+void Require(bool condition, const std::string& where, const Parts&... parts) {
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, where, ": ", parts...);
 }
 
 std::vector<uint64_t> UnsignedArray(const Json& json, const char* key, const std::string& where) {
   const bool is_array = json.is_object() && json.contains(key) && json.at(key).is_array();
-  Require(is_array, where, Cat("field \"", key, "\" is not an array"));
+  Require(is_array, where, "field \"", key, "\" is not an array");
   std::vector<uint64_t> values;
   for (const Json& item : json.at(key)) {
-    Require(item.is_number_unsigned(), where,
-            Cat("field \"", key, "\" holds ", item.dump().substr(0, 40)));
+    Require(item.is_number_unsigned(), where, "field \"", key, "\" holds ",
+            item.dump().substr(0, 40));
     values.push_back(item.get<uint64_t>());
   }
   return values;
@@ -47,23 +48,22 @@ Entry ParseEntry(const std::string& name, const Json& json, uint64_t data_bytes,
   entry.info.name = name;
   const auto dtype_name = JsonGet<std::string>(json, "dtype", where);
   const auto dtype = DTypeFromSafetensors(dtype_name);
-  Require(dtype.has_value(), where, Cat("dtype \"", dtype_name, "\" is not supported"));
+  Require(dtype.has_value(), where, "dtype \"", dtype_name, "\" is not supported");
   entry.info.dtype = *dtype;
   for (const uint64_t size : UnsignedArray(json, "shape", where)) {
-    Require(size <= INT64_MAX, where, Cat("impossible size ", size));
+    Require(size <= INT64_MAX, where, "impossible size ", size);
     entry.info.shape.push_back(static_cast<int64_t>(size));
   }
   const auto offsets = UnsignedArray(json, "data_offsets", where);
   Require(offsets.size() == 2, where, "data_offsets is not a pair");
   entry.begin = offsets[0];
   entry.end = offsets[1];
-  Require(entry.begin <= entry.end && entry.end <= data_bytes, where,
-          Cat("bytes [", entry.begin, ", ", entry.end, ") lie outside the file's ", data_bytes,
-              " bytes of data; the file may be truncated"));
+  Require(entry.begin <= entry.end && entry.end <= data_bytes, where, "bytes [", entry.begin, ", ",
+          entry.end, ") lie outside the file's ", data_bytes,
+          " bytes of data; the file may be truncated");
   const auto bytes = TensorBytes(entry.info.dtype, entry.info.shape);
-  Require(bytes == entry.end - entry.begin, where,
-          Cat(dtype_name, " ", ShapeText(entry.info.shape), " does not fill its ",
-              entry.end - entry.begin, " bytes"));
+  Require(bytes == entry.end - entry.begin, where, dtype_name, " ", ShapeText(entry.info.shape),
+          " does not fill its ", entry.end - entry.begin, " bytes");
   return entry;
 }
 
@@ -71,21 +71,20 @@ std::map<std::string, std::string> ParseMetadata(const Json& json, const std::st
   Require(json.is_object(), where, "__metadata__ is not an object");
   std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : json.items()) {
-    Require(value.is_string(), where, Cat("metadata \"", key, "\" is not a string"));
+    Require(value.is_string(), where, "metadata \"", key, "\" is not a string");
     metadata[key] = value.get<std::string>();
   }
   return metadata;
 }
 
 std::string_view HeaderText(std::span<const std::byte> file, const std::string& where) {
-  Require(file.size() >= kLengthBytes, where,
-          Cat("not a safetensors file: ", file.size(), " bytes, truncated or empty"));
+  Require(file.size() >= kLengthBytes, where, "not a safetensors file: ", file.size(),
+          " bytes, truncated or empty");
   uint64_t length = 0;
   std::memcpy(&length, file.data(), kLengthBytes);
-  Require(length <= file.size() - kLengthBytes, where,
-          Cat("header of ", length, " bytes in a file of ", file.size(),
-              ": truncated, or not safetensors"));
-  Require(length <= kMaxHeaderBytes, where, Cat("header of ", length, " bytes is above 16 MiB"));
+  Require(length <= file.size() - kLengthBytes, where, "header of ", length, " bytes in a file of ",
+          file.size(), ": truncated, or not safetensors");
+  Require(length <= kMaxHeaderBytes, where, "header of ", length, " bytes is above 16 MiB");
   return {reinterpret_cast<const char*>(file.data()) + kLengthBytes, length};
 }
 
@@ -93,13 +92,12 @@ void RequireExactCover(const std::vector<Entry>& entries, uint64_t data_bytes,
                        const std::string& where) {
   uint64_t end = 0;
   for (const Entry& entry : entries) {
-    Require(entry.begin == end, where,
-            Cat("tensor ", entry.info.name, " starts at byte ", entry.begin,
-                " of the data, the one ", "before it ends at ", end));
+    Require(entry.begin == end, where, "tensor ", entry.info.name, " starts at byte ", entry.begin,
+            " of the data, the one ", "before it ends at ", end);
     end = entry.end;
   }
-  Require(end == data_bytes, where,
-          Cat("the tensors end at byte ", end, " of the data, the file has ", data_bytes));
+  Require(end == data_bytes, where, "the tensors end at byte ", end, " of the data, the file has ",
+          data_bytes);
 }
 
 }  // namespace

@@ -19,13 +19,14 @@ class TensorLimits {
     name_bytes_ += info.name.size();
     const bool few = ++tensors_ <= 300'000 && name_bytes_ <= (size_t{32} << 20);
     Require(few && info.name.size() <= 4096, "too many tensors, or names too long");
-    Require(info.shape.size() <= 32 && TensorBytes(info.dtype, info.shape).has_value(),
-            Cat("tensor ", info.name, " has an impossible shape ", ShapeText(info.shape)));
+    Require(info.shape.size() <= 32 && TensorBytes(info.dtype, info.shape).has_value(), "tensor ",
+            info.name, " has an impossible shape ", ShapeText(info.shape));
   }
 
  private:
-  void Require(bool condition, const std::string& message) const {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, where_, ": ", message);
+  template <class... Parts>
+  void Require(bool condition, const Parts&... parts) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, where_, ": ", parts...);
   }
 
   std::string where_;

@@ -52,8 +52,9 @@ class StateDictReader {
   }
 
  private:
-  void Require(bool condition, const std::string& message) const {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, pickle_.where(), ": ", message);
+  template <class... Parts>
+  void Require(bool condition, const Parts&... parts) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, condition, pickle_.where(), ": ", parts...);
   }
 
   void ReadDict(PickleId dict, const std::string& prefix, int depth) {
@@ -90,22 +91,20 @@ class StateDictReader {
   // The persistent id ("storage", torch.FloatStorage, "0", "cpu", elements) names an entry.
   StridedTensor ReadStorage(const std::string& name, PickleId reference) {
     const PickleValue& persistent = pickle_[reference];
-    Require(persistent.kind == PickleValue::Kind::kPersistent,
-            Cat("tensor ", name, " has no storage"));
+    Require(persistent.kind == PickleValue::Kind::kPersistent, "tensor ", name, " has no storage");
     const auto id = pickle_.Tuple(persistent.items[0], 5);
     const PickleValue& type = pickle_[id[1]];
     const bool known = type.kind == PickleValue::Kind::kGlobal && type.text == "torch" &&
                        StorageDType(type.name).has_value();
-    Require(known, Cat("tensor ", name, " has an unknown storage type"));
+    Require(known, "tensor ", name, " has an unknown storage type");
     StridedTensor data;
     data.dtype = *StorageDType(type.name);
     const auto entry = entries_.find(folder_ + "data/" + std::string(pickle_.Text(id[2])));
-    Require(entry != entries_.end(), Cat("tensor ", name, ": its storage is not in the file"));
+    Require(entry != entries_.end(), "tensor ", name, ": its storage is not in the file");
     const int64_t elements = pickle_.Integer(id[4]);
     const auto bytes = TensorBytes(data.dtype, {elements});
-    Require(bytes && *bytes <= entry->second.size(),
-            Cat("tensor ", name, ": storage of ", elements, " elements has only ",
-                entry->second.size(), " bytes"));
+    Require(bytes && *bytes <= entry->second.size(), "tensor ", name, ": storage of ", elements,
+            " elements has only ", entry->second.size(), " bytes");
     data.storage = entry->second.first(*bytes);
     return data;
   }

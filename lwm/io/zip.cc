@@ -91,16 +91,16 @@ Entry ReadEntry(ByteReader& in) {
   entry.name = in.Text(name_bytes);
   ReadExtra64(in.Bytes(extra_bytes), in.where(), entry);
   in.Bytes(comment_bytes);
-  in.Require((flags & 1) == 0, Cat("zip entry ", entry.name, " is encrypted"));
-  in.Require(method == 0 && entry.bytes == entry.packed_bytes,
-             Cat("zip entry ", entry.name, " is compressed; save it again with torch.save"));
+  in.Require((flags & 1) == 0, "zip entry ", entry.name, " is encrypted");
+  in.Require(method == 0 && entry.bytes == entry.packed_bytes, "zip entry ", entry.name,
+             " is compressed; save it again with torch.save");
   return entry;
 }
 
 std::span<const std::byte> EntryBytes(ByteReader& in, const Entry& entry) {
   in.Seek(entry.header_offset);
-  in.Require(in.Number<uint32_t>() == kLocalHeader,
-             Cat("zip entry ", entry.name, " has a damaged header"));
+  in.Require(in.Number<uint32_t>() == kLocalHeader, "zip entry ", entry.name,
+             " has a damaged header");
   in.Bytes(22);
   const auto name_bytes = in.Number<uint16_t>();
   const auto extra_bytes = in.Number<uint16_t>();
@@ -122,7 +122,7 @@ std::map<std::string, std::span<const std::byte>> ReadStoredZip(std::span<const 
     const Entry entry = ReadEntry(in);
     const size_t next = in.position();
     const bool is_new = entries.emplace(entry.name, EntryBytes(in, entry)).second;
-    in.Require(is_new, Cat("zip entry ", entry.name, " appears twice"));
+    in.Require(is_new, "zip entry ", entry.name, " appears twice");
     in.Seek(next);
   }
   return entries;

@@ -1,0 +1,91 @@
+#include "lwm/io/torch_source.h"
+
+#include <gtest/gtest.h>
+
+#include "lwm/base/file.h"
+#include "lwm/io/safetensors_source.h"
+#include "lwm/io/zip.h"
+#include "tests/damage.h"
+#include "tests/golden_folder.h"
+#include "tests/source_values.h"
+#include "tests/temporary_folder.h"
+
+namespace lwm::io {
+namespace {
+
+using testing_support::GoldenFolder;
+using testing_support::TemporaryFolder;
+
+std::string Content() { return ReadFile(GoldenFolder("torch_zip") / "state.bin"); }
+
+void Parse(std::span<const std::byte> bytes) {
+  for (const StoredTensor& tensor : ParseTorchFile(bytes, "x")) {
+    std::vector<std::byte> data(*TensorBytes(tensor.data.dtype, tensor.data.shape));
+    ReadStrided(tensor.data, 0, data);
+  }
+}
+
+// The file with `from` replaced by `to` of equal length.
+std::string Replaced(std::string content, const std::string& from, const std::string& to) {
+  const size_t at = content.find(from);
+  EXPECT_NE(at, std::string::npos);
+  EXPECT_EQ(from.size(), to.size());
+  return content.replace(at, to.size(), to);
+}
+
+TEST(TorchSourceTest, ViewsStridesAndEveryTypeAreReadAsTorchSavedThem) {
+  const auto folder = GoldenFolder("torch_zip");
+  const SafetensorsSource values(folder / "values.safetensors");
+  const TorchSource source(folder / "state.bin");
+  EXPECT_EQ(source.infos().size(), values.infos().size());
+  for (const TensorInfo& info : values.infos()) {
+    testing_support::ExpectSameTensor(source, values, info.name);
+    EXPECT_EQ(source.info(info.name).dtype, info.dtype);
+  }
+}
+
+TEST(TorchSourceTest, FileCutAnywhereIsRefused) {
+  testing_support::ExpectEveryCutIsRefused(Content(), Parse);
+}
+
+TEST(TorchSourceTest, AnyChangedByteIsSafe) {
+  testing_support::ExpectEveryChangeIsSafe(Content(), Parse);
+}
+
+TEST(TorchSourceTest, ForeignFunctionsAreRefusedByName) {
+  const std::string content = Replaced(Content(), "_rebuild_tensor_v2", "_rebuild_tensor_v9");
+  EXPECT_NE(testing_support::RefusalOf(content, Parse).find("torch._utils._rebuild_tensor_v9"),
+            std::string::npos);
+}
+
+TEST(TorchSourceTest, StorageSmallerThanItsTensorIsRefused) {
+  // DoubleStorage of 12 numbers: the pickle says 13.
+  const std::string content = Replaced(Content(), "cpuq\x07K\x0c", "cpuq\x07K\x0d");
+  EXPECT_NE(testing_support::RefusalOf(content, Parse).find("has only 96 bytes"),
+            std::string::npos);
+}
+
+TEST(TorchSourceTest, CompressedArchiveIsRefused) {
+  std::string content = Content();
+  const size_t central = content.find("PK\x01\x02");
+  content[central + 10] = 8;  // deflate
+  EXPECT_NE(testing_support::RefusalOf(content, Parse).find("compressed"), std::string::npos);
+}
+
+TEST(TorchSourceTest, ShardsAreJoinedThroughTheirIndex) {
+  TemporaryFolder folder;
+  WriteFileAtomically(folder / "a.bin", Content());
+  WriteFileAtomically(folder / "pytorch_model.bin.index.json",
+                      R"({"weight_map":{"rows":"a.bin","cube":"a.bin"}})");
+  const TorchSource source(folder / "pytorch_model.bin.index.json");
+  EXPECT_TRUE(source.contains("rows"));
+  WriteFileAtomically(folder / "pytorch_model.bin.index.json",
+                      R"({"weight_map":{"absent":"a.bin"}})");
+  EXPECT_THROW(TorchSource(folder / "pytorch_model.bin.index.json"), Error);
+  WriteFileAtomically(folder / "pytorch_model.bin.index.json",
+                      R"({"weight_map":{"rows":"b.bin"}})");
+  EXPECT_THROW(TorchSource(folder / "pytorch_model.bin.index.json"), Error);
+}
+
+}  // namespace
+}  // namespace lwm::io
