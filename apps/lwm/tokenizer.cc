@@ -24,7 +24,7 @@ struct TrainFlags {
   std::string output;
 };
 
-void RunTrain(TrainFlags flags) {
+void RunTrain(const TrainFlags& flags) {
   double bytes = 0;
   size_t files = 0;
   for (const data::DocumentFile& file : data::FindDocuments(flags.training.inputs)) {
@@ -33,7 +33,6 @@ void RunTrain(TrainFlags flags) {
   }
   std::fprintf(stderr, "training a tokenizer of %d pieces on %s in %zu files\n",
                flags.training.vocab_size, FormatBytes(bytes).c_str(), files);
-  if (flags.training.threads == 0) flags.training.threads = AllowedCores();
   const double start = MonotonicSeconds();
   WriteFileAtomically(flags.output, data::TrainTokenizer(flags.training));
   std::fprintf(stderr, "wrote %s in %s\n", flags.output.c_str(),
@@ -57,10 +56,6 @@ void AddTokenizer(CLI::App& root) {
       ->add_option("--character-coverage", training.character_coverage,
                    "share of the text's characters that get pieces; rarer ones become bytes")
       ->check(CLI::Range(0.5, 1.0))
-      ->capture_default_str();
-  training.threads = 0;
-  train->add_option("--threads", training.threads, "0: all cores; the result does not depend on it")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   AddExamples(*train,
               "  lwm tokenizer train --input samples/text --vocab-size 8000 --output t.model\n"

@@ -72,7 +72,7 @@ class SentencePieceTokenizer : public Tokenizer {
 
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids;
-    if (words_are_independent_)
+    if (words_are_independent_ && text.find(kSpace) == std::string_view::npos)
       EncodeByWords(text, ids);
     else
       AppendEncoded(text, ids);
@@ -221,7 +221,7 @@ std::string TrainTokenizer(const TokenizerTraining& training) {
       {{"model_type", "bpe"},
        {"vocab_size", std::to_string(training.vocab_size)},
        {"character_coverage", std::to_string(training.character_coverage)},
-       {"num_threads", std::to_string(training.threads)},
+       {"num_threads", "1"},  // BPE training has one; the number would be written into the model
        {"byte_fallback", "true"},
        {"split_digits", "true"},
        {"allow_whitespace_only_pieces", "true"},

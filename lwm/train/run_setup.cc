@@ -1,7 +1,5 @@
 #include "lwm/train/run_setup.h"
 
-#include <ATen/Parallel.h>
-
 #include <cmath>
 
 #include "lwm/base/error.h"
@@ -20,7 +18,6 @@ void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) 
   for (const data::DocumentFile& document : data::FindDocuments(config.data.train))
     training.inputs.push_back(document.path);
   training.vocab_size = static_cast<int32_t>(config.data.train_tokenizer_vocab);
-  training.threads = at::get_num_threads();
   WriteFileAtomically(file, data::TrainTokenizer(training));
 }
 
