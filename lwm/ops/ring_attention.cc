@@ -63,11 +63,11 @@ Extremes ExtremesOf(const SequenceView& view, int rank, int64_t row) {
 // The hops of one pass: who owns what, and which pairs of ranks have nothing to say to each other.
 class Ring {
  public:
-  explicit Ring(const SequenceView& view) : view_(view) {
-    if (!view.sp) self_ = dist::MakeSelfCommunicator();
-    for (int rank = 0; rank < view.ranks(); ++rank) {
-      for (int64_t row = 0; row < view.rows(); ++row) {
-        extremes_PB_.push_back(ExtremesOf(view, rank, row));
+  explicit Ring(SequenceView view) : view_(std::move(view)) {
+    if (!view_.sp) self_ = dist::MakeSelfCommunicator();
+    for (int rank = 0; rank < view_.ranks(); ++rank) {
+      for (int64_t row = 0; row < view_.rows(); ++row) {
+        extremes_PB_.push_back(ExtremesOf(view_, rank, row));
       }
     }
   }
@@ -94,7 +94,7 @@ class Ring {
   }
 
  private:
-  const SequenceView& view_;
+  const SequenceView view_;
   std::unique_ptr<dist::Communicator> self_;
   std::vector<Extremes> extremes_PB_;
 };
@@ -152,6 +152,25 @@ void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const Ke
   sum.Finish();
 }
 
+// Queries that see their own token only: their weight is 1 whatever the scores are, so dq = 0 and
+// dv += dout exactly. Computed as the others, dq would be what rounding leaves of dp - delta.
+at::Tensor AloneSlots(const SequenceView& view) { return view.begin_PBT == view.index_PBT; }
+
+SequenceView WithoutAlone(SequenceView view, const at::Tensor& alone_PBT) {
+  view.begin_PBT = view.begin_PBT + alone_PBT.to(at::kInt);  // an empty interval
+  return view;
+}
+
+void AddAlone(const at::Tensor& alone_BT, const at::Tensor& dout_BTHK, at::Tensor& dv_BTGK) {
+  const at::Tensor place_N2 = at::nonzero(alone_BT);
+  const at::Tensor row_N = place_N2.select(1, 0), slot_N = place_N2.select(1, 1);
+  const at::Tensor dout_NHK = dout_BTHK.index({row_N, slot_N}).to(at::kFloat);
+  const int64_t kv_heads = dv_BTGK.size(2), head_dim = dv_BTGK.size(3);
+  const at::Tensor dv_NGK =
+      dout_NHK.view({-1, kv_heads, dout_BTHK.size(2) / kv_heads, head_dim}).sum(2);
+  dv_BTGK.index_put_({row_N, slot_N}, dv_NGK, /*accumulate=*/true);
+}
+
 // Numbers that travel per token and hop.
 bool QueriesAreLighter(int64_t heads, int64_t kv_heads, int64_t head_dim) {
   return heads * (3 * head_dim + 2) < 4 * kv_heads * head_dim;
@@ -174,9 +193,7 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
     if (!ring.Sees(ring.rank(), owner)) continue;
     AttentionBlockForward(queries, ring.Keys(owner, kv[0], kv[1]), scale, carry, progress);
   }
-  AttentionResult result;
-  FinishAttention(carry, q_BTHK.scalar_type(), result.out_BTHK, result.lse_BHT);
-  return result;
+  return FinishAttentionResult(carry, q_BTHK.scalar_type());
 }
 
 AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
@@ -189,9 +206,11 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
                   forward.out_BTHK.sizes() == q_BTHK.sizes(),
               "attention: want dout and out like q ", q_BTHK.sizes(), ", got ", dout_BTHK.sizes(),
               " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
-  Ring ring(view);
-  const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), dout_BTHK, forward.lse_BHT,
-                                   AttentionDelta(dout_BTHK, forward.out_BTHK)};
+  const at::Tensor alone_PBT = AloneSlots(view);
+  Ring ring(WithoutAlone(view, alone_PBT));
+  const at::Tensor scaled_dout = GradientForRoundedLse(dout_BTHK, forward);
+  const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
+                                   AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
   F32Gradients gradients{at::zeros(q_BTHK.sizes(), at::kFloat),
                          at::zeros(k_BTGK.sizes(), at::kFloat),
@@ -204,6 +223,7 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
   const auto backward =
       traveller == RingTraveller::kQueries ? BackwardOverQueries : BackwardOverKeys;
   backward(ring, queries, keys, scale, gradients);
+  AddAlone(alone_PBT[view.rank()], dout_BTHK, gradients.dv_BTGK);
   const at::ScalarType dtype = q_BTHK.scalar_type();
   return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
 }

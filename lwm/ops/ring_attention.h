@@ -2,14 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lwm/ops/attention_result.h"
 #include "lwm/ops/sequence_view.h"
 
 namespace lwm::ops {
-
-struct AttentionResult {
-  at::Tensor out_BTHK;  // dtype of q
-  at::Tensor lse_BHT;   // f32, natural log of the sum of exp of the scaled scores; -inf: saw no key
-};
 
 struct AttentionGradients {
   at::Tensor dq_BTHK;  // dtype of q

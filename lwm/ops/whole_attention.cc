@@ -213,19 +213,20 @@ WholeAttentionResult AttendSplitKeys(const WholeAttention& p, dist::Communicator
   AttentionCarry carry = MakeAttentionCarry(queries.q_BTHK);
   AttentionBlockForward(queries, block, p.scale, carry, {});
   MergeCarries(group, carry);
-  at::Tensor out_BTHK;
+  const AttentionResult forward = FinishAttentionResult(carry, p.q_BHTK.scalar_type());
   WholeAttentionResult result;
-  FinishAttention(carry, p.q_BHTK.scalar_type(), out_BTHK, result.lse_BHT);
-  result.out_BHTK = HeadsFirst(out_BTHK);
+  result.out_BHTK = HeadsFirst(forward.out_BTHK);
+  result.lse_BHT = forward.lse_BHT;
   if (!p.dout_BHTK.defined()) return result;
-  const at::Tensor dout_BTHK = TokensFirst(p.dout_BHTK);
+  const at::Tensor dout_BTHK = GradientForRoundedLse(TokensFirst(p.dout_BHTK), forward);
   at::Tensor dq_BTHK = at::zeros(queries.q_BTHK.sizes(), at::kFloat);
   at::Tensor dk_BUGK = at::zeros({rows, share, p.k_BGSK.size(1), p.k_BGSK.size(3)}, at::kFloat);
   at::Tensor dv_BUGK = at::zeros_like(dk_BUGK);
   at::Tensor my_dk_BUGK = dk_BUGK.narrow(1, 0, count).contiguous();
   at::Tensor my_dv_BUGK = my_dk_BUGK.clone();
-  AttentionBlockBackward({queries, dout_BTHK, result.lse_BHT, AttentionDelta(dout_BTHK, out_BTHK)},
-                         block, p.scale, dq_BTHK, my_dk_BUGK, my_dv_BUGK, {});
+  AttentionBlockBackward(
+      {queries, dout_BTHK, result.lse_BHT, AttentionDelta(dout_BTHK, forward.out_BTHK)}, block,
+      p.scale, dq_BTHK, my_dk_BUGK, my_dv_BUGK, {});
   dk_BUGK.narrow(1, 0, count).copy_(my_dk_BUGK);
   dv_BUGK.narrow(1, 0, count).copy_(my_dv_BUGK);
   AllReduceSum(group, dq_BTHK);

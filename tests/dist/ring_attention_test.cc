@@ -215,6 +215,9 @@ TEST(RingAttentionTest, LargeScoresNeedTheRunningMaximum) {
   const auto plan = dist::PlanZigzag(c.tokens, World().size(), {});
   const Results ring = RunRing(p, MakeSequenceView({plan}, &World()), RingTraveller::kLighter);
   ExpectNear(ring, Reference(p), 4e-5, c.name);
+  const Results alone = RunRing(p, MakeSequenceView({dist::PlanZigzag(c.tokens, 1, {})}, nullptr),
+                                RingTraveller::kLighter);
+  ExpectNear(ring, alone, 2e-6, "large scores against one rank");
 }
 
 TEST(RingAttentionTest, RepeatsItsBits) {

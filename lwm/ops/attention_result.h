@@ -1,0 +1,25 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "lwm/ops/attention_block.h"
+
+namespace lwm::ops {
+
+// What attention returns and its backward pass wants back.
+struct AttentionResult {
+  at::Tensor out_BTHK;  // dtype of q
+  at::Tensor lse_BHT;   // f32, natural log of the sum of exp of the scaled scores; -inf: saw no key
+  // f32: what rounding took from lse. Where scores are in the hundreds that is 1e-5, which would be
+  // a relative error of the row's weights in the backward pass. Defined for f32 only; may be
+  // dropped.
+  at::Tensor lse_rest_BHT;
+};
+
+AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype);
+
+// dout * exp(-lse_rest): the backward pass is linear in dout, so that this makes up for weights
+// that are computed from the rounded lse. dout itself where there is no rest.
+at::Tensor GradientForRoundedLse(const at::Tensor& dout_BTHK, const AttentionResult& result);
+
+}  // namespace lwm::ops
