@@ -1,7 +1,8 @@
 #include "lwm/model/model_directory.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
+
+#include <cstdio>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -36,10 +37,12 @@ std::vector<Shard> PlanShards(const config::ModelConfig& config, const SaveOptio
     bytes += more;
     shards.back().specs.push_back(std::move(spec));
   }
-  for (size_t i = 0; i < shards.size(); ++i)
-    shards[i].file_name =
-        shards.size() == 1 ? "model.safetensors"
-                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  for (size_t i = 0; i < shards.size(); ++i) {
+    char name[64] = "model.safetensors";
+    if (shards.size() > 1)
+      std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
+    shards[i].file_name = name;
+  }
   return shards;
 }
 
