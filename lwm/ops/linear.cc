@@ -3,11 +3,55 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+
 #include "lwm/base/error.h"
 #include "lwm/kernels/accumulate.h"
+#include "lwm/kernels/transpose.h"
 #include "lwm/ops/element.h"
 
 namespace lwm::ops {
+namespace {
+
+// out_CT = columns [first, first + count) of x, transposed.
+void TransposeColumns(const at::Tensor& x_TR, int64_t first, at::Tensor& out_CT) {
+  const uint16_t* from = Elements<uint16_t>(x_TR) + first;
+  uint16_t* to = MutableElements<uint16_t>(out_CT);
+  const int64_t tokens = x_TR.size(0);
+  at::parallel_for(0, out_CT.size(0), 128, [&](int64_t begin, int64_t end) {
+    kernels::Transpose(from + begin, static_cast<size_t>(tokens), static_cast<size_t>(end - begin),
+                       static_cast<size_t>(x_TR.stride(0)), to + begin * tokens,
+                       static_cast<size_t>(tokens));
+  });
+}
+
+void AddBf16(const at::Tensor& term, float* sum) {
+  const uint16_t* from = Elements<uint16_t>(term);
+  at::parallel_for(0, term.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    kernels::Accumulate(sum + begin, from + begin, static_cast<size_t>(end - begin));
+  });
+}
+
+// A product with a transposed left side runs at half the speed of a plain one, so dy is transposed
+// first; by stripes of its columns, so that the copy and the product stay in the cache.
+void AddWeightGradientBf16(const at::Tensor& dy_any_TR, const at::Tensor& x_TC, at::Tensor& dw_RC) {
+  constexpr int64_t kStripeElements = 4 << 20;
+  const at::Tensor dy_TR = dy_any_TR.stride(1) == 1 ? dy_any_TR : dy_any_TR.contiguous();
+  const int64_t tokens = dy_TR.size(0), rows = dy_TR.size(1), cols = x_TC.size(1);
+  if (tokens == 0 || rows == 0) return;
+  const int64_t stripe = std::clamp(kStripeElements / tokens / 128 * 128, int64_t{128}, rows + 127);
+  const at::Tensor copy = at::empty({std::min(stripe, rows), tokens}, dy_TR.options());
+  const at::Tensor product = at::empty({std::min(stripe, rows), cols}, dy_TR.options());
+  for (int64_t first = 0; first < rows; first += stripe) {
+    const int64_t count = std::min(stripe, rows - first);
+    at::Tensor dy_ST = copy.narrow(0, 0, count), product_SC = product.narrow(0, 0, count);
+    TransposeColumns(dy_TR, first, dy_ST);
+    at::mm_out(product_SC, dy_ST, x_TC);
+    AddBf16(product_SC, dw_RC.mutable_data_ptr<float>() + first * cols);
+  }
+}
+
+}  // namespace
 
 at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC) {
   LWM_REQUIRE(x_TC.dim() == 2 && w_RC.dim() == 2 && x_TC.size(1) == w_RC.size(1) &&
@@ -23,12 +67,7 @@ void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tens
     dw_RC.addmm_(dy_TR.t(), x_TC);
     return;
   }
-  const at::Tensor product_RC = at::mm(dy_TR.t(), x_TC).contiguous();
-  float* sum = dw_RC.mutable_data_ptr<float>();
-  const uint16_t* term = Elements<uint16_t>(product_RC);
-  at::parallel_for(0, dw_RC.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-    kernels::Accumulate(sum + begin, term + begin, static_cast<size_t>(end - begin));
-  });
+  AddWeightGradientBf16(dy_TR, x_TC, dw_RC);
 }
 
 at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const at::Tensor& w_RC,

@@ -33,6 +33,19 @@ TEST(OpsLinearTest, ForwardAndGradientsMatchFloat64) {
   }
 }
 
+// More rows than one stripe of the transposed copy holds.
+TEST(OpsLinearTest, WeightGradientOfManyRowsIsAddedOnce) {
+  at::manual_seed(4);
+  const at::Tensor dy = at::randn({9000, 1100}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({9000, 3}).to(at::kBFloat16);
+  at::Tensor dw = at::ones({1100, 3});
+  AddWeightGradient(dy, x, dw);
+  EXPECT_LT(WorstRelative(dw - 1, dy.to(at::kDouble).t().mm(x.to(at::kDouble))), 0.006);
+  at::Tensor part = at::ones({1000, 3});
+  AddWeightGradient(dy.narrow(1, 50, 1000), x, part);
+  EXPECT_TRUE(at::allclose(part, dw.narrow(0, 50, 1000), 0.01, 0.5));
+}
+
 TEST(OpsLinearTest, MismatchedInputsAreTheCallersError) {
   const at::Tensor x = at::zeros({3, 4}), w = at::zeros({5, 4}), dy = at::zeros({3, 5});
   EXPECT_THROW(Linear(x, at::zeros({5, 3})), Error);
