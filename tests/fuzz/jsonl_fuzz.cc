@@ -1,0 +1,88 @@
+// A JSONL file of any bytes gives examples or Errors that name a line; the examples pack into rows
+// whose loss weights sum to one.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "lwm/base/error.h"
+#include "lwm/data/documents.h"
+#include "lwm/data/field_grammar.h"
+#include "lwm/data/packing.h"
+#include "lwm/data/tokenizer.h"
+
+namespace {
+
+using lwm::data::Example;
+using lwm::data::Row;
+
+// The 256 bytes, some pairs of letters, the special tokens.
+std::unique_ptr<lwm::data::Tokenizer> MakeTokenizer() {
+  using Type = lwm::data::PieceVocabulary::Type;
+  lwm::data::PieceVocabulary vocabulary;
+  const auto add = [&](const std::string& piece, Type type) {
+    vocabulary.score_V.push_back(-static_cast<float>(vocabulary.piece_V.size()));
+    vocabulary.piece_V.push_back(piece);
+    vocabulary.type_V.push_back(type);
+  };
+  add("<unk>", Type::kUnknown);
+  add("<s>", Type::kControl);
+  add("</s>", Type::kControl);
+  const std::string digits = "0123456789ABCDEF";
+  for (size_t byte = 0; byte < 256; ++byte)
+    add(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">", Type::kByte);
+  for (const char* piece : {"th", "▁a", "ab", "▁▁", "▁", "a", "b", "t", "h"})
+    add(piece, Type::kNormal);
+  return lwm::data::MakePieceTokenizer(vocabulary, "fuzz");
+}
+
+void Check(bool holds) {
+  if (!holds) std::abort();
+}
+
+void CheckRow(const Row& row) {
+  double sum = 0;
+  for (size_t i = 0; i < row.token_S.size(); ++i) {
+    Check(std::isfinite(row.weight_S[i]) && row.weight_S[i] >= 0);
+    Check((row.weight_S[i] > 0) == (row.target_S[i] != lwm::data::kNoTarget));
+    Check(row.begin_S[i] >= 0 && static_cast<size_t>(row.begin_S[i]) <= i);
+    sum += static_cast<double>(row.weight_S[i]);
+  }
+  // An example's text targets sum to one and so do its vision targets.
+  const auto examples = static_cast<double>(row.examples);
+  Check(sum >= examples - 1e-3 && sum <= 2 * examples + 1e-3);
+}
+
+void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tokenizer) {
+  lwm::data::FieldGrammar grammar;
+  grammar.tokens_per_frame = 4;
+  grammar.max_frames = 3;
+  lwm::data::PackingConfig config;
+  config.row_tokens = 16;
+  config.buffer_tokens = 0;
+  lwm::data::Packer packer(config);
+  for (int64_t line = 0; line < file.lines(); ++line) {
+    try {
+      packer.Add(
+          lwm::data::BuildExample(file.Parse(line), line, file.where(line), tokenizer, grammar));
+    } catch (const lwm::Error& error) {
+      Check(error.code() == lwm::ErrorCode::kCorruptData);
+      Check(std::string(error.what()).find(file.where(line)) != std::string::npos);
+    }
+    while (!packer.wants_more()) CheckRow(packer.NextRow());
+  }
+  while (const auto row = packer.Flush()) CheckRow(*row);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static const auto tokenizer = MakeTokenizer();
+  const int descriptor = memfd_create("jsonl", 0);
+  Check(descriptor >= 0 && write(descriptor, data, size) == static_cast<ssize_t>(size));
+  PackLines(lwm::data::JsonlFile("/proc/self/fd/" + std::to_string(descriptor)), *tokenizer);
+  close(descriptor);
+  return 0;
+}
