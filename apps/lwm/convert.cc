@@ -13,12 +13,13 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/foreign_vocabulary.h"
+#include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/model/add_vision.h"
+#include "lwm/model/export.h"
 #include "lwm/model/import.h"
 #include "lwm/model/model_directory.h"
-#include "lwm/model/tensor_file.h"
 #include "model_flags.h"
 
 namespace lwm::app {
@@ -26,7 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ConvertFlags {
-  std::string from, to, format = "hf", dtype, config, tokenizer;
+  std::string from, to, format = "hf", dtype, quantize, config, tokenizer;
   bool add_vision = false;
   int64_t vision_vocab = 8448;
   uint64_t seed = 42;
@@ -85,32 +86,109 @@ std::map<std::string, std::string> TokenizerFiles(const ConvertFlags& flags,
   return TokenizerFilesBeside(FolderOf(flags.from));
 }
 
+// What is to be written: a config, its weights, and the tokenizer's files.
+struct Conversion {
+  config::ModelConfig config;
+  model::ReadWeight read;
+  at::ScalarType dtype;
+  std::map<std::string, std::string> files;
+};
+
+model::GgufVocabulary VocabularyOf(const std::map<std::string, std::string>& files) {
+  model::GgufVocabulary result;
+  const auto found = files.find("tokenizer.model");
+  if (found == files.end()) return result;
+  const auto pieces = data::ParseSentencePieceModel(found->second, "tokenizer.model").vocabulary;
+  result.tokens = pieces.piece_V;
+  result.scores = pieces.score_V;
+  for (const auto type : pieces.type_V) result.types.push_back(static_cast<int32_t>(type));
+  result.bos = pieces.bos_id;
+  result.eos = pieces.eos_id;
+  result.unknown = pieces.unk_id;
+  result.padding = pieces.pad_id;
+  result.add_space_prefix = pieces.add_space_prefix;
+  return result;
+}
+
+io::GgufType GgufTypeOf(const ConvertFlags& flags, at::ScalarType dtype) {
+  if (flags.quantize == "q8_0") return io::GgufType::kQ8_0;
+  if (flags.quantize == "q4_0") return io::GgufType::kQ4_0;
+  return dtype == at::kFloat  ? io::GgufType::kF32
+         : dtype == at::kHalf ? io::GgufType::kF16
+                              : io::GgufType::kBF16;
+}
+
+void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
+  const auto save = [&](const fs::path& file) {
+    model::SaveGguf(conversion.config, conversion.read, file, GgufTypeOf(flags, conversion.dtype),
+                    fs::path(flags.to).stem().string(), VocabularyOf(conversion.files));
+  };
+  if (fs::path(flags.to).extension() == ".gguf") return save(flags.to);
+  WriteFolderAtomically(flags.to, [&](const fs::path& folder) { save(folder / "model.gguf"); });
+}
+
+// The published layout, with the config.json that the published code is told by hand.
+void WriteLwm(const ConvertFlags& flags, const Conversion& conversion) {
+  WriteFolderAtomically(flags.to, [&](const fs::path& folder) {
+    model::SaveLwmCheckpoint(conversion.config, conversion.read, folder / "streaming_params",
+                             conversion.dtype);
+    const Json json =
+        config::ModelConfigToJson(conversion.config, model::DtypeName(conversion.dtype));
+    WriteFileAtomically(folder / "config.json", json.dump(2) + "\n");
+    for (const auto& [name, content] : conversion.files)
+      WriteFileAtomically(folder / name, content);
+  });
+}
+
+void WriteHuggingFace(const ConvertFlags& flags, const Conversion& conversion) {
+  model::SaveOptions options;
+  options.dtype = conversion.dtype;
+  options.max_shard_bytes = static_cast<int64_t>(flags.max_shard_gb * 1e9);
+  options.files = conversion.files;
+  model::SaveModelDirectory(conversion.config, conversion.read, flags.to, options);
+}
+
+Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
+  Conversion conversion;
+  conversion.config = source.config();
+  conversion.dtype = TargetDtype(flags, source);
+  conversion.files = TokenizerFiles(flags, source);
+  conversion.read = [&](const model::TensorSpec& spec) { return source.Read(spec); };
+  if (flags.add_vision) {
+    conversion.config = model::WithVision(conversion.config, flags.vision_vocab);
+    conversion.read = model::ReadWithVision(conversion.config, conversion.read, flags.seed);
+  }
+  return conversion;
+}
+
+void RequireConsistent(const ConvertFlags& flags) {
+  LWM_REQUIRE(flags.quantize.empty() || flags.format == "gguf",
+              "--quantize goes with --format gguf");
+  LWM_REQUIRE(flags.quantize.empty() || flags.dtype.empty(),
+              "--quantize and --dtype exclude each other");
+  model::RequireNewFolder(flags.to);
+}
+
 void RunConvert(const ConvertFlags& flags) {
   RunFlags run;
   run.threads = flags.threads;
   Session session(run);
   RequireOneRank(session, "convert");
-  model::RequireNewFolder(flags.to);
+  RequireConsistent(flags);
   const double start = MonotonicSeconds();
   const auto source = model::OpenModel(
       flags.from, flags.config.empty() ? std::nullopt : std::optional<fs::path>(flags.config));
-  model::SaveOptions options;
-  options.dtype = TargetDtype(flags, *source);
-  options.max_shard_bytes = static_cast<int64_t>(flags.max_shard_gb * 1e9);
-  options.files = TokenizerFiles(flags, *source);
-  config::ModelConfig config = source->config();
-  std::function<at::Tensor(const model::TensorSpec&)> read = [&](const model::TensorSpec& spec) {
-    return source->Read(spec);
-  };
-  if (flags.add_vision) {
-    config = model::WithVision(config, flags.vision_vocab);
-    read = model::ReadWithVision(config, read, flags.seed);
+  const Conversion conversion = Plan(flags, *source);
+  if (flags.format == "gguf") {
+    WriteGguf(flags, conversion);
+  } else if (flags.format == "lwm-jax") {
+    WriteLwm(flags, conversion);
+  } else {
+    WriteHuggingFace(flags, conversion);
   }
-  model::SaveModelDirectory(config, read, flags.to, options);
-  std::fprintf(stderr, "%s: %lld weights, %s, from %s in %s; peak memory %s\n", flags.to.c_str(),
-               static_cast<long long>(config.ParameterCount()),
-               model::DtypeName(options.dtype).c_str(),
-               std::string(source->source().format()).c_str(),
+  std::fprintf(stderr, "%s: %lld weights from %s to %s in %s; peak memory %s\n", flags.to.c_str(),
+               static_cast<long long>(conversion.config.ParameterCount()),
+               std::string(source->source().format()).c_str(), flags.format.c_str(),
                FormatDuration(MonotonicSeconds() - start).c_str(),
                FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
 }
@@ -120,12 +198,14 @@ void AddConvert(CLI::App& root) {
   auto flags = std::make_shared<ConvertFlags>();
   command->add_option("--from", flags->from, "checkpoint: a file or a folder, of any known format")
       ->required();
-  command->add_option("--to", flags->to, "folder to create")->required();
+  command->add_option("--to", flags->to, "folder to create, or a .gguf file")->required();
   command->add_option("--format", flags->format, "what to write")
-      ->check(CLI::IsMember({"hf"}))
+      ->check(CLI::IsMember({"hf", "lwm-jax", "gguf"}))
       ->capture_default_str();
   command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  command->add_option("--quantize", flags->quantize, "matrices of a GGUF file in blocks of 32")
+      ->check(CLI::IsMember({"q8_0", "q4_0"}));
   command->add_option("--config", flags->config,
                       "config.json in Hugging Face form, for what the source does not say");
   command->add_option("--tokenizer", flags->tokenizer,
@@ -144,6 +224,8 @@ void AddConvert(CLI::App& root) {
   AddExamples(*command,
               "  lwm convert --from model.gguf --to model\n"
               "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
+              "  lwm convert --from model --to model-q8_0.gguf --format gguf --quantize q8_0\n"
+              "  lwm convert --from model --to model-jax --format lwm-jax --dtype bf16\n"
               "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");
   command->callback([flags] { RunConvert(*flags); });
 }

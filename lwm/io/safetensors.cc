@@ -1,7 +1,5 @@
 #include "lwm/io/safetensors.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -184,34 +182,17 @@ std::string MakeHeader(const std::vector<TensorInfo>& infos,
   return header;
 }
 
-std::filesystem::path TemporaryBeside(const std::filesystem::path& path) {
-  return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid());
-}
-
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(Checked checked)
-    : infos_(std::move(checked.infos)),
-      path_(std::move(checked.path)),
-      temporary_(std::move(checked.temporary)),
-      file_(temporary_) {
-  remaining_ = infos_.empty() ? 0 : TensorBytes(infos_[0]);
-}
-
-// Delegates, so that the destructor removes the temporary file when writing the header fails.
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<TensorInfo> infos,
                                      const std::map<std::string, std::string>& metadata)
-    : SafetensorsWriter({path, TemporaryBeside(path), CheckedInfos(std::move(infos))}) {
+    : infos_(CheckedInfos(std::move(infos))), output_(path) {
   const std::string header = MakeHeader(infos_, metadata);
   const uint64_t length = header.size();
-  file_.Write(&length, kLengthBytes);
-  file_.Write(header);
-}
-
-SafetensorsWriter::~SafetensorsWriter() {
-  std::error_code ignored;
-  if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
+  output_.file().Write(&length, kLengthBytes);
+  output_.file().Write(header);
+  remaining_ = infos_.empty() ? 0 : TensorBytes(infos_[0]);
 }
 
 void SafetensorsWriter::SkipEmpty() {
@@ -227,16 +208,14 @@ void SafetensorsWriter::Write(const std::string& name, std::span<const std::byte
   LWM_CHECK(current_ < infos_.size() && infos_[current_].name == name, "tensor ", name,
             " written out of order");
   LWM_CHECK(bytes.size() <= remaining_, "tensor ", name, " has more bytes than declared");
-  file_.Write(bytes.data(), bytes.size());
+  output_.file().Write(bytes.data(), bytes.size());
   remaining_ -= bytes.size();
 }
 
 void SafetensorsWriter::Finish() {
   SkipEmpty();
   LWM_CHECK(current_ == infos_.size(), "tensor ", infos_[current_].name, " was not written");
-  file_.Finish();
-  RenameAndSync(temporary_, path_);
-  temporary_.clear();
+  output_.Commit();
 }
 
 }  // namespace lwm::io

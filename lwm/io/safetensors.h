@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lwm/base/file.h"
+#include "lwm/io/atomic_output.h"
 #include "lwm/io/tensor_info.h"
 
 namespace lwm::io {
@@ -60,9 +61,6 @@ class SafetensorsWriter {
   // OutputFile throws them.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> infos,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
-  ~SafetensorsWriter();
-  SafetensorsWriter(const SafetensorsWriter&) = delete;
-  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
   // Appends to the tensor being written, which must be `name`. Empty tensors may be skipped.
   void Write(const std::string& name, std::span<const std::byte> bytes);
@@ -70,16 +68,10 @@ class SafetensorsWriter {
   void Finish();
 
  private:
-  struct Checked {
-    std::filesystem::path path, temporary;
-    std::vector<TensorInfo> infos;
-  };
-  explicit SafetensorsWriter(Checked checked);
   void SkipEmpty();
 
   std::vector<TensorInfo> infos_;
-  std::filesystem::path path_, temporary_;
-  OutputFile file_;
+  AtomicOutput output_;
   size_t current_ = 0;
   uint64_t remaining_ = 0;  // bytes of infos_[current_] not written yet
 };

@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/model/finite.h"
+#include "lwm/model/rotary_pairs.h"
 #include "lwm/model/tensor_file.h"
 
 namespace lwm::model {
@@ -35,12 +36,6 @@ at::Tensor ReadStored(const io::TensorSource& source, const WeightRule& rule) {
                  " has no layer ", rule.layer);
   if (rule.layer_axis == 1) return ReadSecondAxis(source, rule.source_name, rule.layer);
   return ReadTensorRows(source, rule.source_name, rule.layer, 1).squeeze(0);
-}
-
-// Rows of each head from rotary pairs (2i, 2i + 1) to halves (i, i + K/2).
-at::Tensor HalvesFromPairs(const at::Tensor& weight, int64_t heads) {
-  const int64_t pairs = weight.size(0) / heads / 2;
-  return weight.view({heads, pairs, 2, -1}).transpose(1, 2).reshape(weight.sizes());
 }
 
 fs::path ConfigBeside(const fs::path& path) {

@@ -54,8 +54,7 @@ void WriteShard(const Shard& shard, const fs::path& folder, at::ScalarType dtype
   io::SafetensorsWriter writer(folder / shard.file_name, std::move(infos));
   for (const TensorSpec& spec : shard.specs) {
     const at::Tensor weight = read(spec).to(dtype).contiguous();
-    LWM_REQUIRE(dtype != at::kHalf || AllFinite(weight), "weight ", spec.name,
-                " is too large for f16; convert to bf16 or f32");
+    RequireFits(spec.name, weight);
     writer.Write(spec.name, TensorBytes(weight));
   }
   writer.Finish();
@@ -84,6 +83,11 @@ std::vector<TensorSpec> AllTensorSpecs(const config::ModelConfig& config) {
 }
 
 std::string DtypeName(at::ScalarType dtype) { return std::string(io::NumpyName(ToDType(dtype))); }
+
+void RequireFits(const std::string& name, const at::Tensor& weight) {
+  LWM_REQUIRE(weight.scalar_type() != at::kHalf || AllFinite(weight), "weight ", name,
+              " is too large for f16; convert to bf16 or f32");
+}
 
 void RequireNewFolder(const fs::path& folder) {
   LWM_REQUIRE(!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder)),

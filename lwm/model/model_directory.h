@@ -39,6 +39,9 @@ std::vector<TensorSpec> AllTensorSpecs(const config::ModelConfig& config);
 // "float32", "bfloat16", "float16": the dtype's name in config.json.
 std::string DtypeName(at::ScalarType dtype);
 
+// Throws Error(kInvalidArgument) naming the weight when it became infinite in f16.
+void RequireFits(const std::string& name, const at::Tensor& weight);
+
 // Throws Error(kInvalidArgument) when `folder` exists and holds anything.
 void RequireNewFolder(const std::filesystem::path& folder);
 

@@ -59,25 +59,13 @@ const NameRow& FindRow(const LayerName& name) {
   throw Error(ErrorCode::kInternal, "weight " + name.rest + " has no row in the name table");
 }
 
-int64_t RotaryHeads(const ModelConfig& config, const LayerName& name) {
-  if (name.rest == "self_attn.q_proj.weight") return config.num_attention_heads;
-  if (name.rest == "self_attn.k_proj.weight") return config.num_key_value_heads;
-  return 0;
-}
-
 using MakeRule = std::function<WeightRule(const TensorSpec& spec)>;
 
 WeightRule HuggingFaceRule(const TensorSpec& spec) { return {.source_name = spec.name}; }
 
 WeightRule GgufRule(const ModelConfig& config, const TensorSpec& spec) {
-  const LayerName name = SplitLayer(spec.name);
-  const NameRow& row = FindRow(name);
-  LWM_REQUIRE(!row.gguf.empty(), "GGUF has no place for ", spec.name);
-  WeightRule rule;
-  rule.source_name =
-      name.layer < 0 ? std::string(row.gguf) : Cat("blk.", name.layer, ".", row.gguf);
-  rule.interleaved_heads = RotaryHeads(config, name);
-  return rule;
+  return {.source_name = GgufNameOf(spec.name),
+          .interleaved_heads = RotaryHeadsOf(config, spec.name)};
 }
 
 WeightRule Llama2cRule(const ModelConfig& config, const TensorSpec& spec) {
@@ -86,7 +74,7 @@ WeightRule Llama2cRule(const ModelConfig& config, const TensorSpec& spec) {
   LWM_REQUIRE(!row.llama2c.empty(), "llama2.c has no place for ", spec.name);
   return {.source_name = std::string(row.llama2c),
           .layer = name.layer,
-          .interleaved_heads = RotaryHeads(config, name)};
+          .interleaved_heads = RotaryHeadsOf(config, spec.name)};
 }
 
 // Axis of a stacked kernel that counts layers: the first, unless only the second fits.
@@ -104,7 +92,7 @@ WeightRule LwmRule(const ModelConfig& config, const TensorSource& source, const 
   const NameRow& row = FindRow(name);
   WeightRule rule;
   rule.transpose = row.lwm.ends_with("kernel") && spec.shape.size() == 2;
-  rule.interleaved_heads = RotaryHeads(config, name);
+  rule.interleaved_heads = RotaryHeadsOf(config, spec.name);
   rule.source_name = prefix + std::string(row.lwm);
   if (name.layer < 0) return rule;
   rule.source_name = Cat(prefix, "transformer/h/", name.layer, "/", row.lwm);
@@ -142,13 +130,33 @@ bool MayIgnore(const ModelConfig& config, const TensorSource& source, const std:
   if (name == "rope_freqs.weight")  // the factors of llama3 scaling, which the config states
     return config.rope_scaling.type == config::RopeScaling::Type::kLlama3;
   // A tied head is often stored all the same.
-  if (config.tie_word_embeddings && (name == "lm_head.weight" || name == "output.weight"))
+  if (config.tie_word_embeddings &&
+      (name == "lm_head.weight" || name == "output.weight" || name.ends_with("lm_head/kernel")))
     return true;
   const auto prefix = LwmPrefix(source);
   return prefix && !prefix->empty() && !name.starts_with(*prefix);  // step, optimizer state
 }
 
 }  // namespace
+
+std::string LwmNameOf(const std::string& weight) {
+  const LayerName name = SplitLayer(weight);
+  return (name.layer < 0 ? "" : "transformer/h/scan_decoder/") + std::string(FindRow(name).lwm);
+}
+
+std::string GgufNameOf(const std::string& weight) {
+  const LayerName name = SplitLayer(weight);
+  const NameRow& row = FindRow(name);
+  LWM_REQUIRE(!row.gguf.empty(), "GGUF has no place for ", weight,
+              "; a model with vision stays in another format");
+  return name.layer < 0 ? std::string(row.gguf) : Cat("blk.", name.layer, ".", row.gguf);
+}
+
+int64_t RotaryHeadsOf(const ModelConfig& config, const std::string& weight) {
+  if (weight.ends_with("self_attn.q_proj.weight")) return config.num_attention_heads;
+  if (weight.ends_with("self_attn.k_proj.weight")) return config.num_key_value_heads;
+  return 0;
+}
 
 WeightRules MakeWeightRules(const ModelConfig& config, const TensorSource& source) {
   WeightRules rules;

@@ -19,6 +19,14 @@ struct WeightRule {
   int64_t interleaved_heads = 0;
 };
 
+// Names of a weight in other formats: in LWM's stacked tree "transformer/h/scan_decoder/...", in
+// GGUF "blk.3.ffn_up.weight". Throws Error(kInvalidArgument) when the format has no place for it.
+std::string LwmNameOf(const std::string& weight);
+std::string GgufNameOf(const std::string& weight);
+
+// Heads of a query or key projection, whose rows rotary embedding pairs; 0 for other weights.
+int64_t RotaryHeadsOf(const config::ModelConfig& config, const std::string& weight);
+
 // By the weight's name in the model.
 using WeightRules = std::unordered_map<std::string, WeightRule>;
 

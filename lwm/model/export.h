@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lwm/config/model_config.h"
+#include "lwm/io/gguf_blocks.h"
+#include "lwm/model/weights.h"
+
+namespace lwm::model {
+
+// Gives one weight of the model by its spec, in any float dtype.
+using ReadWeight = std::function<at::Tensor(const TensorSpec&)>;
+
+// Writes the published system's checkpoint: one stream of records with layers stacked, kernels
+// [in, out], query and key rows as rotary pairs; keys in sorted order. A tied head is written too.
+// `dtype` is f32, bf16 or f16. Memory: one weight.
+// Throws Error(kInvalidArgument) when a stacked weight is beyond the format's 4 GiB.
+void SaveLwmCheckpoint(const config::ModelConfig& config, const ReadWeight& read,
+                       const std::filesystem::path& file, at::ScalarType dtype);
+
+// The tokenizer inside a GGUF file.
+struct GgufVocabulary {
+  std::vector<std::string> tokens;
+  std::vector<float> scores;
+  std::vector<int32_t> types;  // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+  int64_t bos = 1, eos = 2, unknown = 0, padding = -1;  // -1 = none
+  bool add_space_prefix = true;
+};
+
+// Writes a GGUF file of architecture "llama": matrices in `type` (F32, F16, BF16, Q8_0 or Q4_0; in
+// F16 where rows are no whole blocks), norms in F32. A tied head is left out. No tokens, no
+// tokenizer keys. Memory: one weight in f32.
+// Throws Error(kInvalidArgument) for a model with vision, for rotary scaling that GGUF does not
+// state, and for weights that do not fit f16.
+void SaveGguf(const config::ModelConfig& config, const ReadWeight& read,
+              const std::filesystem::path& file, io::GgufType type, const std::string& name,
+              const GgufVocabulary& vocabulary);
+
+}  // namespace lwm::model
