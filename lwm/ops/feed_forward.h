@@ -8,8 +8,8 @@ struct FeedForwardWeights {
   at::Tensor gate_FD, up_FD, down_DF;
 };
 
-// down(silu(gate(x)) * up(x)) over slices of tokens (blockwise feed-forward, Liu & Abbeel 2023): only
-// one slice of width F exists at a time.
+// down(silu(gate(x)) * up(x)) over slices of tokens (blockwise feed-forward, Liu & Abbeel 2023):
+// only one slice of width F exists at a time.
 //
 //   x_TD          in  f32 or bf16 [T,D], contiguous: the normalised input
 //   slice_tokens  in  >= 1 tokens per slice
@@ -17,8 +17,8 @@ struct FeedForwardWeights {
 at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights,
                        int64_t slice_tokens);
 
-// Recomputes each slice, returns dx_TD (dtype of x) and adds to the f32 gradients (same shapes as the
-// weights).
+// Recomputes each slice, returns dx_TD (dtype of x) and adds to the f32 gradients (same shapes as
+// the weights).
 at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
                                const FeedForwardWeights& weights, int64_t slice_tokens,
                                FeedForwardWeights& gradients);
