@@ -14,11 +14,11 @@ struct RopeScaling {
   enum class Type { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
   Type type = Type::kDefault;
   double factor = 1;
-  double original_max_position_embeddings = 0;  // 0 = max_position_embeddings
-  double attention_factor = 0;                  // yarn; 0 = 0.1 ln(factor) + 1
-  double beta_fast = 32, beta_slow = 1;         // yarn
+  double original_max_position_embeddings = 0;       // 0 = max_position_embeddings
+  double attention_factor = 0;                       // yarn; 0 = 0.1 ln(factor) + 1
+  double beta_fast = 32, beta_slow = 1;              // yarn
   double low_freq_factor = 1, high_freq_factor = 4;  // llama3
-  bool truncate = true;                         // yarn: round the ramp's limits
+  bool truncate = true;                              // yarn: round the ramp's limits
 };
 
 // Architecture of one decoder: LLaMA, with a vision table and head when vision_vocab_size > 0 (the
@@ -48,10 +48,11 @@ struct ModelConfig {
   void Validate() const;
 };
 
-// config.json of a LlamaForCausalLM (old: rope_theta, rope_scaling, torch_dtype; new: rope_parameters,
-// dtype) or of model_type "lwm". Absent head counts and head_dim get Hugging Face's defaults; a
-// missing size is refused, never guessed; so is another architecture, attention_bias, a hidden_act
-// other than silu. Throws Error(kCorruptData) naming `where` and the field.
+// config.json of a LlamaForCausalLM (old: rope_theta, rope_scaling, torch_dtype; new:
+// rope_parameters, dtype) or of model_type "lwm". Absent head counts and head_dim get Hugging
+// Face's defaults; a missing size is refused, never guessed; so is another architecture,
+// attention_bias, a hidden_act other than silu. Throws Error(kCorruptData) naming `where` and the
+// field.
 ModelConfig ParseModelConfig(const Json& json, const std::string& where);
 ModelConfig ReadModelConfig(const std::filesystem::path& file);
 
