@@ -1,7 +1,9 @@
 #include "lwm/train/adamw.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "lwm/base/error.h"
@@ -15,20 +17,19 @@ bool Decays(const AdamWOptions& options, const std::string& name) {
   return true;
 }
 
-// The same span of four buffers, for each of many spans.
-struct Batch {
-  std::vector<at::Tensor> master, gradient, first, second, step;
+constexpr int64_t kChunk = 1 << 15;  // elements; what is touched of them stays in a core's cache
 
-  void Add(const GroupShard& shard, const AdamW::Moments& moments, const at::Tensor& steps,
-           int64_t begin, int64_t end) {
-    if (begin == end) return;
-    master.push_back(shard.master_n.narrow(0, begin, end - begin));
-    gradient.push_back(shard.gradient_n.narrow(0, begin, end - begin));
-    first.push_back(moments.first_n.narrow(0, begin, end - begin));
-    second.push_back(moments.second_n.narrow(0, begin, end - begin));
-    step.push_back(steps);
-  }
+// A run of neighbours in one shard that are updated alike.
+struct Span {
+  int64_t group, begin, end;
+  bool decays;
 };
+
+// Neighbours of one kind form one span, padding included; long ones are cut.
+void AddSpans(int64_t group, int64_t begin, int64_t end, bool decays, std::vector<Span>& spans) {
+  for (; begin < end; begin += kChunk)
+    spans.push_back({group, begin, std::min(end, begin + kChunk), decays});
+}
 
 }  // namespace
 
@@ -44,33 +45,42 @@ void AdamW::Step(double lr, double gradient_factor) {
   LWM_CHECK(std::isfinite(lr) && std::isfinite(gradient_factor) && gradient_factor > 0,
             "AdamW step with lr ", lr, " and gradient factor ", gradient_factor);
   ++steps_;
-  const at::Tensor steps = at::full({}, static_cast<double>(steps_), at::kFloat);
-  Batch with_decay, without_decay;
+  std::vector<Span> spans;
   for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group) {
     const GroupShard& shard = weights_.shard(group);
-    // Neighbours of one kind are updated as one span, padding included.
     int64_t begin = 0;
     bool decays = true;
     for (const ShardPiece& piece : shard.pieces) {
       if (Decays(options_, piece.spec.name) == decays) continue;
-      (decays ? with_decay : without_decay).Add(shard, moments(group), steps, begin, piece.offset);
+      AddSpans(group, begin, piece.offset, decays, spans);
       begin = piece.offset;
       decays = !decays;
     }
-    (decays ? with_decay : without_decay)
-        .Add(shard, moments(group), steps, begin, shard.master_n.numel());
+    AddSpans(group, begin, shard.master_n.numel(), decays, spans);
   }
+  const at::Tensor steps = at::full({}, static_cast<double>(steps_), at::kFloat);
   const std::optional<at::Tensor> divisor =
       gradient_factor == 1 ? std::nullopt
                            : std::optional(at::full({}, 1 / gradient_factor, at::kFloat));
-  for (const auto& [batch, decay] :
-       {std::pair{&with_decay, options_.weight_decay}, std::pair{&without_decay, 0.0}})
-    if (!batch->master.empty())
-      at::_fused_adamw_(batch->master, batch->gradient, batch->first, batch->second, {},
-                        batch->step, lr, options_.beta1, options_.beta2, decay, options_.eps,
+  // Chunk by chunk: update, cast and zero pass over memory once.
+  at::parallel_for(0, static_cast<int64_t>(spans.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const Span& span = spans[static_cast<size_t>(i)];
+      const auto cut = [&](const at::Tensor& n) {
+        return n.narrow(0, span.begin, span.end - span.begin);
+      };
+      const GroupShard& shard = weights_.shard(span.group);
+      const Moments& moment = moments(span.group);
+      const at::Tensor master = cut(shard.master_n), gradient = cut(shard.gradient_n);
+      at::_fused_adamw_({master}, {gradient}, {cut(moment.first_n)}, {cut(moment.second_n)}, {},
+                        {steps}, lr, options_.beta1, options_.beta2,
+                        span.decays ? options_.weight_decay : 0.0, options_.eps,
                         /*amsgrad=*/false, /*maximize=*/false, divisor);
-  weights_.ZeroGradients();
-  weights_.MastersChanged();
+      if (!shard.compute_n.is_same(shard.master_n)) cut(shard.compute_n).copy_(master);
+      gradient.zero_();
+    }
+  });
+  weights_.ComputeWeightsChanged();
 }
 
 }  // namespace lwm::train

@@ -30,8 +30,8 @@ class AdamW {
   AdamW(ShardedWeights& weights, const AdamWOptions& options);
 
   // One update with the weights' gradients times gradient_factor (clipping, 1 / accumulation).
-  // Leaves the gradients zeroed and the compute weights stale (MastersChanged is called).
-  // lr = 0 fills the moments and moves nothing. Local; all ranks must call it.
+  // Leaves the gradients zeroed and the compute weights up to date. lr = 0 fills the moments and
+  // moves nothing. The same bits for any number of threads. Local; all ranks must call it.
   void Step(double lr, double gradient_factor);
 
   int64_t steps() const { return steps_; }  // updates so far, for bias correction

@@ -1,6 +1,7 @@
 #include "lwm/train/adamw.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -96,6 +97,29 @@ TEST(AdamWTest, FirstStepAtRateZeroFillsMomentsOnly) {
   EXPECT_TRUE(at::equal(weights.shard(0).master_n, before));
   EXPECT_TRUE(at::allclose(optimizer.moments(0).first_n, at::full({1}, 0.2f)));
   EXPECT_TRUE(at::allclose(optimizer.moments(0).second_n, at::full({1}, 0.2f)));
+}
+
+TEST(AdamWTest, AnyNumberOfThreadsGivesTheSameBits) {
+  config::ModelConfig config = TinyModel();
+  config.vocab_size = 12007;
+  const auto train = [&](int threads) {
+    at::set_num_threads(threads);
+    Alone alone;
+    ShardedWeights weights(config, alone.mesh, at::kBFloat16);
+    weights.InitRandom({.seed = 1});
+    AdamW optimizer(weights, {.no_decay = {"norm"}});
+    const GroupShard& shard = weights.shard(-1);
+    for (int step = 0; step < 3; ++step) {
+      shard.gradient_n.copy_(at::sin(at::arange(shard.master_n.numel(), at::kFloat) + step));
+      optimizer.Step(1e-3, 0.3);
+    }
+    EXPECT_TRUE(at::equal(shard.compute_n, shard.master_n.to(at::kBFloat16)));
+    return shard.master_n.clone();
+  };
+  const int threads = at::get_num_threads();
+  const at::Tensor one = train(1);
+  EXPECT_TRUE(at::equal(train(3), one));
+  at::set_num_threads(threads);
 }
 
 TEST(AdamWTest, ComputeWeightsAreNewAfterAStep) {

@@ -125,6 +125,7 @@ class Save {
  private:
   void Begin() {
     MakeFolder(CheckpointsFolder(run_folder_));
+    SyncPath(run_folder_);
     RemoveLeftovers(run_folder_);
     MakeFolder(writing_ / "optimizer");
   }

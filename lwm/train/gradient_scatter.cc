@@ -52,6 +52,7 @@ GradientScatter::Buffer& GradientScatter::Filling(int64_t layer) {
 
 model::LayerWeights& GradientScatter::Layer(int64_t layer) {
   if (resident()) return resident_[static_cast<size_t>(layer)];
+  for (Buffer& buffer : buffers_) buffer.request.Test();  // lets it move on
   Buffer& buffer = Filling(layer);
   if (buffer.layer == layer) return buffer.gradients;
   const FlatLayout& layout = layouts_[static_cast<size_t>(layer + 1)];

@@ -63,17 +63,17 @@ void InitPiece(const InitOptions& options, int64_t group, const ShardPiece& piec
 }
 
 double SumOfSquares(const float* x, int64_t count) {
-  double lanes[8] = {};
+  double a = 0, b = 0, c = 0, d = 0;  // four chains of additions run side by side
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    for (int lane = 0; lane < 8; ++lane) {
-      const double value = x[i + lane];
-      lanes[lane] += value * value;
-    }
-  for (; i < count; ++i) lanes[0] += static_cast<double>(x[i]) * x[i];
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+  for (; i + 4 <= count; i += 4) {
+    const double p = x[i], q = x[i + 1], r = x[i + 2], s = x[i + 3];
+    a += p * p;
+    b += q * q;
+    c += r * r;
+    d += s * s;
+  }
+  for (; i < count; ++i) a += static_cast<double>(x[i]) * x[i];
+  return (a + b) + (c + d);
 }
 
 // Fixed chunks, added in order: independent of the number of threads.
@@ -120,12 +120,12 @@ ShardedWeights::ShardedWeights(const config::ModelConfig& config, dist::Mesh& me
   for (int64_t group = first_group(); group < end_group(); ++group) {
     const FlatLayout& layout =
         parts_->layouts.emplace_back(GroupSpecs(group), mesh.tp_rank(), tp, mesh.shard().size());
-    shards_.push_back({at::zeros({layout.shard_size()}, at::kFloat),
-                       at::zeros({layout.shard_size()}, at::kFloat),
-                       layout.Pieces(mesh.shard().rank())});
+    const at::Tensor master_n = at::zeros({layout.shard_size()}, at::kFloat);
+    shards_.push_back({master_n,
+                       compute_dtype == at::kFloat ? master_n : master_n.to(compute_dtype),
+                       at::zeros_like(master_n), layout.Pieces(mesh.shard().rank())});
   }
-  parts_->gather = std::make_unique<WeightGather>(config_, mesh.shard(), compute_dtype, shards_,
-                                                  parts_->layouts);
+  parts_->gather = std::make_unique<WeightGather>(config_, mesh.shard(), shards_, parts_->layouts);
   parts_->scatter =
       std::make_unique<GradientScatter>(config_, mesh.shard(), shards_, parts_->layouts);
 }
@@ -213,7 +213,14 @@ void ShardedWeights::ZeroGradients() {
   for (GroupShard& shard : shards_) shard.gradient_n.zero_();
 }
 
-void ShardedWeights::MastersChanged() { parts_->gather->Refresh(); }
+void ShardedWeights::MastersChanged() {
+  parts_->gather->WaitForAll();
+  for (GroupShard& shard : shards_)
+    if (!shard.compute_n.is_same(shard.master_n)) shard.compute_n.copy_(shard.master_n);
+  ComputeWeightsChanged();
+}
+
+void ShardedWeights::ComputeWeightsChanged() { parts_->gather->Forget(); }
 
 void ShardedWeights::VisitWhole(
     const std::function<void(const model::TensorSpec&, const at::Tensor& whole)>& visit) {

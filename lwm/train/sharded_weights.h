@@ -26,6 +26,7 @@ struct ShardPiece {
 // pieces there is padding that stays 0.
 struct GroupShard {
   at::Tensor master_n;
+  at::Tensor compute_n;   // masters in compute dtype; f32: the masters themselves
   at::Tensor gradient_n;  // sum over all micro-batches and ranks after FinishGradients
   std::vector<ShardPiece> pieces;
 };
@@ -86,8 +87,10 @@ class ShardedWeights final : public model::WeightStore {
   // every rank and for any number of threads. NaN or Inf if a gradient is. Collective.
   double GradientNorm();
   void ZeroGradients();
-  // After masters were changed from outside: recasts, and gathers again before the next use.
+  // After masters were changed from outside: casts them, and gathers again before the next use.
   void MastersChanged();
+  // The same when compute_n was brought up to date too.
+  void ComputeWeightsChanged();
 
   // Calls visit(spec, f32 whole tensor) for every tensor in file order on world rank 0, nowhere
   // else. Holds one group at a time. Collective.

@@ -1,6 +1,7 @@
 #include "lwm/train/sharded_weights.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -100,6 +101,22 @@ TEST(ShardedWeightsTest, GradientNormCountsEveryWeightOnce) {
   EXPECT_NEAR(weights.GradientNorm(), std::sqrt(sum), 1e-12 * std::sqrt(sum));
   weights.ZeroGradients();
   EXPECT_EQ(weights.GradientNorm(), 0);
+}
+
+TEST(ShardedWeightsTest, GradientNormIsTheSameForAnyNumberOfThreads) {
+  config::ModelConfig config = TinyModel();
+  config.vocab_size = 30001;
+  Alone alone;
+  ShardedWeights weights(config, alone.mesh, at::kFloat);
+  at::Tensor& gradient = weights.OuterGradients().embed_VD;
+  gradient.copy_(at::sin(at::arange(gradient.numel(), at::kFloat)).view(gradient.sizes()));
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const double norm = weights.GradientNorm();
+  EXPECT_NEAR(norm, gradient.to(at::kDouble).norm().item<double>(), 1e-12 * norm);
+  at::set_num_threads(3);
+  EXPECT_EQ(weights.GradientNorm(), norm);
+  at::set_num_threads(threads);
 }
 
 TEST(ShardedWeightsTest, GradientNormShowsNaN) {

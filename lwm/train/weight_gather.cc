@@ -17,16 +17,13 @@ Span BytesOf(const at::Tensor& tensor) {
 }  // namespace
 
 WeightGather::WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
-                           at::ScalarType dtype, const std::vector<GroupShard>& shards,
+                           const std::vector<GroupShard>& shards,
                            const std::vector<FlatLayout>& layouts)
     : config_(config), ranks_(shard_ranks), shards_(shards), layouts_(layouts) {
-  for (const GroupShard& shard : shards)
-    compute_.push_back(dtype == at::kFloat ? shard.master_n
-                                           : at::zeros_like(shard.master_n, dtype));
   if (!resident()) return;
-  outer_ = ViewOuter(config, layouts[0], compute_[0]);
+  outer_ = ViewOuter(config, layouts[0], shards[0].compute_n);
   for (size_t group = 1; group < layouts.size(); ++group)
-    resident_.push_back(ViewLayer(layouts[group], compute_[group]));
+    resident_.push_back(ViewLayer(layouts[group], shards[group].compute_n));
 }
 
 dist::Request WeightGather::StartGather(int64_t group, const at::Tensor& flat) {
@@ -67,7 +64,7 @@ WeightGather::Slot* WeightGather::Start(int64_t layer) {
   slot->request.Wait();
   const auto group = static_cast<size_t>(layer + 1);
   if (!slot->flat.defined()) {
-    slot->flat = at::empty({layouts_[group].size()}, compute_[group].options());
+    slot->flat = at::empty({layouts_[group].size()}, compute(layer + 1).options());
     slot->weights = ViewLayer(layouts_[group], slot->flat);
   }
   slot->layer = layer;
@@ -112,11 +109,8 @@ void WeightGather::WaitForAll() {
   for (const auto& slot : slots_) slot->request.Wait();
 }
 
-void WeightGather::Refresh() {
+void WeightGather::Forget() {
   WaitForAll();
-  for (size_t group = 0; group < shards_.size(); ++group)
-    if (!compute_[group].is_same(shards_[group].master_n))
-      compute_[group].copy_(shards_[group].master_n);
   outer_fresh_ = false;
   for (const auto& slot : slots_) {
     LWM_CHECK(!slot->in_use, "weights changed while layer ", slot->layer, " is in use");

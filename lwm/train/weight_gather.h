@@ -14,16 +14,15 @@ class WeightGather {
  public:
   // shards[g] and layouts[g] belong together, 0 is the outer group. All must outlive this.
   WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
-               at::ScalarType dtype, const std::vector<GroupShard>& shards,
-               const std::vector<FlatLayout>& layouts);
+               const std::vector<GroupShard>& shards, const std::vector<FlatLayout>& layouts);
 
   const model::OuterWeights& Outer();
   const model::LayerWeights& Layer(int64_t layer);
   void Release(int64_t layer);
   // Waits for gathers under way: after it the masters may be changed.
   void WaitForAll();
-  // After masters were changed: casts them anew; what was gathered is forgotten.
-  void Refresh();
+  // After compute weights were changed: what was gathered is forgotten.
+  void Forget();
 
  private:
   // One gathered layer.
@@ -37,7 +36,9 @@ class WeightGather {
   };
 
   bool resident() const { return ranks_.size() == 1; }
-  const at::Tensor& compute(int64_t group) const { return compute_[static_cast<size_t>(group)]; }
+  const at::Tensor& compute(int64_t group) const {
+    return shards_[static_cast<size_t>(group)].compute_n;
+  }
   dist::Request StartGather(int64_t group, const at::Tensor& flat);
   Slot* Find(int64_t layer);
   // A slot that may be overwritten; nullptr when as many layers as allowed are in use.
@@ -49,7 +50,6 @@ class WeightGather {
   dist::Communicator& ranks_;
   const std::vector<GroupShard>& shards_;
   const std::vector<FlatLayout>& layouts_;
-  std::vector<at::Tensor> compute_;  // a shard each, in compute dtype; f32: the masters
   model::OuterWeights outer_;
   at::Tensor outer_flat_;
   bool outer_fresh_ = false;
