@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "bench.h"
 #include "lwm/base/process.h"
@@ -150,14 +152,16 @@ class OpsBench {
 
 Bench::Measure AddOps(CLI::App& command) {
   auto flags = std::make_shared<OpsFlags>();
-  command.add_option("--tokens", flags->tokens, "tokens")->capture_default_str();
-  command.add_option("--dim", flags->dim, "model width")->capture_default_str();
-  command.add_option("--ffn", flags->ffn, "feed-forward width")->capture_default_str();
-  command.add_option("--vocab", flags->vocab, "vocabulary of the loss")->capture_default_str();
-  command.add_option("--head-dim", flags->head_dim, "width of a head")->capture_default_str();
-  for (CLI::Option* option : command.get_options())
-    if (option->get_name() != "--help" && option->get_items_expected() == 1)
-      option->check(CLI::PositiveNumber);
+  const auto size = [&](const char* name, int64_t& value, const char* help) {
+    command.add_option(name, value, help)
+        ->check(CLI::Range(int64_t{2}, int64_t{1} << 24))
+        ->capture_default_str();
+  };
+  size("--tokens", flags->tokens, "tokens");
+  size("--dim", flags->dim, "model width");
+  size("--ffn", flags->ffn, "feed-forward width");
+  size("--vocab", flags->vocab, "vocabulary of the loss");
+  size("--head-dim", flags->head_dim, "width of a head, even");
   return [flags](Session&, const RunFlags& run) {
     at::manual_seed(run.seed);
     return OpsBench(*flags, run.dtype == "bf16" ? at::kBFloat16 : at::kFloat).Measure();
