@@ -3,8 +3,8 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
-#include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/matmul_tile.h"
 #include "lwm/kernels/softmax_tile.h"
 
@@ -17,7 +17,9 @@ struct AttentionTileShape {
   TileType type = TileType::kF32;
   int rows = 0, keys = 0;  // multiples of 64
   int head_dim = 0;
+  bool amx = false;  // by our own AMX kernels; see UsesAmx
   auto operator<=>(const AttentionTileShape&) const = default;
+
   int padded_dim() const { return (head_dim + 31) / 32 * 32; }
   // One [rows or keys, padded_dim] matrix, also when packed as the right side of a product, where
   // oneDNN pads columns to 64.
@@ -36,66 +38,64 @@ struct AttentionRows {
   const void* const* second;  // dout or v; forward's queries have none
 };
 
+// Whether tiles of this type run on our AMX kernels on this machine; otherwise oneDNN does the
+// products and Highway the rest.
+bool UsesAmx(TileType type);
+
 // Forward of tile pairs. Keys and queries are packed once each and then meet many times. Objects
 // hold scratch of a few tiles, belong to one thread and throw what oneDNN throws when made.
 class AttentionForwardTile {
  public:
-  explicit AttentionForwardTile(const AttentionTileShape& shape);
+  virtual ~AttentionForwardTile() = default;
 
-  size_t packed_query_bytes() const { return shape_.query_bytes(); }
-  size_t packed_key_bytes() const { return 2 * shape_.key_bytes(); }
+  static size_t PackedQueryBytes(const AttentionTileShape& s) { return s.query_bytes(); }
+  static size_t PackedKeyBytes(const AttentionTileShape& s) { return 2 * s.key_bytes(); }
 
-  // Both give whether all numbers are finite, and write 64-byte aligned packed_*_bytes().
-  bool PackQueries(const AttentionRows& queries, void* packed_queries);
-  bool PackKeys(const AttentionRows& keys, void* packed_keys);
+  // Both give whether all numbers are finite, and write 64-byte aligned Packed*Bytes().
+  virtual bool PackQueries(const AttentionRows& queries, void* packed_queries) = 0;
+  virtual bool PackKeys(const AttentionRows& keys, void* packed_keys) = 0;
 
   // Adds the keys to the running softmax of the queries (see OnlineSoftmaxTile).
   //   max_R, sum_R  in/out  f32 [rows]
   //   acc_RK        in/out  f32 [rows, padded_dim], 64-byte aligned
+  //   next_keys     in      packed keys of the coming call, nullptr when not known
   // A masked non-finite v reaches everyone: such pairs belong to CarefulForward.
-  void Run(const void* packed_queries, const void* packed_keys, float scale, const TileMask* mask,
-           float* max_R, float* sum_R, float* acc_RK);
-
- private:
-  AttentionTileShape shape_;
-  TileMatmul& scores_;
-  TileMatmul& values_;
-  AlignedBuffer<float> s_RN_;
-  AlignedBuffer<char> p_RN_, rows_;
+  virtual void Run(const void* packed_queries, const void* packed_keys, const void* next_keys,
+                   float scale, const TileMask* mask, float* max_R, float* sum_R,
+                   float* acc_RK) = 0;
 };
 
-// Backward of tile pairs, as AttentionForwardTile; queries come with dout, keys with v.
+// Backward of tile pairs, as AttentionForwardTile; queries come with dout, keys with v. It serves
+// one tile of keys at a time, whose gradients it keeps.
 class AttentionBackwardTile {
  public:
-  explicit AttentionBackwardTile(const AttentionTileShape& shape);
+  virtual ~AttentionBackwardTile() = default;
 
-  size_t packed_query_bytes() const { return 4 * shape_.query_bytes(); }
-  size_t packed_key_bytes() const { return 3 * shape_.key_bytes(); }
+  static size_t PackedQueryBytes(const AttentionTileShape& s) { return 4 * s.query_bytes(); }
 
-  bool PackQueries(const AttentionRows& queries, void* packed_queries);
-  bool PackKeys(const AttentionRows& keys, void* packed_keys);
+  virtual bool PackQueries(const AttentionRows& queries, void* packed_queries) = 0;
+  // The keys of the coming calls, with zero gradients.
+  virtual bool StartKeys(const AttentionRows& keys) = 0;
 
-  // Adds the gradients of the keys, and keeps what QueryGradient needs.
-  //   lse_R, delta_R  in      f32 [rows]; a missing row has lse = +inf
-  //   dk_NK, dv_NK    in/out  f32 [keys, padded_dim], 64-byte aligned
+  // Adds to the gradients of the keys; returns that of the queries, f32 [rows, padded_dim], valid
+  // until the next call.
+  //   lse_R, delta_R  in  f32 [rows]; a missing row has lse = +inf
   // A masked non-finite row reaches everyone: such pairs belong to CarefulBackward.
-  void Run(const void* packed_queries, const void* packed_keys, float scale, const TileMask* mask,
-           const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK);
+  virtual const float* Run(const void* packed_queries, float scale, const TileMask* mask,
+                           const float* lse_R, const float* delta_R) = 0;
 
-  // The last Run's gradient of the queries, f32 [rows, padded_dim]; valid until the next call.
-  const float* QueryGradient(const void* packed_keys);
-
- private:
-  AttentionTileShape shape_;
-  TileMatmul& scores_;
-  TileMatmul& query_gradient_;
-  TileMatmul& key_gradient_;
-  AlignedBuffer<float> s_RN_, dp_RN_, dq_RK_;
-  AlignedBuffer<char> p_RN_, ds_RN_, transposed_NR_, rows_;
+  // dk_NK, dv_NK [keys, padded_dim] += the gradients of the keys.
+  virtual void AddKeyGradients(float* dk_NK, float* dv_NK) = 0;
 };
 
 // The calling thread's objects, made at first use. The last few shapes are kept.
 AttentionForwardTile& ThreadForwardTile(const AttentionTileShape& shape);
 AttentionBackwardTile& ThreadBackwardTile(const AttentionTileShape& shape);
+
+// Implementations.
+std::unique_ptr<AttentionForwardTile> MakeOneDnnForwardTile(const AttentionTileShape& shape);
+std::unique_ptr<AttentionBackwardTile> MakeOneDnnBackwardTile(const AttentionTileShape& shape);
+std::unique_ptr<AttentionForwardTile> MakeAmxForwardTile(const AttentionTileShape& shape);
+std::unique_ptr<AttentionBackwardTile> MakeAmxBackwardTile(const AttentionTileShape& shape);
 
 }  // namespace lwm::kernels

@@ -131,7 +131,9 @@ void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mas
     const float old_max = max_R[r];
     const float new_max = tile_max > old_max ? tile_max : old_max;
     if (new_max > old_max) {
-      const float decay = std::exp2((old_max - new_max) * kLog2E);
+      // Of the shifts as they are rounded, so that the result does not depend on where tiles begin.
+      const float decay = static_cast<float>(std::exp2(static_cast<double>(old_max * kLog2E) -
+                                                       static_cast<double>(new_max * kLog2E)));
       ScaleRow(d, decay, dim, acc_RK + static_cast<ptrdiff_t>(r) * dim);
       sum_R[r] *= decay;
       max_R[r] = new_max;

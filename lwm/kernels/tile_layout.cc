@@ -111,6 +111,94 @@ void AddRowAnyTail(const float* from_K, int dim, float* to_K) {
   for (; k < dim; ++k) to_K[k] += from_K[k];
 }
 
+namespace {
+
+// Ties away from zero; NaN stays NaN.
+inline uint16_t RoundToBf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const bool special = (bits & 0x7f800000u) == 0x7f800000u;
+  return static_cast<uint16_t>((bits + (special ? 0 : 0x8000u)) >> 16);
+}
+inline float FromBf16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+void ScaleTo(const float* x_K, int dim, float factor, float* out_K) {
+  const hn::ScalableTag<float> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto f = hn::Set(d, factor);
+  int k = 0;
+  for (; k + lanes <= dim; k += lanes) hn::StoreU(hn::Mul(f, hn::LoadU(d, x_K + k)), d, out_K + k);
+  for (; k < dim; ++k) out_K[k] = factor * x_K[k];
+}
+
+void ScaleTo(const float* x_K, int dim, float factor, uint16_t* out_K) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto f = hn::Set(d, factor);
+  const auto half = hn::Set(du, 0x8000u);
+  const auto exponent = hn::Set(du, 0x7f800000u);
+  int k = 0;
+  for (; k + lanes <= dim; k += lanes) {
+    const auto bits = hn::BitCast(du, hn::Mul(f, hn::LoadU(d, x_K + k)));
+    const auto special = hn::Eq(hn::And(bits, exponent), exponent);
+    const auto rounded = hn::Add(bits, hn::IfThenZeroElse(special, half));
+    hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(rounded)), d16, out_K + k);
+  }
+  for (; k < dim; ++k) out_K[k] = RoundToBf16(factor * x_K[k]);
+}
+
+float Dot(const float* x_K, const float* y_K, int dim) {
+  const hn::ScalableTag<float> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  int k = 0;
+  for (; k + lanes <= dim; k += lanes) {
+    sum = hn::MulAdd(hn::LoadU(d, x_K + k), hn::LoadU(d, y_K + k), sum);
+  }
+  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; k < dim; ++k) total += x_K[k] * y_K[k];
+  return total;
+}
+
+float Dot(const uint16_t* x_K, const uint16_t* y_K, int dim) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto widen = [&](const uint16_t* from) {
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(d16, from))));
+  };
+  auto sum = hn::Zero(d);
+  int k = 0;
+  for (; k + lanes <= dim; k += lanes) sum = hn::MulAdd(widen(x_K + k), widen(y_K + k), sum);
+  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; k < dim; ++k) total += FromBf16(x_K[k]) * FromBf16(y_K[k]);
+  return total;
+}
+
+}  // namespace
+
+void ScaleToAnyType(TileType type, const float* x_K, int dim, float factor, void* out_K) {
+  if (type == TileType::kF32) {
+    ScaleTo(x_K, dim, factor, static_cast<float*>(out_K));
+  } else {
+    ScaleTo(x_K, dim, factor, static_cast<uint16_t*>(out_K));
+  }
+}
+
+float DotAnyType(TileType type, const void* x_K, const void* y_K, int dim) {
+  return type == TileType::kF32
+             ? Dot(static_cast<const float*>(x_K), static_cast<const float*>(y_K), dim)
+             : Dot(static_cast<const uint16_t*>(x_K), static_cast<const uint16_t*>(y_K), dim);
+}
+
 }  // namespace lwm::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -119,6 +207,8 @@ namespace lwm::kernels {
 HWY_EXPORT(GatherAnyType);
 HWY_EXPORT(TransposeAnyType);
 HWY_EXPORT(AddRowAnyTail);
+HWY_EXPORT(ScaleToAnyType);
+HWY_EXPORT(DotAnyType);
 
 bool GatherRows(TileType type, const void* const* rows_R, int rows, int dim, int padded_dim,
                 void* out_RK) noexcept {
@@ -131,6 +221,14 @@ void TransposeTile(TileType type, int rows, int cols, const void* x_RC, void* y_
 
 void AddRow(const float* from_K, int dim, float* to_K) noexcept {
   HWY_DYNAMIC_DISPATCH(AddRowAnyTail)(from_K, dim, to_K);
+}
+
+void ScaleRowTo(TileType type, const float* x_K, int dim, float factor, void* out_K) noexcept {
+  HWY_DYNAMIC_DISPATCH(ScaleToAnyType)(type, x_K, dim, factor, out_K);
+}
+
+float DotRows(TileType type, const void* x_K, const void* y_K, int dim) noexcept {
+  return HWY_DYNAMIC_DISPATCH(DotAnyType)(type, x_K, y_K, dim);
 }
 
 }  // namespace lwm::kernels

@@ -22,4 +22,11 @@ void TransposeTile(TileType type, int rows, int cols, const void* x_RC, void* y_
 // to_K += from_K, f32 [dim], any alignment; disjoint.
 void AddRow(const float* from_K, int dim, float* to_K) noexcept;
 
+// out_K = factor * x_K, x f32 [dim], out `type`, rounded to nearest; any alignment.
+void ScaleRowTo(TileType type, const float* x_K, int dim, float factor, void* out_K) noexcept;
+
+// Sum of x_K * y_K in f32; both `type` [dim], any alignment. Relative to the sum of |x y|, the
+// error is below 2^-24 * (8 + dim / 8).
+float DotRows(TileType type, const void* x_K, const void* y_K, int dim) noexcept;
+
 }  // namespace lwm::kernels

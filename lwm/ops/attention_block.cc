@@ -7,30 +7,27 @@
 #include <limits>
 
 #include "lwm/base/error.h"
+#include "lwm/kernels/tile_layout.h"
 
 namespace lwm::ops {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-template <class T>
-void FinishRows(const AttentionCarry& carry, at::Tensor& out_BTHK, at::Tensor& lse_BHT) {
-  const int64_t tokens = carry.acc_BTHK.size(1), heads = carry.acc_BTHK.size(2);
-  const int64_t dim = carry.acc_BTHK.size(3);
-  const float* acc = carry.acc_BTHK.const_data_ptr<float>();
-  const float* max = carry.max_BHT.const_data_ptr<float>();
-  const float* sum = carry.sum_BHT.const_data_ptr<float>();
-  T* out = out_BTHK.data_ptr<T>();
-  float* lse = lse_BHT.data_ptr<float>();
-  at::parallel_for(0, carry.acc_BTHK.size(0) * tokens, 64, [&](int64_t first, int64_t last) {
+kernels::TileType TypeOf(at::ScalarType dtype) {
+  LWM_REQUIRE(dtype == at::kFloat || dtype == at::kBFloat16,
+              "attention: the type must be f32 or bf16, got ", dtype);
+  return dtype == at::kFloat ? kernels::TileType::kF32 : kernels::TileType::kBF16;
+}
+
+// Calls fn(row in [B,T,H], the same query in [B,H,T]) for every query, on all threads.
+template <class Fn>
+void ForEachQuery(at::IntArrayRef shape_BTH, const Fn& fn) {
+  const int64_t tokens = shape_BTH[1], heads = shape_BTH[2];
+  at::parallel_for(0, shape_BTH[0] * tokens, 64, [&](int64_t first, int64_t last) {
     for (int64_t bt = first; bt < last; ++bt) {
       for (int64_t h = 0; h < heads; ++h) {
-        const int64_t stat = (bt / tokens * heads + h) * tokens + bt % tokens;
-        const bool nothing = sum[stat] == 0.0f;
-        const float factor = nothing ? 0.0f : 1.0f / sum[stat];
-        const int64_t row = (bt * heads + h) * dim;
-        for (int64_t k = 0; k < dim; ++k) out[row + k] = static_cast<T>(acc[row + k] * factor);
-        lse[stat] = nothing ? kMinusInfinity : max[stat] + std::log(sum[stat]);
+        fn(bt * heads + h, (bt / tokens * heads + h) * tokens + bt % tokens);
       }
     }
   });
@@ -48,31 +45,40 @@ AttentionCarry MakeAttentionCarry(const at::Tensor& q_BTHK) {
 
 void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
                      at::Tensor& lse_BHT) {
-  LWM_REQUIRE(dtype == at::kFloat || dtype == at::kBFloat16,
-              "attention: the output type must be f32 or bf16, got ", dtype);
+  const kernels::TileType type = TypeOf(dtype);
   out_BTHK = at::empty(carry.acc_BTHK.sizes(), at::TensorOptions(dtype));
   lse_BHT = at::empty(carry.max_BHT.sizes(), at::TensorOptions(at::kFloat));
-  if (dtype == at::kFloat) {
-    FinishRows<float>(carry, out_BTHK, lse_BHT);
-  } else {
-    FinishRows<at::BFloat16>(carry, out_BTHK, lse_BHT);
-  }
+  const int dim = static_cast<int>(carry.acc_BTHK.size(3));
+  const int64_t row_bytes = dim * out_BTHK.element_size();
+  const float* acc = carry.acc_BTHK.const_data_ptr<float>();
+  const float* max = carry.max_BHT.const_data_ptr<float>();
+  const float* sum = carry.sum_BHT.const_data_ptr<float>();
+  char* out = static_cast<char*>(out_BTHK.mutable_data_ptr());
+  float* lse = lse_BHT.mutable_data_ptr<float>();
+  ForEachQuery(out_BTHK.sizes(), [&](int64_t row, int64_t stat) {
+    const bool nothing = sum[stat] == 0.0f;
+    kernels::ScaleRowTo(type, acc + row * dim, dim, nothing ? 0.0f : 1.0f / sum[stat],
+                        out + row * row_bytes);
+    lse[stat] = nothing ? kMinusInfinity : max[stat] + std::log(sum[stat]);
+  });
 }
 
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK) {
-  LWM_REQUIRE(dout_BTHK.sizes() == out_BTHK.sizes() && dout_BTHK.dim() == 4,
-              "attention: dout must have the shape of out, ", out_BTHK.sizes(), ", got ",
-              dout_BTHK.sizes());
-  const int64_t batch = out_BTHK.size(0), tokens = out_BTHK.size(1), heads = out_BTHK.size(2);
-  at::Tensor delta_BHT = at::empty({batch, heads, tokens}, at::TensorOptions(at::kFloat));
-  // By slices of tokens: the f32 products of all of them would be the largest buffer of the layer.
-  constexpr int64_t kSlice = 1024;
-  for (int64_t t = 0; t < tokens; t += kSlice) {
-    const int64_t end = std::min(tokens, t + kSlice);
-    const at::Tensor product =
-        dout_BTHK.slice(1, t, end).to(at::kFloat) * out_BTHK.slice(1, t, end).to(at::kFloat);
-    delta_BHT.slice(2, t, end).copy_(product.sum(-1).transpose(1, 2));
-  }
+  LWM_REQUIRE(dout_BTHK.sizes() == out_BTHK.sizes() && dout_BTHK.dim() == 4 &&
+                  dout_BTHK.scalar_type() == out_BTHK.scalar_type(),
+              "attention: dout must be like out, ", out_BTHK.scalar_type(), " ", out_BTHK.sizes(),
+              ", got ", dout_BTHK.scalar_type(), " ", dout_BTHK.sizes());
+  const kernels::TileType type = TypeOf(out_BTHK.scalar_type());
+  const at::Tensor dout = dout_BTHK.contiguous(), out = out_BTHK.contiguous();
+  at::Tensor delta_BHT = at::empty({out.size(0), out.size(2), out.size(1)}, at::kFloat);
+  const int dim = static_cast<int>(out.size(3));
+  const int64_t row_bytes = dim * out.element_size();
+  const char* x = static_cast<const char*>(dout.const_data_ptr());
+  const char* y = static_cast<const char*>(out.const_data_ptr());
+  float* delta = delta_BHT.mutable_data_ptr<float>();
+  ForEachQuery(out.sizes(), [&](int64_t row, int64_t stat) {
+    delta[stat] = kernels::DotRows(type, x + row * row_bytes, y + row * row_bytes, dim);
+  });
   return delta_BHT;
 }
 

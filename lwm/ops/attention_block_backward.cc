@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention_careful.h"
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/kernels/tile_layout.h"
@@ -37,7 +38,7 @@ class BackwardPass {
         gradients_(gradients),
         first_(first),
         last_(last),
-        query_bytes_(4 * tiling.shape.query_bytes()),
+        query_bytes_(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
         packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * query_bytes_)),
         finite_(PackedCount()),
         turn_(PackedCount()) {}
@@ -59,14 +60,13 @@ class BackwardPass {
           delta_R(lse_R.size()),
           dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
-          dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
-          packed_keys(kernels::MakeAlignedBuffer<char>(kernel.packed_key_bytes())) {}
+          dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())) {}
 
     kernels::AttentionBackwardTile& kernel;
     QueryTile tile;
     std::vector<float> lse_R, delta_R;
-    kernels::AlignedBuffer<float> dk_NK, dv_NK, dq_RK;
-    kernels::AlignedBuffer<char> packed_keys;
+    kernels::AlignedBuffer<float> dk_NK, dv_NK;
+    kernels::AlignedBuffer<float> dq_RK;  // of careful pairs
     bool keys_finite = true;
   };
 
@@ -162,8 +162,7 @@ class BackwardPass {
   void LoadKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
-    worker.keys_finite =
-        worker.kernel.PackKeys({k_rows.data(), v_rows.data()}, worker.packed_keys.get());
+    worker.keys_finite = worker.kernel.StartKeys({k_rows.data(), v_rows.data()});
     std::fill_n(worker.dk_NK.get(), KeyNumbers(), 0.0f);
     std::fill_n(worker.dv_NK.get(), KeyNumbers(), 0.0f);
   }
@@ -184,10 +183,8 @@ class BackwardPass {
     if (masked && !(worker.keys_finite && finite_[at])) {
       return ComputePairCarefully(worker, b, g, key_tile, mask);
     }
-    worker.kernel.Run(packed_.get() + at * query_bytes_, worker.packed_keys.get(), scale_,
-                      masked ? &mask : nullptr, worker.lse_R.data(), worker.delta_R.data(),
-                      worker.dk_NK.get(), worker.dv_NK.get());
-    return worker.kernel.QueryGradient(worker.packed_keys.get());
+    return worker.kernel.Run(packed_.get() + at * query_bytes_, scale_, masked ? &mask : nullptr,
+                             worker.lse_R.data(), worker.delta_R.data());
   }
 
   const float* ComputePairCarefully(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
@@ -211,7 +208,8 @@ class BackwardPass {
     });
   }
 
-  void StoreKeys(const Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
+  void StoreKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
+    worker.kernel.AddKeyGradients(worker.dk_NK.get(), worker.dv_NK.get());
     const SlotTile& slots =
         tiling_.key_tiles[static_cast<size_t>(b)][static_cast<size_t>(key_tile)];
     for (int n = 0; n < slots.count; ++n) {
@@ -254,8 +252,9 @@ void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& k
   const AttentionTiling tiling(queries.queries, keys);
   const Gradients gradients{dq_BTHK.data_ptr<float>(), dk_BUGK.data_ptr<float>(),
                             dv_BUGK.data_ptr<float>()};
-  const int64_t tile_bytes = tiling.batch * tiling.kv_heads * tiling.head_blocks * 4 *
-                             static_cast<int64_t>(tiling.shape.query_bytes());
+  const int64_t tile_bytes =
+      tiling.batch * tiling.kv_heads * tiling.head_blocks *
+      static_cast<int64_t>(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape));
   const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
   const int64_t tiles = tiling.query_tile_count();
   for (int64_t first = 0; first < tiles; first += step) {

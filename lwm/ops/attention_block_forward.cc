@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention_careful.h"
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/ops/attention_block.h"
@@ -25,7 +26,7 @@ class ForwardPass {
         scale_(scale),
         first_(first),
         last_(last),
-        key_bytes_(2 * tiling.shape.key_bytes()),
+        key_bytes_(kernels::AttentionForwardTile::PackedKeyBytes(tiling.shape)),
         packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * key_bytes_)),
         finite_(PackedCount()),
         max_BHT_(carry.max_BHT.data_ptr<float>()),
@@ -49,7 +50,8 @@ class ForwardPass {
           max_R(static_cast<size_t>(pass.tiling_.shape.rows)),
           sum_R(max_R.size()),
           acc_RK(kernels::MakeAlignedBuffer<float>(max_R.size() * pass.Dim())),
-          packed_queries(kernels::MakeAlignedBuffer<char>(kernel.packed_query_bytes())) {}
+          packed_queries(kernels::MakeAlignedBuffer<char>(
+              kernels::AttentionForwardTile::PackedQueryBytes(pass.tiling_.shape))) {}
 
     kernels::AttentionForwardTile& kernel;
     QueryTile tile;
@@ -76,6 +78,12 @@ class ForwardPass {
       if (Seen(b, tile, key_tile) != Visibility::kNone) return true;
     }
     return false;
+  }
+
+  // The first tile from `from` on that the queries see, last_ if there is none.
+  int64_t NextSeen(int64_t b, int64_t query_tile, int64_t from) const {
+    while (from < last_ && Seen(b, query_tile, from) == Visibility::kNone) ++from;
+    return from;
   }
 
   void PackKeys() {
@@ -105,22 +113,23 @@ class ForwardPass {
 
   void AttendTile(Worker& worker, int64_t b, int64_t g, int64_t head_block, int64_t query_tile,
                   const Progress& progress) {
-    bool loaded = false;
-    for (int64_t tile = first_; tile < last_; ++tile) {
-      const Visibility seen = Seen(b, query_tile, tile);
-      if (seen == Visibility::kNone) continue;
-      if (!loaded) {
-        worker.tile.Select(b, g, head_block, query_tile);
-        Load(worker, b);
-        loaded = true;
-      }
-      AttendPair(worker, b, g, tile, seen);
+    int64_t tile = NextSeen(b, query_tile, first_);
+    if (tile == last_) return;
+    worker.tile.Select(b, g, head_block, query_tile);
+    Load(worker, b);
+    while (tile < last_) {
+      const int64_t next = NextSeen(b, query_tile, tile + 1);
+      AttendPair(worker, b, g, tile, next, Seen(b, query_tile, tile));
       if (progress) progress();
+      tile = next;
     }
-    if (loaded) Store(worker, b);
+    Store(worker, b);
   }
 
-  void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, Visibility seen) {
+  const char* Packed(size_t at) const { return packed_.get() + at * key_bytes_; }
+
+  void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, int64_t next,
+                  Visibility seen) {
     const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, tile));
     const size_t at = PackedIndex(b, g, tile);
     if (seen == Visibility::kSome && !finite_[at]) {
@@ -130,7 +139,8 @@ class ForwardPass {
                               {k_rows.data(), v_rows.data()}, scale_, mask, worker.max_R.data(),
                               worker.sum_R.data(), worker.acc_RK.get());
     } else {
-      worker.kernel.Run(worker.packed_queries.get(), packed_.get() + at * key_bytes_, scale_,
+      worker.kernel.Run(worker.packed_queries.get(), Packed(at),
+                        next < last_ ? Packed(PackedIndex(b, g, next)) : nullptr, scale_,
                         seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
                         worker.sum_R.data(), worker.acc_RK.get());
     }

@@ -116,7 +116,7 @@ Result Compute(const Problem& p, const std::vector<KeyBlock>& blocks) {
 
 Result Compute(const Problem& p) { return Compute(p, {p.keys()}); }
 
-// Largest difference, in units of the largest entry (of 0.01 where all are close to 0, as the
+// Largest difference, in units of the largest entry (of 0.1 where all are close to 0, as the
 // gradients of a lone token).
 double Difference(const at::Tensor& got, const at::Tensor& want) {
   const at::Tensor finite = at::isfinite(want);
@@ -126,7 +126,7 @@ double Difference(const at::Tensor& got, const at::Tensor& want) {
   const at::Tensor w = want.to(at::kDouble).masked_select(finite);
   const double error = (g - w).abs().max().item<double>();
   const double size = w.abs().max().item<double>();
-  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error / std::max(size, 1e-2);
+  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error / std::max(size, 0.1);
 }
 
 double Worst(const Result& got, const Result& want) {

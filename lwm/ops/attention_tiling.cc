@@ -63,7 +63,7 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
       heads(queries.q_BTHK.size(2)),
       kv_heads(keys.k_BUGK.size(2)),
       key_slots(keys.k_BUGK.size(1)) {
-  constexpr int kRows = 128, kKeys = 256;
+  constexpr int kRows = 256, kKeys = 256;
   const int64_t group = heads / kv_heads;
   positions = static_cast<int>(
       std::min<int64_t>(std::max<int64_t>(kRows / group, 32) / 16 * 16, RoundUp(tokens, 16)));
@@ -71,6 +71,7 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
   head_blocks = static_cast<int>((group + heads_per_tile - 1) / heads_per_tile);
   shape.type = queries.q_BTHK.scalar_type() == at::kFloat ? kernels::TileType::kF32
                                                           : kernels::TileType::kBF16;
+  shape.amx = kernels::UsesAmx(shape.type);
   shape.rows = PickSize(static_cast<int64_t>(heads_per_tile) * positions, kRows);
   shape.keys = PickSize(key_slots, kKeys);
   shape.head_dim = static_cast<int>(queries.q_BTHK.size(3));

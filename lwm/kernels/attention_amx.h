@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "lwm/kernels/softmax_tile.h"
+
+namespace lwm::kernels {
+
+// Tile pairs of bf16 attention in Intel AMX: scores, softmax and products of one block of queries
+// follow each other in the first-level cache, and every operand is laid out in whole 1 KB
+// registers. Same mathematics and arguments as AttentionForwardTile and AttentionBackwardTile; dim
+// (K) is padded to 32, rows (R) and keys (N) are multiples of 64. Matrices are bf16 unless said
+// otherwise, and 64-byte aligned.
+//
+// Block layouts ("registers" of 16 rows x 64 bytes, one after another):
+//   pairs of x_CN      [N/16][C/32] of 16 pairs of rows c x 16 columns n x 2
+//   rows of x_CN       [C/16][N/32] of 16 rows c x 32 columns n
+
+// Whether this CPU, and its operating system, has AMX and AVX512-BF16. Asks once for permission;
+// the other functions must not be called without.
+bool AmxAvailable() noexcept;
+
+// pairs of the transpose: x_NC, seen as x_CN. cols C a multiple of 32, rows N of 16.
+void AmxPackTransposedPairs(const uint16_t* x_NC, int rows, int cols, uint16_t* pairs) noexcept;
+// pairs of x_CN itself. rows C a multiple of 32, cols N of 16.
+void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, uint16_t* pairs) noexcept;
+// rows of the transpose: x_RC seen as x_CR. rows R a multiple of 32, cols C of 16.
+void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept;
+
+struct AmxShape {
+  int rows, keys, dim;
+};
+
+// Scratch that a thread keeps between calls: numbers of each kind for a shape.
+struct AmxScratch {
+  float* s;     // 64 * keys
+  uint16_t* p;  // forward 32 * keys, backward 3 * rows * keys
+};
+
+//   q_RK     row-major
+//   k_pairs  pairs of k^T [K, N];  v_pairs  pairs of v [N, K]
+//   next_keys  the k_pairs and v_pairs, one after the other, of the next call; nullptr: unknown
+void AmxForward(const AmxShape& shape, const uint16_t* q_RK, const uint16_t* k_pairs,
+                const uint16_t* v_pairs, const void* next_keys, float scale, const TileMask* mask,
+                const AmxScratch& scratch, float* max_R, float* sum_R, float* acc_RK) noexcept;
+
+struct AmxBackwardInputs {
+  const uint16_t *q_RK, *dout_RK;            // row-major
+  const uint16_t *q_KR_rows, *dout_KR_rows;  // rows of the transposes
+  const uint16_t *k_pairs, *v_pairs;         // pairs of k^T, v^T [K, N]
+  const uint16_t* k_NK_pairs;                // pairs of k [N, K]
+  const float *lse_R, *delta_R;
+};
+
+//   dk_KN, dv_KN  in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys
+//   dq_RK         out     f32 [R, K]
+void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float scale,
+                 const TileMask* mask, const AmxScratch& scratch, float* dk_KN, float* dv_KN,
+                 float* dq_RK) noexcept;
+
+}  // namespace lwm::kernels

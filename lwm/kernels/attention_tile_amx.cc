@@ -1,0 +1,138 @@
+#include <algorithm>
+
+#include "lwm/kernels/aligned_buffer.h"
+#include "lwm/kernels/attention_amx.h"
+#include "lwm/kernels/attention_tile.h"
+#include "lwm/kernels/tile_layout.h"
+
+namespace lwm::kernels {
+namespace {
+
+size_t Numbers(const AttentionTileShape& s, int rows) {
+  return static_cast<size_t>(rows) * static_cast<size_t>(s.padded_dim());
+}
+AmxShape ShapeOf(const AttentionTileShape& s) { return {s.rows, s.keys, s.padded_dim()}; }
+
+bool Gather(const AttentionTileShape& s, const void* const* rows, int count, uint16_t* out) {
+  return GatherRows(s.type, rows, count, s.head_dim, s.padded_dim(), out);
+}
+
+class AmxForwardTile : public AttentionForwardTile {
+ public:
+  explicit AmxForwardTile(const AttentionTileShape& shape)
+      : shape_(shape),
+        s_(MakeAlignedBuffer<float>(64 * static_cast<size_t>(shape.keys))),
+        p_(MakeAlignedBuffer<uint16_t>(32 * static_cast<size_t>(shape.keys))),
+        rows_NK_(MakeAlignedBuffer<uint16_t>(Numbers(shape, shape.keys))) {}
+
+  bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
+    return Gather(shape_, queries.first, shape_.rows, static_cast<uint16_t*>(packed_queries));
+  }
+
+  bool PackKeys(const AttentionRows& keys, void* packed_keys) override {
+    uint16_t* packed = static_cast<uint16_t*>(packed_keys);
+    const int count = shape_.keys, dim = shape_.padded_dim();
+    const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
+    AmxPackTransposedPairs(rows_NK_.get(), count, dim, packed);
+    const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
+    AmxPackPairs(rows_NK_.get(), count, dim, packed + Numbers(shape_, count));
+    return k_finite && v_finite;
+  }
+
+  void Run(const void* packed_queries, const void* packed_keys, const void* next_keys, float scale,
+           const TileMask* mask, float* max_R, float* sum_R, float* acc_RK) override {
+    const uint16_t* keys = static_cast<const uint16_t*>(packed_keys);
+    AmxForward(ShapeOf(shape_), static_cast<const uint16_t*>(packed_queries), keys,
+               keys + Numbers(shape_, shape_.keys), next_keys, scale, mask, {s_.get(), p_.get()},
+               max_R, sum_R, acc_RK);
+  }
+
+ private:
+  AttentionTileShape shape_;
+  AlignedBuffer<float> s_;
+  AlignedBuffer<uint16_t> p_, rows_NK_;
+};
+
+class AmxBackwardTile : public AttentionBackwardTile {
+ public:
+  explicit AmxBackwardTile(const AttentionTileShape& shape)
+      : shape_(shape),
+        s_(MakeAlignedBuffer<float>(64 * static_cast<size_t>(shape.keys))),
+        dq_RK_(MakeAlignedBuffer<float>(Numbers(shape, shape.rows))),
+        dk_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
+        dv_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
+        p_(MakeAlignedBuffer<uint16_t>(3 * static_cast<size_t>(shape.rows) *
+                                       static_cast<size_t>(shape.keys))),
+        rows_NK_(MakeAlignedBuffer<uint16_t>(Numbers(shape, shape.keys))),
+        packed_keys_(MakeAlignedBuffer<uint16_t>(3 * Numbers(shape, shape.keys))) {}
+
+  bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
+    uint16_t* packed = static_cast<uint16_t*>(packed_queries);
+    const size_t size = Numbers(shape_, shape_.rows);
+    const int rows = shape_.rows, dim = shape_.padded_dim();
+    const bool q_finite = Gather(shape_, queries.first, rows, packed);
+    const bool dout_finite = Gather(shape_, queries.second, rows, packed + size);
+    AmxPackTransposedRows(packed, rows, dim, packed + 2 * size);
+    AmxPackTransposedRows(packed + size, rows, dim, packed + 3 * size);
+    return q_finite && dout_finite;
+  }
+
+  bool StartKeys(const AttentionRows& keys) override {
+    const int count = shape_.keys, dim = shape_.padded_dim();
+    const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
+    AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(0));
+    AmxPackPairs(rows_NK_.get(), count, dim, Keys(2));
+    const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
+    AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(1));
+    std::fill_n(dk_KN_.get(), Numbers(shape_, count), 0.0f);
+    std::fill_n(dv_KN_.get(), Numbers(shape_, count), 0.0f);
+    return k_finite && v_finite;
+  }
+
+  const float* Run(const void* packed_queries, float scale, const TileMask* mask,
+                   const float* lse_R, const float* delta_R) override {
+    const uint16_t* queries = static_cast<const uint16_t*>(packed_queries);
+    const size_t size = Numbers(shape_, shape_.rows);
+    const AmxBackwardInputs inputs{
+        queries, queries + size, queries + 2 * size, queries + 3 * size, Keys(0), Keys(1), Keys(2),
+        lse_R,   delta_R};
+    AmxBackward(ShapeOf(shape_), inputs, scale, mask, {s_.get(), p_.get()}, dk_KN_.get(),
+                dv_KN_.get(), dq_RK_.get());
+    return dq_RK_.get();
+  }
+
+  void AddKeyGradients(float* dk_NK, float* dv_NK) override {
+    AddBlocks(dk_KN_.get(), dk_NK);
+    AddBlocks(dv_KN_.get(), dv_NK);
+  }
+
+ private:
+  uint16_t* Keys(size_t which) { return packed_keys_.get() + which * Numbers(shape_, shape_.keys); }
+
+  void AddBlocks(const float* blocks_KN, float* to_NK) const {
+    const int dim = shape_.padded_dim();
+    for (int k = 0; k < dim; k += 32) {
+      for (int n = 0; n < shape_.keys; n += 32, blocks_KN += 32 * 32) {
+        for (int i = 0; i < 32 * 32; ++i) {
+          to_NK[static_cast<ptrdiff_t>(n + i / 32) * dim + k + i % 32] +=
+              blocks_KN[i % 32 * 32 + i / 32];
+        }
+      }
+    }
+  }
+
+  AttentionTileShape shape_;
+  AlignedBuffer<float> s_, dq_RK_, dk_KN_, dv_KN_;
+  AlignedBuffer<uint16_t> p_, rows_NK_, packed_keys_;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionForwardTile> MakeAmxForwardTile(const AttentionTileShape& shape) {
+  return std::make_unique<AmxForwardTile>(shape);
+}
+std::unique_ptr<AttentionBackwardTile> MakeAmxBackwardTile(const AttentionTileShape& shape) {
+  return std::make_unique<AmxBackwardTile>(shape);
+}
+
+}  // namespace lwm::kernels
