@@ -4,14 +4,20 @@
 
 namespace lwm::ops {
 
+// The kernels compute exp(s - m) as 2^(s log2(e) - m log2(e)) with the second product in f32.
+at::Tensor ExponentOf(const at::Tensor& m) {
+  constexpr float kLog2E = 1.44269504f;
+  return (m * kLog2E).to(at::kDouble) / kLog2E;
+}
+
 AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype) {
   AttentionResult result;
   FinishAttention(carry, dtype, result.out_BTHK, result.lse_BHT);
   if (dtype == at::kFloat) {
-    const at::Tensor exact_BHT =
-        carry.max_BHT.to(at::kDouble) + at::log(carry.sum_BHT.to(at::kDouble));
-    result.lse_rest_BHT =
-        (exact_BHT - result.lse_BHT).masked_fill(~result.lse_BHT.isfinite(), 0).to(at::kFloat);
+    const at::Tensor exact_BHT = ExponentOf(carry.max_BHT) + at::log(carry.sum_BHT.to(at::kDouble));
+    result.lse_rest_BHT = (exact_BHT - ExponentOf(result.lse_BHT))
+                              .masked_fill(~result.lse_BHT.isfinite(), 0)
+                              .to(at::kFloat);
   }
   return result;
 }

@@ -16,6 +16,9 @@ struct AttentionResult {
   at::Tensor lse_rest_BHT;
 };
 
+// The number, f64, that the kernels subtract from scaled scores when their f32 maximum or lse is m.
+at::Tensor ExponentOf(const at::Tensor& m);
+
 AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype);
 
 // dout * exp(-lse_rest): the backward pass is linear in dout, so that this makes up for weights

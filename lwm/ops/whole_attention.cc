@@ -188,10 +188,9 @@ void MergeCarries(dist::Communicator* group, AttentionCarry& carry) {
   at::Tensor max_BHT = carry.max_BHT.to(at::kDouble);
   group->AllReduceMax(std::span(max_BHT.data_ptr<double>(), static_cast<size_t>(max_BHT.numel())));
   const at::Tensor new_max_BHT = max_BHT.to(at::kFloat);
-  // -inf - -inf where neither this rank nor another has seen a key; the sums are 0 there.
+  // -inf - -inf where no rank has seen a key; the sums are 0 there.
   const at::Tensor factor_BHT =
-      at::exp(carry.max_BHT - new_max_BHT)
-          .masked_fill(carry.max_BHT == -std::numeric_limits<double>::infinity(), 0);
+      at::exp(ExponentOf(carry.max_BHT) - ExponentOf(new_max_BHT)).to(at::kFloat).nan_to_num(0);
   carry.max_BHT.copy_(new_max_BHT);
   carry.sum_BHT.mul_(factor_BHT);
   carry.acc_BTHK.mul_(factor_BHT.transpose(1, 2).unsqueeze(-1));
