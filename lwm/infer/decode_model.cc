@@ -16,16 +16,22 @@
 namespace lwm::infer {
 namespace {
 
+// Each of the matrices times the same x.
+std::vector<at::Tensor> ProjectEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC) {
+  if (x_TC.size(0) <= ops::kGemvRows) return ops::GemvEach(x_TC, w_RC, x_TC.scalar_type());
+  std::vector<at::Tensor> y_TR;
+  for (const at::Tensor& w : w_RC) y_TR.push_back(ops::Linear(x_TC, w));
+  return y_TR;
+}
+
 at::Tensor Project(const at::Tensor& x_TC, const at::Tensor& w_RC) {
-  if (x_TC.size(0) <= ops::kGemvRows) return ops::Gemv(x_TC, w_RC, x_TC.scalar_type());
-  return ops::Linear(x_TC, w_RC);
+  return ProjectEach(x_TC, {w_RC}).front();
 }
 
 at::Tensor FeedForward(const at::Tensor& x_TD, const ops::FeedForwardWeights& w) {
   if (x_TD.size(0) > ops::kGemvRows) return ops::FeedForward(x_TD, w, kPrefillChunkTokens);
-  const at::Tensor gate_TF = ops::Gemv(x_TD, w.gate_FD, at::kFloat);
-  const at::Tensor up_TF = ops::Gemv(x_TD, w.up_FD, at::kFloat);
-  const at::Tensor inner_TF = at::silu(gate_TF).mul_(up_TF).to(x_TD.scalar_type());
+  const auto gate_up_TF = ops::GemvEach(x_TD, {w.gate_FD, w.up_FD}, at::kFloat);
+  const at::Tensor inner_TF = at::silu(gate_up_TF[0]).mul_(gate_up_TF[1]).to(x_TD.scalar_type());
   return ops::Gemv(inner_TF, w.down_DF, x_TD.scalar_type());
 }
 
@@ -98,11 +104,11 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
     const model::LayerWeights& w = weights_.Layer(l);
     const at::Tensor xn_TD = ops::RmsNorm(x_TD, w.attention_norm_D, config_.rms_norm_eps);
-    at::Tensor q_BTHK = heads(Project(xn_TD, w.q_HKxD));
-    at::Tensor k_BTGK = heads(Project(xn_TD, w.k_GKxD));
+    const auto qkv_TC = ProjectEach(xn_TD, {w.q_HKxD, w.k_GKxD, w.v_GKxD});
+    at::Tensor q_BTHK = heads(qkv_TC[0]), k_BTGK = heads(qkv_TC[1]);
     ops::ApplyRope(q_BTHK, rope, /*inverse=*/false);
     ops::ApplyRope(k_BTGK, rope, /*inverse=*/false);
-    cache.Write(l, k_BTGK, heads(Project(xn_TD, w.v_GKxD)));
+    cache.Write(l, k_BTGK, heads(qkv_TC[2]));
 
     const at::Tensor attention_BTHK =
         ops::CachedAttention(q_BTHK, cache.Keys(l, end), cache.Values(l, end), cache.tokens(),

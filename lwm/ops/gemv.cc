@@ -25,23 +25,54 @@ void CheckGemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType ou
               "Gemv: want f32 or bf16 out, got ", out_dtype);
 }
 
+// Rows [begin, end) of one matrix: sums in f32 at y, rounded to `out` when that is another tensor.
+template <class T>
+void GemvRows(const at::Tensor& x_TC, const at::Tensor& w_RC, float* y_TR, const at::Tensor& out_TR,
+              int64_t begin, int64_t end) {
+  const int64_t tokens = x_TC.size(0), rows = w_RC.size(0), cols = w_RC.size(1);
+  kernels::Gemv(Elements<T>(w_RC) + begin * cols, static_cast<size_t>(end - begin),
+                static_cast<size_t>(cols), Elements<T>(x_TC), static_cast<size_t>(tokens),
+                y_TR + begin, static_cast<size_t>(rows));
+  if (out_TR.scalar_type() == at::kFloat) return;
+  auto* out = out_TR.mutable_data_ptr<c10::BFloat16>();
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t r = t * rows + begin; r < t * rows + end; ++r) out[r] = y_TR[r];
+}
+
 }  // namespace
 
-at::Tensor Gemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType out_dtype) {
-  CheckGemv(x_TC, w_RC, out_dtype);
-  const int64_t tokens = x_TC.size(0), rows = w_RC.size(0), cols = w_RC.size(1);
-  const at::Tensor y_TR = at::empty({tokens, rows}, at::kFloat);
-  float* const y = y_TR.mutable_data_ptr<float>();
+std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC,
+                                 at::ScalarType out_dtype) {
+  int64_t all_rows = 0;
+  for (const at::Tensor& w : w_RC) {
+    CheckGemv(x_TC, w, out_dtype);
+    all_rows += w.size(0);
+  }
+  const int64_t tokens = x_TC.size(0), cols = x_TC.size(1);
+  std::vector<at::Tensor> out_TR;
+  for (const at::Tensor& w : w_RC) out_TR.push_back(at::empty({tokens, w.size(0)}, out_dtype));
+  const at::Tensor rounded =
+      out_dtype == at::kFloat ? at::Tensor() : at::empty({tokens * all_rows}, at::kFloat);
   const int64_t grain = std::max<int64_t>(4, kGrainElements / std::max<int64_t>(1, cols));
-  DispatchElement(w_RC, [&](auto element) {
-    using T = decltype(element);
-    const T *const x = Elements<T>(x_TC), *const w = Elements<T>(w_RC);
-    at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-      kernels::Gemv(w + begin * cols, static_cast<size_t>(end - begin), static_cast<size_t>(cols),
-                    x, static_cast<size_t>(tokens), y + begin, static_cast<size_t>(rows));
+  DispatchElement(x_TC, [&](auto element) {
+    at::parallel_for(0, all_rows, grain, [&](int64_t begin, int64_t end) {
+      int64_t first = 0;  // row of this matrix when all are stacked
+      for (size_t i = 0; i < w_RC.size(); ++i) {
+        const int64_t rows = w_RC[i].size(0);
+        const int64_t from = std::max<int64_t>(0, begin - first);
+        const int64_t to = std::min(rows, end - first);
+        float* const y = rounded.defined() ? rounded.mutable_data_ptr<float>() + tokens * first
+                                           : out_TR[i].mutable_data_ptr<float>();
+        if (from < to) GemvRows<decltype(element)>(x_TC, w_RC[i], y, out_TR[i], from, to);
+        first += rows;
+      }
     });
   });
-  return y_TR.to(out_dtype);
+  return out_TR;
+}
+
+at::Tensor Gemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType out_dtype) {
+  return GemvEach(x_TC, {w_RC}, out_dtype).front();
 }
 
 }  // namespace lwm::ops

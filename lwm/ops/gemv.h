@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace lwm::ops {
 
 // Up to this many rows Gemv is at least as fast as LibTorch's matmul (measured on Sapphire Rapids:
@@ -19,5 +21,9 @@ inline constexpr int64_t kGemvRows = 4;
 // the batch. Threads: over rows of w. Throws Error(kInvalidArgument) on other shapes, dtypes or
 // layouts.
 at::Tensor Gemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType out_dtype);
+
+// The same for several matrices that read one x, with one wait for all threads instead of several.
+std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC,
+                                 at::ScalarType out_dtype);
 
 }  // namespace lwm::ops

@@ -48,6 +48,19 @@ TEST(GemvOpTest, TheNumberOfThreadsDoesNotChangeABit) {
   EXPECT_TRUE(at::equal(one, three));
 }
 
+TEST(GemvOpTest, SeveralMatricesGiveWhatEachGivesAlone) {
+  for (const at::ScalarType out : {at::kFloat, at::kBFloat16})
+    for (const int64_t tokens : {1, 3}) {
+      const at::Tensor x_TC = at::randn({tokens, 600}).to(at::kBFloat16);
+      std::vector<at::Tensor> w_RC;
+      for (const int64_t rows : {70, 1, 0, 333})
+        w_RC.push_back(at::randn({rows, 600}).to(at::kBFloat16));
+      const auto together = GemvEach(x_TC, w_RC, out);
+      for (size_t i = 0; i < w_RC.size(); ++i)
+        EXPECT_TRUE(at::equal(together[i], Gemv(x_TC, w_RC[i], at::kFloat).to(out))) << i;
+    }
+}
+
 TEST(GemvOpTest, RefusesWhatItCannotRead) {
   const at::Tensor x_TC = at::zeros({1, 8}), w_RC = at::zeros({4, 8});
   EXPECT_THROW(Gemv(x_TC, at::zeros({4, 9}), at::kFloat), Error);
