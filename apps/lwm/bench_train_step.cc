@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 
 #include "bench.h"
 #include "lwm/base/error.h"
@@ -20,7 +19,7 @@ namespace {
 
 struct StepFlags {
   int64_t tokens = 4096, layers = 8, dim = 512, heads = 8, kv_heads = 8, ffn = 1376, vocab = 32000;
-  int64_t rows = 1, ffn_slice_tokens = 2048, warmup = 1, steps = 2;
+  int64_t rows = 1, segments = 1, ffn_slice_tokens = 2048, warmup = 1, steps = 2;
   std::string mesh = "1,1,1,-1";
   bool update = true;
 };
@@ -28,6 +27,8 @@ struct StepFlags {
 config::ModelConfig MakeModel(const StepFlags& flags) {
   LWM_REQUIRE(flags.dim % flags.heads == 0, "--dim ", flags.dim, " is no multiple of --heads ",
               flags.heads);
+  LWM_REQUIRE(flags.segments <= flags.tokens, "--segments ", flags.segments, " in --tokens ",
+              flags.tokens);
   config::ModelConfig model;
   model.vocab_size = flags.vocab;
   model.hidden_size = flags.dim;
@@ -41,23 +42,28 @@ config::ModelConfig MakeModel(const StepFlags& flags) {
   return model;
 }
 
-// One document of random tokens: all of them are trained on.
-data::Row RandomRow(int64_t tokens, int64_t vocab, uint64_t key) {
+// Documents of random tokens, equally long, that fill a row; each counts one in the loss.
+data::Row RandomRow(int64_t tokens, int64_t segments, int64_t vocab, uint64_t key) {
   const auto count = static_cast<size_t>(tokens);
   Random random(key);
   data::Row row;
   row.token_S.resize(count);
   for (int32_t& token : row.token_S)
     token = static_cast<int32_t>(random.Below(static_cast<uint64_t>(vocab)));
-  row.target_S.assign(row.token_S.begin() + 1, row.token_S.end());
-  row.target_S.push_back(data::kNoTarget);
   row.vision_S.assign(count, 0);
   row.target_vision_S.assign(count, 0);
-  row.weight_S.assign(count, 1.0f / static_cast<float>(std::max<int64_t>(tokens - 1, 1)));
-  row.position_S.resize(count);
-  std::iota(row.position_S.begin(), row.position_S.end(), 0);
-  row.begin_S.assign(count, 0);
-  row.examples = 1;
+  row.examples = segments;
+  for (int64_t segment = 0; segment < segments; ++segment) {
+    const int64_t begin = tokens * segment / segments, end = tokens * (segment + 1) / segments;
+    row.begin_S.insert(row.begin_S.end(), static_cast<size_t>(end - begin),
+                       static_cast<int32_t>(begin));
+    for (int64_t i = begin; i < end; ++i) {
+      row.position_S.push_back(static_cast<int32_t>(i - begin));
+      row.target_S.push_back(i + 1 < end ? row.token_S[static_cast<size_t>(i) + 1]
+                                         : data::kNoTarget);
+      row.weight_S.push_back(1.0f / static_cast<float>(std::max<int64_t>(end - begin - 1, 1)));
+    }
+  }
   return row;
 }
 
@@ -92,7 +98,10 @@ Json Measure(const StepFlags& flags, Session& session, const RunFlags& run) {
   train::AdamW optimizer(weights, {});
   uint64_t row = 0;
   const train::GlobalBatch batch = train::TakeGlobalBatch(
-      [&] { return RandomRow(flags.tokens, model.vocab_size, DeriveKey(run.seed, row++)); },
+      [&] {
+        return RandomRow(flags.tokens, flags.segments, model.vocab_size,
+                         DeriveKey(run.seed, row++));
+      },
       flags.rows, mesh.data_rank(), mesh.data_size());
   Timing best;
   for (int64_t step = 0; step < flags.warmup + flags.steps; ++step) {
@@ -133,6 +142,7 @@ Bench::Measure AddTrainStep(CLI::App& command) {
   size("--kv-heads", flags->kv_heads, "key and value heads");
   size("--ffn", flags->ffn, "feed-forward width");
   size("--vocab", flags->vocab, "vocabulary");
+  size("--segments", flags->segments, "documents packed in a row");
   size("--rows", flags->rows, "rows of the global batch");
   size("--ffn-slice-tokens", flags->ffn_slice_tokens, "tokens of a feed-forward slice");
   size("--steps", flags->steps, "steps measured; the best counts");

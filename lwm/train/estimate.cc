@@ -11,7 +11,7 @@ namespace lwm::train {
 namespace {
 
 // A process with LibTorch loaded and its thread pools started; with MPI's buffers.
-constexpr double kLibrariesBytes = 150e6;
+constexpr double kLibrariesBytes = 165e6;
 constexpr double kMpiBytes = 40e6;
 // Logits of a slice of the fused loss.
 constexpr double kLossSliceBytes = 128 << 20;
@@ -69,8 +69,12 @@ double GatheredBytes(const Sizes& s) {
          4 * scattered * s.layer / s.owners;
 }
 
+// Of every layer its input, attention's output and lse; of the whole pass the last hidden states,
+// their gradient, the row and its slots.
 double KeptBytes(const Sizes& s) {
-  return s.T * s.L * (s.residual * s.D + s.compute * s.HK + 4 * s.H);
+  constexpr double kSlotBytes = 60;
+  return s.T * (s.L * (s.residual * s.D + s.compute * s.HK + 4 * s.H) +
+                (s.residual + s.compute) * s.D + kSlotBytes);
 }
 
 // Attention's backward holds more at once than its forward: q, k, v, the gradients in f32 and cast,

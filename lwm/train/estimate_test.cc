@@ -37,12 +37,15 @@ TEST(EstimateTest, StateIsSixteenBytesAParameterAndTheComputeCopy) {
   EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "weights and optimizer"), 2 * params);
 }
 
-TEST(EstimateTest, KeptActivationsAreInputOutputAndLsePerLayerAndDivideOverSp) {
+TEST(EstimateTest, KeptActivationsGrowByInputOutputAndLsePerLayerAndDivideOverSp) {
   MemoryQuestion q = SmallQuestion();
-  const double expected = 65536.0 * 4 * (2 * 64 + 2 * 64 + 4 * 4);
-  EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "kept activations"), expected);
+  const double kept = PartBytes(EstimateTraining(q), "kept activations");
   q.mesh.sp = 4;
-  EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "kept activations"), expected / 4);
+  EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "kept activations"), kept / 4);
+  q.mesh.sp = 1;
+  q.model.num_hidden_layers += 1;
+  EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "kept activations") - kept,
+                   65536.0 * (2 * 64 + 2 * 64 + 4 * 4));
 }
 
 TEST(EstimateTest, RunThatFitsIsAccepted) { EXPECT_NO_THROW(RequireFits(SmallQuestion(), 1, 4e9)); }
