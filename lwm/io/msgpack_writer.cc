@@ -72,9 +72,9 @@ struct Chunk {
   uint64_t bytes = 0;
 };
 
-Chunk MakeChunk(const TensorInfo& info, uint64_t index, uint64_t total) {
+Chunk MakeChunk(const TensorInfo& info, uint64_t index, uint64_t total, uint64_t limit) {
   const uint64_t size = DTypeSize(info.dtype);
-  const uint64_t whole = MsgpackWriter::kChunkBytes / size * size;
+  const uint64_t whole = limit / size * size;
   const uint64_t bytes = std::min(whole, total - index * whole);
   return {Text(std::to_string(index)) +
               ExtHead({static_cast<int64_t>(bytes / size)}, info.dtype, bytes),
@@ -89,16 +89,16 @@ std::string ChunkedHead(const TensorInfo& info, uint64_t chunks) {
   return head + Text("chunks") + Map(chunks);
 }
 
-uint64_t CountChunks(const TensorInfo& info, uint64_t bytes) {
-  const uint64_t whole = MsgpackWriter::kChunkBytes / DTypeSize(info.dtype) * DTypeSize(info.dtype);
+uint64_t CountChunks(const TensorInfo& info, uint64_t bytes, uint64_t limit) {
+  const uint64_t whole = limit / DTypeSize(info.dtype) * DTypeSize(info.dtype);
   return (bytes + whole - 1) / whole;
 }
 
-uint64_t BlobBytes(const TensorInfo& info, uint64_t bytes, bool chunked) {
-  if (!chunked) return ExtHead(info.shape, info.dtype, bytes).size() + bytes;
-  const uint64_t chunks = CountChunks(info, bytes);
+uint64_t BlobBytes(const TensorInfo& info, uint64_t bytes, uint64_t limit) {
+  if (bytes <= limit) return ExtHead(info.shape, info.dtype, bytes).size() + bytes;
+  const uint64_t chunks = CountChunks(info, bytes, limit);
   uint64_t total = ChunkedHead(info, chunks).size() + bytes;
-  for (uint64_t i = 0; i < chunks; ++i) total += MakeChunk(info, i, bytes).head.size();
+  for (uint64_t i = 0; i < chunks; ++i) total += MakeChunk(info, i, bytes, limit).head.size();
   return total;
 }
 
@@ -119,15 +119,15 @@ void MsgpackWriter::Begin(const TensorInfo& info) {
   LWM_CHECK(remaining_ == 0, "record ", info_.name, " is not complete");
   info_ = info;
   remaining_ = TensorBytes(info);
-  chunked_ = remaining_ > kChunkBytes;
+  chunked_ = remaining_ > chunk_bytes_;
   chunk_index_ = 0;
-  const uint64_t blob = BlobBytes(info, remaining_, chunked_);
+  const uint64_t blob = BlobBytes(info, remaining_, chunk_bytes_);
   LWM_REQUIRE(blob <= UINT32_MAX, "weight ", info.name, " ", ShapeText(info.shape), " takes ", blob,
               " bytes, more than one record can hold (4 GiB); use --dtype bf16");
   OutputFile& file = output_.file();
   file.Write(Array(2) + Key(info.name) + Bin(blob));
   if (chunked_) {
-    file.Write(ChunkedHead(info, CountChunks(info, remaining_)));
+    file.Write(ChunkedHead(info, CountChunks(info, remaining_, chunk_bytes_)));
     BeginChunk();
   } else {
     file.Write(ExtHead(info.shape, info.dtype, remaining_));
@@ -136,7 +136,7 @@ void MsgpackWriter::Begin(const TensorInfo& info) {
 }
 
 void MsgpackWriter::BeginChunk() {
-  const Chunk chunk = MakeChunk(info_, chunk_index_++, TensorBytes(info_));
+  const Chunk chunk = MakeChunk(info_, chunk_index_++, TensorBytes(info_), chunk_bytes_);
   output_.file().Write(chunk.head);
   chunk_remaining_ = chunk.bytes;
 }

@@ -16,7 +16,11 @@ namespace lwm::io {
 // pieces; nothing is held. The file appears under its name on Finish.
 class MsgpackWriter {
  public:
-  explicit MsgpackWriter(const std::filesystem::path& path) : output_(path) {}
+  static constexpr uint64_t kChunkBytes = uint64_t{1} << 30;
+
+  // Arrays above `chunk_bytes` go in chunks of that size; other readers expect 2^30.
+  explicit MsgpackWriter(const std::filesystem::path& path, uint64_t chunk_bytes = kChunkBytes)
+      : chunk_bytes_(chunk_bytes), output_(path) {}
 
   // Begins the record of info.name, whose parts are joined with '/'. Throws Error(kInvalidArgument)
   // when the array is beyond msgpack's limit of 4 GiB for one blob.
@@ -25,11 +29,10 @@ class MsgpackWriter {
   void Write(std::span<const std::byte> bytes);
   void Finish();
 
-  static constexpr uint64_t kChunkBytes = uint64_t{1} << 30;
-
  private:
   void BeginChunk();
 
+  uint64_t chunk_bytes_;
   AtomicOutput output_;
   TensorInfo info_;
   uint64_t remaining_ = 0;        // of the record's data
