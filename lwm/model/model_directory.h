@@ -19,9 +19,9 @@ namespace lwm::model {
 ResidentWeights LoadModel(const std::filesystem::path& path, at::ScalarType dtype);
 
 struct SaveOptions {
-  at::ScalarType dtype = at::kBFloat16;      // f32, bf16 or f16; rounded to nearest even
-  int64_t max_shard_bytes = 5'000'000'000;   // as Hugging Face shards
-  std::map<std::string, std::string> files;  // more files: name -> content (tokenizer.model)
+  at::ScalarType dtype = at::kBFloat16;           // f32, bf16 or f16; rounded to nearest even
+  int64_t max_shard_bytes = 5'000'000'000;        // as Hugging Face shards
+  std::map<std::string, std::string> files = {};  // more files: name -> content (tokenizer.model)
 };
 
 // Writes a model directory in Hugging Face layout: config.json, and model.safetensors or shards
