@@ -54,10 +54,11 @@ struct InitOptions {
 //   const double norm = weights.GradientNorm();
 //   optimizer.Step(lr, ClipFactor(norm, max_norm));   // uses up the gradients
 //
-// Bytes a parameter on this rank: 8 / shard ranks (and 8 more in AdamW), 2 / shard ranks for the
-// bf16 shard, plus 2 (bf16) for gathered groups and 4 for two layers and the outer group's
-// gradients. All methods marked collective must be called by all ranks of the mesh in the same
-// order; so must the WeightStore calls within a shard group.
+// Bytes on this rank for each of its tp part's parameters, P = ranks of the shard group: 8 / P for
+// masters and gradients (AdamW: 8 / P more), 2 / P for the bf16 copy. With P > 1 also, for the
+// outer group and for two or three layers, what is gathered (2 in bf16) and, for the outer group
+// and two layers, full gradients (4). Methods marked collective must be called by all ranks of the
+// mesh in the same order; so must the WeightStore calls within a shard group.
 class ShardedWeights final : public model::WeightStore {
  public:
   // Masters are 0. The mesh must outlive this. Throws Error(kInvalidArgument) when heads, kv heads
