@@ -33,6 +33,7 @@ LIBRARIES = {  # third-party header prefix: where it may appear (module, or modu
     "nlohmann/": ["base/json"],
     "xxhash.h": ["base/file"],
     "sentencepiece": ["data/tokenizer_sentencepiece"],
+    "pcre2.h": ["data/tokenizer_byte_bpe"],
     "httplib.h": ["serve/http_server"],
 }
 MAX_LINES = 800

@@ -4,6 +4,7 @@
 #include "lwm/base/file.h"
 #include "lwm/data/foreign_vocabulary.h"
 #include "lwm/data/sentencepiece_model.h"
+#include "lwm/data/tokenizer_byte_bpe.h"
 #include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/utf8.h"
 #include "lwm/io/gguf_source.h"
@@ -12,14 +13,27 @@ namespace lwm::data {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kFileNames[] = {"tokenizer.model"};
+constexpr const char* kFileNames[] = {"tokenizer.model", "tokenizer.json"};
 
 fs::path FindTokenizerFile(const fs::path& path) {
   if (!fs::is_directory(path)) return path;
   for (const char* name : kFileNames)
     if (fs::exists(path / name)) return path / name;
   throw Error(ErrorCode::kNotFound,
-              Cat(path.string(), " holds no tokenizer; want tokenizer.model in that folder"));
+              Cat(path.string(),
+                  " holds no tokenizer; want tokenizer.model or tokenizer.json in that folder"));
+}
+
+std::unique_ptr<Tokenizer> OpenGgufTokenizer(std::span<const std::byte> bytes,
+                                             const std::string& where) {
+  const io::GgufFile gguf = io::ParseGguf(bytes, where);
+  if (gguf.metadata.Text("tokenizer.ggml.model") == "gpt2")
+    return MakeByteBpeTokenizer(ByteBpeVocabularyOfGguf(gguf.metadata), where);
+  const auto vocabulary = VocabularyOfGguf(gguf.metadata);
+  LWM_REQUIRE_AS(
+      ErrorCode::kNotFound, vocabulary.has_value(), where,
+      ": holds no tokenizer this program knows (want tokenizer.ggml.model llama or gpt2)");
+  return MakePieceTokenizer(*vocabulary, where);
 }
 
 }  // namespace
@@ -61,16 +75,12 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
   const MappedFile mapped(file);
   const std::string_view bytes(reinterpret_cast<const char*>(mapped.bytes().data()),
                                mapped.bytes().size());
-  if (bytes.starts_with("GGUF")) {
-    const auto vocabulary = VocabularyOfGguf(io::ParseGguf(mapped.bytes(), where).metadata);
-    LWM_REQUIRE_AS(ErrorCode::kNotFound, vocabulary.has_value(), where,
-                   ": holds no SentencePiece vocabulary");
-    return MakePieceTokenizer(*vocabulary, where);
-  }
+  if (bytes.starts_with("GGUF")) return OpenGgufTokenizer(mapped.bytes(), where);
   if (IsSentencePieceModel(bytes)) return OpenSentencePiece(std::string(bytes), where);
+  if (bytes.starts_with("{")) return OpenTokenizerJson(file);
   throw Error(ErrorCode::kCorruptData,
               Cat(where, ": not a tokenizer this program knows, or a damaged one; want a ",
-                  "SentencePiece model or a GGUF file"));
+                  "SentencePiece model, a tokenizer.json or a GGUF file"));
 }
 
 }  // namespace lwm::data

@@ -60,10 +60,11 @@ class StreamDecoder {
   bool at_start_ = true;
 };
 
-// Opens a tokenizer and recognises its kind by content: a SentencePiece model, or
-// the SentencePiece vocabulary inside a GGUF file. `path` is the file
-// or a model directory that holds one. Throws Error(kNotFound) when there is none,
-// Error(kCorruptData) naming the file when it is none of the known kinds or is damaged.
+// Opens a tokenizer and recognises its kind by content: a SentencePiece model, a Hugging Face
+// tokenizer.json (byte-level BPE), or the vocabulary inside a GGUF file (of either kind). `path` is
+// the file or a model directory that holds tokenizer.model or tokenizer.json. Throws
+// Error(kNotFound) when there is none, Error(kCorruptData) naming the file when it is none of the
+// known kinds or is damaged.
 std::unique_ptr<Tokenizer> OpenTokenizer(const std::filesystem::path& path);
 
 // A SentencePiece vocabulary given piece by piece, as a GGUF file carries it.
