@@ -6,6 +6,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/infer/token_batch.h"
+#include "lwm/model/embedding.h"
 #include "lwm/ops/cached_attention.h"
 #include "lwm/ops/feed_forward.h"
 #include "lwm/ops/gemv.h"
@@ -33,16 +34,6 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const ops::FeedForwardWeights& w)
   const auto gate_up_TF = ops::GemvEach(x_TD, {w.gate_FD, w.up_FD}, at::kFloat);
   const at::Tensor inner_TF = at::silu(gate_up_TF[0]).mul_(gate_up_TF[1]).to(x_TD.scalar_type());
   return ops::Gemv(inner_TF, w.down_DF, x_TD.scalar_type());
-}
-
-// A vision id may lie beyond the text table and the other way round: each table sees only its own.
-at::Tensor Embed(const NewTokens& tokens, const model::OuterWeights& outer) {
-  if (!tokens.vision_BT.defined()) return at::embedding(outer.embed_VD, tokens.id_BT);
-  const at::Tensor text_id_BT = tokens.id_BT.masked_fill(tokens.vision_BT, 0);
-  const at::Tensor vision_id_BT = tokens.id_BT.masked_fill(tokens.vision_BT.logical_not(), 0);
-  return at::where(tokens.vision_BT.unsqueeze(-1),
-                   at::embedding(outer.vision_embed_VD, vision_id_BT),
-                   at::embedding(outer.embed_VD, text_id_BT));
 }
 
 // Position of each new token in its own row, i64 [B,T]; left padding has position 0.
@@ -99,7 +90,8 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
   const auto heads = [&](const at::Tensor& x_TC) {
     return x_TC.view({rows, new_tokens, -1, config_.head_dim});
   };
-  at::Tensor x_TD = Embed(chunk, weights_.Outer()).reshape({rows * new_tokens, -1});
+  at::Tensor x_TD =
+      model::Embed(chunk.id_BT, chunk.vision_BT, weights_.Outer()).reshape({rows * new_tokens, -1});
 
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
     const model::LayerWeights& w = weights_.Layer(l);

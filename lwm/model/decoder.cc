@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
+#include "lwm/model/embedding.h"
 #include "lwm/model/layer.h"
 #include "lwm/ops/fused_loss.h"
 #include "lwm/ops/rms_norm.h"
@@ -30,34 +31,6 @@ LayerContext MakeContext(const config::ModelConfig& config, const DecoderInput& 
           ops::MakeRopeTable(input.position_BT, rope.inverse_frequency_R, rope.attention_factor)};
 }
 
-at::Tensor Embed(const DecoderInput& input, const OuterWeights& outer, at::ScalarType dtype) {
-  const at::Tensor text_BTD = [&] {
-    if (!input.vision_BT.defined()) return at::embedding(outer.embed_VD, input.id_BT);
-    const at::Tensor text_id_BT = input.id_BT.masked_fill(input.vision_BT, 0);
-    const at::Tensor vision_id_BT = input.id_BT.masked_fill(input.vision_BT.logical_not(), 0);
-    return at::where(input.vision_BT.unsqueeze(-1),
-                     at::embedding(outer.vision_embed_VD, vision_id_BT),
-                     at::embedding(outer.embed_VD, text_id_BT));
-  }();
-  return text_BTD.to(dtype);
-}
-
-void EmbedBackward(const DecoderInput& input, const at::Tensor& dx_BTD, OuterWeights& gradients) {
-  const at::Tensor id_T = input.id_BT.reshape({-1});
-  const at::Tensor dx_TD = dx_BTD.reshape({id_T.size(0), -1}).to(at::kFloat);
-  if (!input.vision_BT.defined()) {
-    gradients.embed_VD.index_add_(0, id_T, dx_TD);
-    return;
-  }
-  const at::Tensor vision_T = input.vision_BT.reshape({-1});
-  const auto add = [&](at::Tensor& table_VD, const at::Tensor& chosen_T) {
-    const at::Tensor at_N = chosen_T.nonzero().squeeze(-1);
-    table_VD.index_add_(0, id_T.index_select(0, at_N), dx_TD.index_select(0, at_N));
-  };
-  add(gradients.vision_embed_VD, vision_T);
-  add(gradients.embed_VD, vision_T.logical_not());
-}
-
 at::ScalarType ResidualDtype(const OuterWeights& outer, const DecoderOptions& options) {
   return outer.embed_VD.scalar_type() == at::kFloat ? at::kFloat : options.residual_dtype;
 }
@@ -66,7 +39,8 @@ at::ScalarType ResidualDtype(const OuterWeights& outer, const DecoderOptions& op
 at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
                      std::vector<LayerSaved>* saved) {
   const OuterWeights& outer = weights.Outer();
-  at::Tensor x_BTD = Embed(input, outer, ResidualDtype(outer, context.options));
+  at::Tensor x_BTD =
+      Embed(input.id_BT, input.vision_BT, outer).to(ResidualDtype(outer, context.options));
   for (int64_t l = 0; l < context.config.num_hidden_layers; ++l) {
     LayerSaved* keep = saved ? &saved->emplace_back() : nullptr;
     x_BTD = LayerForward(context, weights.Layer(l), x_BTD, keep);
@@ -202,7 +176,7 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
     weights.FinishLayerGradients(l);
     weights.ReleaseLayer(l);
   }
-  EmbedBackward(input, dx_BTD, outer_gradients);
+  EmbedBackward(input.id_BT, input.vision_BT, dx_BTD, outer_gradients);
   return loss;
 }
 
