@@ -109,31 +109,6 @@ std::vector<Load> AssignGreedily(std::vector<Chunk> chunks, int64_t capacity, in
   return load_P;
 }
 
-// Exchanges the pair of equally long chunks of the most and the least loaded rank that halves their
-// difference best. False when no pair narrows it.
-bool NarrowGap(std::vector<Load>& load_P) {
-  const auto by_area = [](const Load& a, const Load& b) { return a.area < b.area; };
-  Load& light = *std::min_element(load_P.begin(), load_P.end(), by_area);
-  Load& heavy = *std::max_element(load_P.begin(), load_P.end(), by_area);
-  const int64_t gap = heavy.area - light.area;
-  Chunk *best_heavy = nullptr, *best_light = nullptr;
-  int64_t best_gap = gap;
-  for (Chunk& a : heavy.chunks) {
-    for (Chunk& b : light.chunks) {
-      const int64_t gap_after = std::abs(gap - 2 * (a.area - b.area));
-      if (a.count == b.count && gap_after < best_gap) {
-        best_gap = gap_after, best_heavy = &a, best_light = &b;
-      }
-    }
-  }
-  if (!best_heavy) return false;
-  const int64_t moved = best_heavy->area - best_light->area;
-  heavy.area -= moved;
-  light.area += moved;
-  std::swap(*best_heavy, *best_light);
-  return true;
-}
-
 }  // namespace
 
 std::span<const int32_t> SequencePlan::index(int rank) const {
@@ -166,8 +141,6 @@ SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t
   }
   const int64_t capacity = (row_tokens + ranks - 1) / ranks;
   std::vector<Load> load_P = AssignGreedily(std::move(chunks), capacity, ranks, begin_S);
-  for (int exchange = 0; exchange < 4 * ranks && NarrowGap(load_P); ++exchange) {
-  }
   return MakePlan(row_tokens, begin_S, load_P);
 }
 
