@@ -502,6 +502,23 @@ void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* b
   }
 }
 
+void AmxAddTransposed(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept {
+  for (int k = 0; k < dim; k += 32) {
+    for (int n = 0; n < keys; n += 32, blocks_KN += 1024) {
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const int k16 = quarter / 2 * 16, n16 = quarter % 2 * 16;
+        __m512i x[16];
+        for (int i = 0; i < 16; ++i) x[i] = _mm512_load_si512(blocks_KN + (k16 + i) * 32 + n16);
+        Transpose16(x);
+        for (int i = 0; i < 16; ++i) {
+          float* to = x_NK + static_cast<ptrdiff_t>(n + n16 + i) * dim + k + k16;
+          _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), _mm512_castsi512_ps(x[i])));
+        }
+      }
+    }
+  }
+}
+
 void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float scale,
                  const TileMask* mask, const AmxScratch& scratch, float* dk_KN, float* dv_KN,
                  float* dq_RK) noexcept {
@@ -513,6 +530,11 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float s
       scratch.p + 2 * area};
   float *s = scratch.s, *dp = scratch.s + 32 * shape.keys;
   QueryBlocks seen_by[kMaxBlocks];
+  // The next queries come into the second-level cache in equal pieces, one with each pair of
+  // blocks.
+  const char* fetch = static_cast<const char*>(inputs.next_queries);
+  const ptrdiff_t pieces = ptrdiff_t{shape.rows / 32} * (shape.keys / 32);
+  const ptrdiff_t fetch_bytes = fetch ? ptrdiff_t{8} * shape.rows * shape.dim / pieces : 0;
   for (int row = 0; row < shape.rows; row += 32) {
     const ActiveBlocks active = block_mask.Active(row);
     const ptrdiff_t at = static_cast<ptrdiff_t>(row) * shape.dim;
@@ -520,6 +542,9 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float s
     BlockScores(inputs.q_RK + at, shape.dim, inputs.k_pairs, active, s, nothing);
     BlockScores(inputs.dout_RK + at, shape.dim, inputs.v_pairs, active, dp, nothing);
     for (int i = 0; i < active.count; ++i) {
+      for (ptrdiff_t line = 0; line < fetch_bytes; line += 64)
+        _mm_prefetch(fetch + line, _MM_HINT_T1);
+      fetch += fetch_bytes;
       QueryBlocks& queries = seen_by[active.block[i]];
       queries.row[queries.count++] = row;
       for (int r = 0; r < 32; r += 2) factors.TwoRows(active, i, row, r, s, dp);
@@ -549,6 +574,7 @@ bool AmxAvailable() noexcept { return false; }
 void AmxPackTransposedPairs(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxPackPairs(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxPackTransposedRows(const uint16_t*, int, int, uint16_t*) noexcept {}
+void AmxAddTransposed(const float*, int, int, float*) noexcept {}
 void AmxForward(const AmxShape&, const uint16_t*, const uint16_t*, const uint16_t*, const void*,
                 float, const TileMask*, const AmxScratch&, float*, float*, float*) noexcept {}
 void AmxBackward(const AmxShape&, const AmxBackwardInputs&, float, const TileMask*,

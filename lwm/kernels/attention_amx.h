@@ -51,6 +51,7 @@ struct AmxBackwardInputs {
   const uint16_t *k_pairs, *v_pairs;         // pairs of k^T, v^T [K, N]
   const uint16_t* k_NK_pairs;                // pairs of k [N, K]
   const float *lse_R, *delta_R;
+  const void* next_queries;  // the q_RK to dout_KR_rows of the next call, nullptr: unknown
 };
 
 //   dk_KN, dv_KN  in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys
@@ -58,5 +59,8 @@ struct AmxBackwardInputs {
 void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float scale,
                  const TileMask* mask, const AmxScratch& scratch, float* dk_KN, float* dv_KN,
                  float* dq_RK) noexcept;
+
+// x_NK, f32 row-major, += the transpose of blocks_KN as above.
+void AmxAddTransposed(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept;
 
 }  // namespace lwm::kernels

@@ -80,9 +80,10 @@ class AttentionBackwardTile {
   // Adds to the gradients of the keys; returns that of the queries, f32 [rows, padded_dim], valid
   // until the next call.
   //   lse_R, delta_R  in  f32 [rows]; a missing row has lse = +inf
+  //   next_queries    in  packed queries of the coming call, nullptr when not known
   // A masked non-finite row reaches everyone: such pairs belong to CarefulBackward.
-  virtual const float* Run(const void* packed_queries, float scale, const TileMask* mask,
-                           const float* lse_R, const float* delta_R) = 0;
+  virtual const float* Run(const void* packed_queries, const void* next_queries, float scale,
+                           const TileMask* mask, const float* lse_R, const float* delta_R) = 0;
 
   // dk_NK, dv_NK [keys, padded_dim] += the gradients of the keys.
   virtual void AddKeyGradients(float* dk_NK, float* dv_NK) = 0;

@@ -89,37 +89,25 @@ class AmxBackwardTile : public AttentionBackwardTile {
     return k_finite && v_finite;
   }
 
-  const float* Run(const void* packed_queries, float scale, const TileMask* mask,
-                   const float* lse_R, const float* delta_R) override {
+  const float* Run(const void* packed_queries, const void* next_queries, float scale,
+                   const TileMask* mask, const float* lse_R, const float* delta_R) override {
     const uint16_t* queries = static_cast<const uint16_t*>(packed_queries);
     const size_t size = Numbers(shape_, shape_.rows);
     const AmxBackwardInputs inputs{
         queries, queries + size, queries + 2 * size, queries + 3 * size, Keys(0), Keys(1), Keys(2),
-        lse_R,   delta_R};
+        lse_R,   delta_R,        next_queries};
     AmxBackward(ShapeOf(shape_), inputs, scale, mask, {s_.get(), p_.get()}, dk_KN_.get(),
                 dv_KN_.get(), dq_RK_.get());
     return dq_RK_.get();
   }
 
   void AddKeyGradients(float* dk_NK, float* dv_NK) override {
-    AddBlocks(dk_KN_.get(), dk_NK);
-    AddBlocks(dv_KN_.get(), dv_NK);
+    AmxAddTransposed(dk_KN_.get(), shape_.keys, shape_.padded_dim(), dk_NK);
+    AmxAddTransposed(dv_KN_.get(), shape_.keys, shape_.padded_dim(), dv_NK);
   }
 
  private:
   uint16_t* Keys(size_t which) { return packed_keys_.get() + which * Numbers(shape_, shape_.keys); }
-
-  void AddBlocks(const float* blocks_KN, float* to_NK) const {
-    const int dim = shape_.padded_dim();
-    for (int k = 0; k < dim; k += 32) {
-      for (int n = 0; n < shape_.keys; n += 32, blocks_KN += 32 * 32) {
-        for (int i = 0; i < 32 * 32; ++i) {
-          to_NK[static_cast<ptrdiff_t>(n + i / 32) * dim + k + i % 32] +=
-              blocks_KN[i % 32 * 32 + i / 32];
-        }
-      }
-    }
-  }
 
   AttentionTileShape shape_;
   AlignedBuffer<float> s_, dq_RK_, dk_KN_, dv_KN_;

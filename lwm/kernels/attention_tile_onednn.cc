@@ -120,8 +120,8 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     return k_finite && v_finite;
   }
 
-  const float* Run(const void* packed_queries, float scale, const TileMask* mask,
-                   const float* lse_R, const float* delta_R) override {
+  const float* Run(const void* packed_queries, const void* /*next_queries*/, float scale,
+                   const TileMask* mask, const float* lse_R, const float* delta_R) override {
     const char* queries = static_cast<const char*>(packed_queries);
     const size_t bytes = shape_.query_bytes();
     scores_.Run(queries, Keys(0), s_RN_.get());

@@ -223,6 +223,12 @@ void AddRow(const float* from_K, int dim, float* to_K) noexcept {
   HWY_DYNAMIC_DISPATCH(AddRowAnyTail)(from_K, dim, to_K);
 }
 
+void FetchRow(const void* data, size_t bytes) noexcept {
+  for (size_t at = 0; at < bytes; at += 64) {
+    __builtin_prefetch(static_cast<const char*>(data) + at, 1, 2);
+  }
+}
+
 void ScaleRowTo(TileType type, const float* x_K, int dim, float factor, void* out_K) noexcept {
   HWY_DYNAMIC_DISPATCH(ScaleToAnyType)(type, x_K, dim, factor, out_K);
 }

@@ -22,6 +22,9 @@ void TransposeTile(TileType type, int rows, int cols, const void* x_RC, void* y_
 // to_K += from_K, f32 [dim], any alignment; disjoint.
 void AddRow(const float* from_K, int dim, float* to_K) noexcept;
 
+// Asks for `bytes` from `data` on to be brought into the second-level cache.
+void FetchRow(const void* data, size_t bytes) noexcept;
+
 // out_K = factor * x_K, x f32 [dim], out `type`, rounded to nearest; any alignment.
 void ScaleRowTo(TileType type, const float* x_K, int dim, float factor, void* out_K) noexcept;
 

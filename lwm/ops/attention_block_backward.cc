@@ -68,6 +68,7 @@ class BackwardPass {
     kernels::AlignedBuffer<float> dk_NK, dv_NK;
     kernels::AlignedBuffer<float> dq_RK;  // of careful pairs
     bool keys_finite = true;
+    const char* next_queries = nullptr;
   };
 
   // Tells the other threads when this one ends with an exception: its turns will not come.
@@ -80,6 +81,7 @@ class BackwardPass {
 
   size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
   size_t KeyNumbers() const { return static_cast<size_t>(tiling_.shape.keys) * Dim(); }
+  const char* Packed(size_t at) const { return packed_.get() + at * query_bytes_; }
   int64_t Blocks() const { return tiling_.kv_heads * tiling_.head_blocks; }
   size_t PackedCount() const {
     return static_cast<size_t>(tiling_.batch * Blocks() * (last_ - first_));
@@ -130,24 +132,39 @@ class BackwardPass {
     }
   }
 
+  // The queries of one pair with a tile of keys.
+  struct Place {
+    int64_t tile, head_block;
+  };
+  // The first place from `from` on that sees the keys; tile is last_ if there is none.
+  Place NextSeeing(int64_t b, int64_t key_tile, Place from) const {
+    if (from.head_block == tiling_.head_blocks) from = {from.tile + 1, 0};
+    while (from.tile < last_ && Seen(b, from.tile, key_tile) == Visibility::kNone) {
+      from = {from.tile + 1, 0};
+    }
+    return from;
+  }
+
   void TakeKeyTile(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
                    const Progress& progress) {
-    bool loaded = false;
-    for (int64_t tile = first_; tile < last_; ++tile) {
-      if (Seen(b, tile, key_tile) == Visibility::kNone) continue;
-      if (!loaded) LoadKeys(worker, b, g, key_tile);
-      loaded = true;
-      for (int64_t head_block = 0; head_block < tiling_.head_blocks; ++head_block) {
-        worker.tile.Select(b, g, head_block, tile);
-        const size_t at = PackedIndex(b, g, head_block, tile);
-        const float* dq_RK = ComputePair(worker, b, g, at, tile, key_tile);
-        if (!WaitForTurn(turn_[at], key_tile)) return;
-        AddQueryGradient(worker, b, dq_RK);
-        turn_[at] = NextTurn(b, tile, key_tile + 1);
-        if (progress) progress();
-      }
+    Place place = NextSeeing(b, key_tile, {first_, 0});
+    if (place.tile == last_) return;
+    LoadKeys(worker, b, g, key_tile);
+    while (place.tile < last_) {
+      const Place next = NextSeeing(b, key_tile, {place.tile, place.head_block + 1});
+      worker.next_queries =
+          next.tile < last_ ? Packed(PackedIndex(b, g, next.head_block, next.tile)) : nullptr;
+      worker.tile.Select(b, g, place.head_block, place.tile);
+      const size_t at = PackedIndex(b, g, place.head_block, place.tile);
+      FetchQueryGradient(worker, b);
+      const float* dq_RK = ComputePair(worker, b, g, at, place.tile, key_tile);
+      if (!WaitForTurn(turn_[at], key_tile)) return;
+      AddQueryGradient(worker, b, dq_RK);
+      turn_[at] = NextTurn(b, place.tile, key_tile + 1);
+      if (progress) progress();
+      place = next;
     }
-    if (loaded) StoreKeys(worker, b, g, key_tile);
+    StoreKeys(worker, b, g, key_tile);
   }
 
   bool WaitForTurn(const std::atomic<int64_t>& turn, int64_t mine) const {
@@ -183,7 +200,7 @@ class BackwardPass {
     if (masked && !(worker.keys_finite && finite_[at])) {
       return ComputePairCarefully(worker, b, g, key_tile, mask);
     }
-    return worker.kernel.Run(packed_.get() + at * query_bytes_, scale_, masked ? &mask : nullptr,
+    return worker.kernel.Run(Packed(at), worker.next_queries, scale_, masked ? &mask : nullptr,
                              worker.lse_R.data(), worker.delta_R.data());
   }
 
@@ -200,11 +217,19 @@ class BackwardPass {
     return worker.dq_RK.get();
   }
 
-  void AddQueryGradient(const Worker& worker, int64_t b, const float* dq_RK) {
+  float* QueryGradient(int64_t b, int64_t slot, int64_t head) const {
+    return gradients_.dq_BTHK +
+           ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
+  }
+  void FetchQueryGradient(const Worker& worker, int64_t b) const {
+    worker.tile.ForEach([&](int, int64_t slot, int64_t head) {
+      kernels::FetchRow(QueryGradient(b, slot, head), 4 * Dim());
+    });
+  }
+  void AddQueryGradient(const Worker& worker, int64_t b, const float* dq_RK) const {
     worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
-      const int64_t at = ((b * tiling_.tokens + slot) * tiling_.heads + head);
       kernels::AddRow(dq_RK + static_cast<size_t>(row) * Dim(), tiling_.shape.head_dim,
-                      gradients_.dq_BTHK + at * tiling_.shape.head_dim);
+                      QueryGradient(b, slot, head));
     });
   }
 

@@ -63,7 +63,7 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
       heads(queries.q_BTHK.size(2)),
       kv_heads(keys.k_BUGK.size(2)),
       key_slots(keys.k_BUGK.size(1)) {
-  constexpr int kRows = 256, kKeys = 256;
+  constexpr int kRows = 256, kKeys = 512;
   const int64_t group = heads / kv_heads;
   positions = static_cast<int>(
       std::min<int64_t>(std::max<int64_t>(kRows / group, 32) / 16 * 16, RoundUp(tokens, 16)));
