@@ -2,12 +2,16 @@
 // flags become one call and errors become exit codes: 0 done, 2 wrong usage, 1 anything else.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <thread>
 
 #include "commands.h"
 #include "lwm/base/error.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
+#include "lwm/dist/launcher.h"
 
 namespace lwm::app {
 namespace {
@@ -19,8 +23,8 @@ void AddAll(CLI::App& root) {
   for (const Command* command : commands) command->add(root);
 }
 
-// "unknown command or flag 'trian'; did you mean 'train'?" for what CLI11 could not place.
-std::string ExplainExtras(const CLI::App& root, const CLI::ExtrasError& error) {
+// "unknown argument '--promt'; did you mean '--prompt'?" for what CLI11 could not place.
+std::string ExplainExtras(const CLI::App& root, const CLI::ParseError& error) {
   const CLI::App* used = root.get_subcommands().empty() ? &root : root.get_subcommands().front();
   std::vector<std::string> known;
   for (const auto* command : used->get_subcommands({})) known.push_back(command->get_name());
@@ -36,14 +40,23 @@ std::string ExplainExtras(const CLI::App& root, const CLI::ExtrasError& error) {
 
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
 
+// This process's rank before or without MPI: what its launcher says.
+int LaunchedRank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
+    if (const char* rank = std::getenv(name)) return std::atoi(rank);
+  return 0;
+}
+
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
-// Names out of damaged files may hold anything: one line without control characters is printed.
+// An error of all ranks alike is printed once: the others leave rank 0 time to end them. Names out
+// of damaged files may hold anything: one line without control characters is printed.
 int Fail(std::string message, int exit_code) {
   std::replace_if(
       message.begin(), message.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
+  if (dist::StartedByLauncher() && LaunchedRank() > 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
   std::fprintf(stderr, "lwm: %s\n", message.c_str());
-  if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE"))
-    dist::AbortAllRanks(exit_code);
+  if (dist::StartedByLauncher()) dist::AbortAllRanks(exit_code);
   return exit_code;
 }
 
@@ -60,6 +73,8 @@ int Main(int argc, char** argv) {
     return Fail(ExplainExtras(root, error), 2);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return root.exit(error);  // --help, --version
+    // A misspelt flag is the likelier cause of a missing one.
+    if (root.remaining_size(true) > 0) return Fail(ExplainExtras(root, error), 2);
     return Fail(error.what(), 2);
   } catch (const Error& error) {
     return Fail(error.what(), ExitCode(error));
