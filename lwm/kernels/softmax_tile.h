@@ -26,7 +26,8 @@ struct TileMask {
 //
 // Domain: scale > 0, keys a multiple of 64, dim of 16; every buffer 64-byte aligned. NaN in a row
 // stays in that row; a masked NaN has no effect.
-// Accuracy: p relative 3e-7 + 1e-7 * |scale * s| for f32, 2^-8 for bf16 (softmax_tile_test.cc).
+// Accuracy: p relative 3e-7 + 1e-7 * |scale * s| for f32, 2^-8 for bf16; 0 below 2^-126
+// (softmax_tile_test.cc).
 void OnlineSoftmaxTile(TileType type, int rows, int keys, int dim, float scale,
                        const TileMask* mask, float* s_RN, float* max_R, float* sum_R, float* acc_RK,
                        void* p_RN) noexcept;

@@ -337,6 +337,7 @@ TEST(AttentionBlockTest, CallsProgressOnTheCallingThreadAndPassesItsExceptionOn)
   EXPECT_THROW(
       AttentionBlockBackward(queries, p.keys(), p.scale, r.dq_BTHK, r.dk_BUGK, r.dv_BUGK, fail),
       Error);
+  at::set_num_threads(before);
 }
 
 TEST(AttentionBlockTest, WrongShapesAndTypesAreNamed) {

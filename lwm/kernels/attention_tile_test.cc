@@ -1,0 +1,175 @@
+#include "lwm/kernels/attention_tile.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "lwm/base/random.h"
+#include "lwm/kernels/aligned_buffer.h"
+#include "lwm/kernels/attention_careful.h"
+
+namespace lwm::kernels {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// One tile pair whose last rows and keys are missing, with a mask of two segments.
+struct Pair {
+  explicit Pair(const AttentionTileShape& tile_shape) : shape(tile_shape) {
+    for (auto* x : {&q, &dout}) *x = RandomRows(shape.rows);
+    for (auto* x : {&k, &v}) *x = RandomRows(shape.keys);
+    for (int r = 0; r < shape.rows; ++r) {
+      const bool missing = r >= shape.rows - 5;
+      index_R.push_back(missing ? -1 : 20 + r);
+      begin_R.push_back(missing || r < 70 ? 0 : 90);
+      lse_R.push_back(missing ? kInfinity : 3 + 0.01f * static_cast<float>(r));
+      delta_R.push_back(missing ? 0 : 0.1f);
+      q_rows.push_back(missing ? nullptr : Row(q, r));
+      dout_rows.push_back(missing ? nullptr : Row(dout, r));
+    }
+    for (int n = 0; n < shape.keys; ++n) {
+      const bool missing = n >= shape.keys - 3;
+      key_index_N.push_back(missing ? -1 : n);
+      k_rows.push_back(missing ? nullptr : Row(k, n));
+      v_rows.push_back(missing ? nullptr : Row(v, n));
+    }
+  }
+
+  std::vector<char> RandomRows(int rows) {
+    const auto count = static_cast<size_t>(rows * shape.head_dim);
+    std::vector<char> bytes(count * BytesPerElement(shape.type));
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t bits =
+          std::bit_cast<uint32_t>(static_cast<float>(3 * random.Uniform() - 1.5)) & 0xffff0000u;
+      if (shape.type == TileType::kF32) {
+        std::copy_n(reinterpret_cast<const char*>(&bits), 4, &bytes[4 * i]);
+      } else {
+        std::copy_n(reinterpret_cast<const char*>(&bits) + 2, 2, &bytes[2 * i]);
+      }
+    }
+    return bytes;
+  }
+  const void* Row(const std::vector<char>& rows, int i) const {
+    return rows.data() + static_cast<size_t>(i * shape.head_dim) * BytesPerElement(shape.type);
+  }
+  TileMask mask() const { return {key_index_N.data(), begin_R.data(), index_R.data()}; }
+  AttentionRows queries() const { return {q_rows.data(), dout_rows.data()}; }
+  AttentionRows keys() const { return {k_rows.data(), v_rows.data()}; }
+
+  AttentionTileShape shape;
+  Random random{5};
+  std::vector<char> q, k, v, dout;
+  std::vector<const void*> q_rows, k_rows, v_rows, dout_rows;
+  std::vector<int32_t> index_R, begin_R, key_index_N;
+  std::vector<float> lse_R, delta_R;
+};
+
+struct Sums {
+  explicit Sums(const AttentionTileShape& shape, int rows)
+      : count(static_cast<size_t>(rows * shape.padded_dim())),
+        data(MakeAlignedBuffer<float>(count)) {
+    std::fill_n(data.get(), count, 0.0f);
+  }
+  float* get() const { return data.get(); }
+  size_t count;
+  AlignedBuffer<float> data;
+};
+
+void ExpectClose(const float* got, const float* want, size_t count, double bound,
+                 const char* what) {
+  double worst = 0, largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    worst = std::max(worst, std::abs(double{got[i]} - want[i]));
+    largest = std::max(largest, std::abs(double{want[i]}));
+    ASSERT_FALSE(std::isnan(got[i])) << what << " " << i;
+  }
+  EXPECT_LE(worst, bound * largest) << what;
+}
+
+std::vector<AttentionTileShape> Shapes() {
+  std::vector<AttentionTileShape> shapes;
+  for (const int head_dim : {8, 20, 96, 128, 256}) {
+    shapes.push_back({TileType::kF32, 64, 128, head_dim, false});
+    shapes.push_back({TileType::kBF16, 64, 128, head_dim, false});
+    if (UsesAmx(TileType::kBF16)) {
+      shapes.push_back({TileType::kBF16, 64, 128, head_dim, true});
+      shapes.push_back({TileType::kBF16, 128, 512, head_dim, true});
+    }
+  }
+  return shapes;
+}
+
+// The careful kernel is the definition in plain loops; f64 references guard it in ops.
+TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
+  for (const AttentionTileShape& shape : Shapes()) {
+    SCOPED_TRACE(testing::Message()
+                 << "dim " << shape.head_dim << " keys " << shape.keys << " bf16 "
+                 << (shape.type == TileType::kBF16) << " amx " << shape.amx);
+    const Pair pair(shape);
+    const TileMask mask = pair.mask();
+    const auto rows = static_cast<size_t>(shape.rows);
+    Sums got(shape, shape.rows), want(shape, shape.rows);
+    std::vector<float> max(rows, -kInfinity), sum(rows), want_max = max, want_sum = sum;
+    AttentionForwardTile& tile = ThreadForwardTile(shape);
+    auto queries = MakeAlignedBuffer<char>(AttentionForwardTile::PackedQueryBytes(shape));
+    auto keys = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
+    EXPECT_TRUE(tile.PackQueries(pair.queries(), queries.get()));
+    EXPECT_TRUE(tile.PackKeys(pair.keys(), keys.get()));
+    for (int step = 0; step < 2; ++step) {
+      tile.Run(queries.get(), keys.get(), nullptr, 0.3f, &mask, max.data(), sum.data(), got.get());
+      CarefulForward(shape, pair.queries(), pair.keys(), 0.3f, mask, want_max.data(),
+                     want_sum.data(), want.get());
+    }
+    const double bound = shape.type == TileType::kF32 ? 2e-6 : 4e-3;
+    ExpectClose(got.get(), want.get(), got.count, bound, "acc");
+    ExpectClose(sum.data(), want_sum.data(), rows, bound, "sum");
+    EXPECT_EQ(max.back(), -kInfinity);
+    EXPECT_EQ(sum.back(), 0);
+  }
+}
+
+TEST(AttentionTileTest, BackwardMatchesTheDefinition) {
+  for (const AttentionTileShape& shape : Shapes()) {
+    SCOPED_TRACE(testing::Message()
+                 << "dim " << shape.head_dim << " keys " << shape.keys << " bf16 "
+                 << (shape.type == TileType::kBF16) << " amx " << shape.amx);
+    const Pair pair(shape);
+    const TileMask mask = pair.mask();
+    Sums dk(shape, shape.keys), dv(shape, shape.keys), dq(shape, shape.rows);
+    Sums want_dk(shape, shape.keys), want_dv(shape, shape.keys);
+    AttentionBackwardTile& tile = ThreadBackwardTile(shape);
+    auto queries = MakeAlignedBuffer<char>(AttentionBackwardTile::PackedQueryBytes(shape));
+    EXPECT_TRUE(tile.PackQueries(pair.queries(), queries.get()));
+    EXPECT_TRUE(tile.StartKeys(pair.keys()));
+    const double bound = shape.type == TileType::kF32 ? 4e-6 : 8e-3;
+    for (int step = 0; step < 2; ++step) {
+      const float* got_dq =
+          tile.Run(queries.get(), nullptr, 0.3f, &mask, pair.lse_R.data(), pair.delta_R.data());
+      CarefulBackward(shape, pair.queries(), pair.keys(), 0.3f, mask, pair.lse_R.data(),
+                      pair.delta_R.data(), want_dk.get(), want_dv.get(), dq.get());
+      ExpectClose(got_dq, dq.get(), dq.count, bound, "dq");
+    }
+    tile.AddKeyGradients(dk.get(), dv.get());
+    ExpectClose(dk.get(), want_dk.get(), dk.count, bound, "dk");
+    ExpectClose(dv.get(), want_dv.get(), dv.count, bound, "dv");
+  }
+}
+
+TEST(AttentionTileTest, PackingReportsNumbersThatAreNotFinite) {
+  for (const AttentionTileShape& shape : Shapes()) {
+    Pair pair(shape);
+    std::fill_n(pair.v.begin(), 4, static_cast<char>(0x7f));  // 3.4e38 or, as bf16, finite too
+    std::fill_n(pair.v.end() - 4 * shape.head_dim * static_cast<long>(BytesPerElement(shape.type)),
+                4, static_cast<char>(0xff));  // NaN in either type
+    auto keys = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
+    EXPECT_FALSE(ThreadForwardTile(shape).PackKeys(pair.keys(), keys.get()));
+    EXPECT_FALSE(ThreadBackwardTile(shape).StartKeys(pair.keys()));
+  }
+}
+
+}  // namespace
+}  // namespace lwm::kernels
