@@ -55,7 +55,8 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-constexpr int kMaxBlocks = 32;        // of 32 keys in a tile
+constexpr int kMaxBlocks = 32;  // of 32 keys or queries in a tile
+constexpr int kMaxRows = 32 * kMaxBlocks;
 constexpr ptrdiff_t kRegister = 512;  // bf16 numbers of a tile register
 
 // Tile registers 0 to 3 hold sums [2 x 2], 4 and 5 the left factor, 6 and 7 the right one.
@@ -375,12 +376,23 @@ inline __m512i Interleave(const uint16_t* even, const uint16_t* odd) {
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
+// Rounded to nearest, ties away from zero: the bf16 number is the upper half of every lane.
+inline __m512i RoundUpper(__m512 x) {
+  return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+}
+
+// The upper halves of both, alternating. Cheaper than the conversion instruction with a shuffle.
+inline __m512i Alternate(__m512i even, __m512i odd) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xea);  // a & b | c
+}
+
 // p and ds of one tile pair, as the three products of the gradients read them.
 struct GradientFactors {
   const BlockMask& mask;
   const AmxShape& shape;
   float scale;
-  const float *lse_R, *delta_R;
+  const float *shift_R, *scaled_delta_R;  // lse in powers of 2, scale * delta
   uint16_t *p_RN_pairs, *ds_RN_pairs, *ds_RN_rows;
 
   // Where block `keys` of 32 keys and block `row` / 32 of queries lie; the second 16 keys, or rows,
@@ -390,41 +402,34 @@ struct GradientFactors {
   ptrdiff_t Pairs(int keys, int row) const { return 2 * keys * PairsNext() + row / 32 * kRegister; }
   ptrdiff_t Rows(int keys, int row) const { return row / 16 * RowsNext() + keys * kRegister; }
 
-  float Shift(int row) const {  // a query that saw nothing has p = 2^-inf
-    return lse_R[row] == kMinusInfinity ? -kMinusInfinity : lse_R[row] * kLog2E;
-  }
-
   // Rows `row` + r and `row` + r + 1 of block `i` of the active ones.
   inline void TwoRows(const ActiveBlocks& active, int i, int row, int r, const float* s,
                       const float* dp) const {
-    const __m512i alternate =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512 factor = _mm512_set1_ps(scale * kLog2E), scale_v = _mm512_set1_ps(scale);
     const int keys = active.block[i];
-    __m512 p[2][2], ds[2][2];
+    __m512i p[2][2], ds[2][2];
     for (int y = 0; y < 2; ++y) {
-      const __m512 shift = _mm512_set1_ps(Shift(row + r + y));
-      const __m512 delta = _mm512_set1_ps(delta_R[row + r + y] * scale);
+      const __m512 shift = _mm512_set1_ps(shift_R[row + r + y]);
+      const __m512 delta = _mm512_set1_ps(scaled_delta_R[row + r + y]);
       for (int x = 0; x < 2; ++x) {
         const ptrdiff_t at = i * 1024 + (r + y) * 32 + x * 16;
-        p[y][x] = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s + at), factor, shift));
-        ds[y][x] = _mm512_mul_ps(p[y][x], _mm512_fmsub_ps(_mm512_load_ps(dp + at), scale_v, delta));
+        __m512 prob = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s + at), factor, shift));
+        __m512 grad = _mm512_mul_ps(prob, _mm512_fmsub_ps(_mm512_load_ps(dp + at), scale_v, delta));
         if (active.masked[i]) {
           const __mmask16 seen = mask.Seen(row + r + y, keys * 32 + x * 16);
-          p[y][x] = _mm512_maskz_mov_ps(seen, p[y][x]);
-          ds[y][x] = _mm512_maskz_mov_ps(seen, ds[y][x]);
+          prob = _mm512_maskz_mov_ps(seen, prob);
+          grad = _mm512_maskz_mov_ps(seen, grad);
         }
+        p[y][x] = RoundUpper(prob);
+        ds[y][x] = RoundUpper(grad);
       }
       _mm512_store_si512(ds_RN_rows + Rows(keys, row + r) + (r % 16 + y) * 32,
-                         ToBf16(ds[y][0], ds[y][1]));
+                         Alternate(ds[y][0], ds[y][1]));
     }
     for (int x = 0; x < 2; ++x) {
       const ptrdiff_t at = Pairs(keys, row) + x * PairsNext() + r / 2 * 32;
-      _mm512_store_si512(p_RN_pairs + at,
-                         _mm512_permutexvar_epi16(alternate, ToBf16(p[0][x], p[1][x])));
-      _mm512_store_si512(ds_RN_pairs + at,
-                         _mm512_permutexvar_epi16(alternate, ToBf16(ds[0][x], ds[1][x])));
+      _mm512_store_si512(p_RN_pairs + at, Alternate(p[0][x], p[1][x]));
+      _mm512_store_si512(ds_RN_pairs + at, Alternate(ds[0][x], ds[1][x]));
     }
   }
 };
@@ -479,11 +484,16 @@ void AmxPackTransposedPairs(const uint16_t* x_NC, int rows, int cols, uint16_t* 
   }
 }
 
-void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, uint16_t* pairs) noexcept {
+void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, PairOrder order,
+                  uint16_t* pairs) noexcept {
+  const int step = order == PairOrder::kNeighbours ? 2 : 1;
+  const ptrdiff_t partner = order == PairOrder::kNeighbours ? cols : ptrdiff_t{16} * cols;
   for (int n = 0; n < cols; n += 16) {
-    for (int c = 0; c < rows; c += 2, pairs += 32) {
-      const uint16_t* x = x_CN + static_cast<ptrdiff_t>(c) * cols + n;
-      _mm512_store_si512(pairs, Interleave(x, x + cols));
+    for (int c = 0; c < rows; c += 32) {
+      for (int pair = 0; pair < 16; ++pair, pairs += 32) {
+        const uint16_t* x = x_CN + static_cast<ptrdiff_t>(c + pair * step) * cols + n;
+        _mm512_store_si512(pairs, Interleave(x, x + partner));
+      }
     }
   }
 }
@@ -525,8 +535,14 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float s
   const TileRegisters registers;
   const BlockMask block_mask(mask, shape.keys);
   const ptrdiff_t area = static_cast<ptrdiff_t>(shape.rows) * shape.keys;
+  float shift_R[kMaxRows], scaled_delta_R[kMaxRows];
+  for (int r = 0; r < shape.rows; ++r) {
+    // A query that saw nothing has p = 2^-inf.
+    shift_R[r] = inputs.lse_R[r] == kMinusInfinity ? -kMinusInfinity : inputs.lse_R[r] * kLog2E;
+    scaled_delta_R[r] = inputs.delta_R[r] * scale;
+  }
   const GradientFactors factors{
-      block_mask,          shape, scale, inputs.lse_R, inputs.delta_R, scratch.p, scratch.p + area,
+      block_mask,          shape, scale, shift_R, scaled_delta_R, scratch.p, scratch.p + area,
       scratch.p + 2 * area};
   float *s = scratch.s, *dp = scratch.s + 32 * shape.keys;
   QueryBlocks seen_by[kMaxBlocks];
@@ -572,7 +588,7 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float s
 namespace lwm::kernels {
 bool AmxAvailable() noexcept { return false; }
 void AmxPackTransposedPairs(const uint16_t*, int, int, uint16_t*) noexcept {}
-void AmxPackPairs(const uint16_t*, int, int, uint16_t*) noexcept {}
+void AmxPackPairs(const uint16_t*, int, int, PairOrder, uint16_t*) noexcept {}
 void AmxPackTransposedRows(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxAddTransposed(const float*, int, int, float*) noexcept {}
 void AmxForward(const AmxShape&, const uint16_t*, const uint16_t*, const uint16_t*, const void*,

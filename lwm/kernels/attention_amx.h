@@ -10,7 +10,8 @@ namespace lwm::kernels {
 // Tile pairs of bf16 attention in Intel AMX: scores, softmax and products of one block of queries
 // follow each other in the first-level cache, and every operand is laid out in whole 1 KB
 // registers. Same mathematics and arguments as AttentionForwardTile and AttentionBackwardTile; dim
-// (K) is padded to 32, rows (R) and keys (N) are multiples of 64. Matrices are bf16 unless said
+// (K) is padded to 32, rows (R) and keys (N) are multiples of 64, at
+// most 1024. Matrices are bf16 unless said
 // otherwise, and 64-byte aligned.
 //
 // Block layouts ("registers" of 16 rows x 64 bytes, one after another):
@@ -23,8 +24,11 @@ bool AmxAvailable() noexcept;
 
 // pairs of the transpose: x_NC, seen as x_CN. cols C a multiple of 32, rows N of 16.
 void AmxPackTransposedPairs(const uint16_t* x_NC, int rows, int cols, uint16_t* pairs) noexcept;
-// pairs of x_CN itself. rows C a multiple of 32, cols N of 16.
-void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, uint16_t* pairs) noexcept;
+// pairs of x_CN itself. rows C a multiple of 32, cols N of 16. A pair is rows 2i and 2i + 1, or
+// rows i and 16 + i of 32: any order does that the left factor of the product shares.
+enum class PairOrder { kNeighbours, kHalves };
+void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, PairOrder order,
+                  uint16_t* pairs) noexcept;
 // rows of the transpose: x_RC seen as x_CR. rows R a multiple of 32, cols C of 16.
 void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept;
 
@@ -49,7 +53,7 @@ struct AmxBackwardInputs {
   const uint16_t *q_RK, *dout_RK;            // row-major
   const uint16_t *q_KR_rows, *dout_KR_rows;  // rows of the transposes
   const uint16_t *k_pairs, *v_pairs;         // pairs of k^T, v^T [K, N]
-  const uint16_t* k_NK_pairs;                // pairs of k [N, K]
+  const uint16_t* k_NK_pairs;                // pairs of k [N, K], in halves
   const float *lse_R, *delta_R;
   const void* next_queries;  // the q_RK to dout_KR_rows of the next call, nullptr: unknown
 };

@@ -35,7 +35,8 @@ class AmxForwardTile : public AttentionForwardTile {
     const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
     AmxPackTransposedPairs(rows_NK_.get(), count, dim, packed);
     const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
-    AmxPackPairs(rows_NK_.get(), count, dim, packed + Numbers(shape_, count));
+    AmxPackPairs(rows_NK_.get(), count, dim, PairOrder::kNeighbours,
+                 packed + Numbers(shape_, count));
     return k_finite && v_finite;
   }
 
@@ -81,7 +82,7 @@ class AmxBackwardTile : public AttentionBackwardTile {
     const int count = shape_.keys, dim = shape_.padded_dim();
     const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
     AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(0));
-    AmxPackPairs(rows_NK_.get(), count, dim, Keys(2));
+    AmxPackPairs(rows_NK_.get(), count, dim, PairOrder::kHalves, Keys(2));
     const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
     AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(1));
     std::fill_n(dk_KN_.get(), Numbers(shape_, count), 0.0f);
