@@ -263,4 +263,15 @@ void GgufSource::ReadRange(size_t index, uint64_t offset, std::span<std::byte> d
   file_.Forget(static_cast<size_t>(tensor.bytes.data() - file_.bytes().data()) + begin, size);
 }
 
+std::span<const std::byte> GgufSource::View(size_t index) const {
+  const GgufTensor& tensor = gguf_.tensors[index];
+  const bool plain = FindGgufType(static_cast<uint32_t>(tensor.type))->block == 1;
+  return plain ? Aligned(index, tensor.bytes) : std::span<const std::byte>();
+}
+
+void GgufSource::Forget(size_t index) const {
+  const auto bytes = gguf_.tensors[index].bytes;
+  file_.Forget(static_cast<size_t>(bytes.data() - file_.bytes().data()), bytes.size());
+}
+
 }  // namespace lwm::io

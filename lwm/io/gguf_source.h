@@ -66,6 +66,8 @@ class GgufSource final : public TensorSource {
   std::string_view Encoding(size_t index) const override;
   // Block formats are dequantised to f32.
   void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
+  std::span<const std::byte> View(size_t index) const override;
+  void Forget(size_t index) const override;
   const GgufMetadata& metadata() const { return gguf_.metadata; }
 
  private:

@@ -60,7 +60,13 @@ void SafetensorsSource::ReadRange(size_t index, uint64_t offset,
   if (destination.empty()) return;
   const auto bytes = file_of_[index]->bytes(infos()[index].name);
   std::memcpy(destination.data(), bytes.data() + offset, destination.size());
-  file_of_[index]->Forget(infos()[index].name);
+  Forget(index);
 }
+
+std::span<const std::byte> SafetensorsSource::View(size_t index) const {
+  return Aligned(index, file_of_[index]->bytes(infos()[index].name));
+}
+
+void SafetensorsSource::Forget(size_t index) const { file_of_[index]->Forget(infos()[index].name); }
 
 }  // namespace lwm::io

@@ -27,6 +27,8 @@ class SafetensorsSource final : public TensorSource {
 
   std::string_view format() const override { return "safetensors"; }
   void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
+  std::span<const std::byte> View(size_t index) const override;
+  void Forget(size_t index) const override;
 
  private:
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

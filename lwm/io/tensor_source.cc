@@ -16,6 +16,17 @@ void TensorSource::Read(const std::string& name, std::span<std::byte> destinatio
   ReadRange(index, 0, destination);
 }
 
+std::span<const std::byte> TensorSource::View(size_t) const { return {}; }
+
+void TensorSource::Forget(size_t) const {}
+
+std::span<const std::byte> TensorSource::Aligned(size_t index,
+                                                 std::span<const std::byte> bytes) const {
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(bytes.data()) % DTypeSize(infos_[index].dtype) == 0;
+  return aligned ? bytes : std::span<const std::byte>();
+}
+
 void TensorSource::SetInfos(std::vector<TensorInfo> infos) {
   infos_ = std::move(infos);
   for (size_t i = 0; i < infos_.size(); ++i) {

@@ -41,6 +41,12 @@ class TensorSource {
   // be decoded.
   virtual void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const = 0;
 
+  // The tensor's bytes where they lie in the mapped file, when they lie there just as ReadRange
+  // gives them and aligned to their element; else empty. Valid as long as this object. Reading them
+  // makes the file's pages resident; Forget gives them back.
+  virtual std::span<const std::byte> View(size_t index) const;
+  virtual void Forget(size_t index) const;
+
   // The whole tensor; destination.size() must be TensorBytes(info).
   void Read(const std::string& name, std::span<std::byte> destination) const;
 
@@ -48,6 +54,8 @@ class TensorSource {
   explicit TensorSource(const std::filesystem::path& path) : where_(path.string()) {}
   // Throws Error(kCorruptData) on a repeated name.
   void SetInfos(std::vector<TensorInfo> infos);
+  // `bytes` if it can serve as the View of a tensor: not empty, aligned.
+  std::span<const std::byte> Aligned(size_t index, std::span<const std::byte> bytes) const;
   // LWM_CHECKs a ReadRange call.
   void CheckRange(size_t index, uint64_t offset, size_t bytes) const;
 

@@ -163,6 +163,20 @@ void TorchSource::ReadRange(size_t index, uint64_t offset, std::span<std::byte> 
   CheckRange(index, offset, destination.size());
   const Entry& entry = entries_[index];
   ReadStrided(entry.data, offset, destination);
+  Forget(index);
+}
+
+std::span<const std::byte> TorchSource::View(size_t index) const {
+  const StridedTensor& data = entries_[index].data;
+  if (data.strides != ContiguousStrides(data.shape)) return {};
+  const uint64_t begin = static_cast<uint64_t>(data.offset) * DTypeSize(data.dtype);
+  const uint64_t bytes = TensorBytes(infos()[index]);
+  return bytes == 0 ? std::span<const std::byte>()
+                    : Aligned(index, data.storage.subspan(begin, bytes));
+}
+
+void TorchSource::Forget(size_t index) const {
+  const Entry& entry = entries_[index];
   const std::byte* begin = entry.file->bytes().data();
   entry.file->Forget(static_cast<size_t>(entry.data.storage.data() - begin),
                      entry.data.storage.size());

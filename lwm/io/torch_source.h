@@ -31,6 +31,8 @@ class TorchSource final : public TensorSource {
 
   std::string_view format() const override { return "torch"; }
   void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
+  std::span<const std::byte> View(size_t index) const override;
+  void Forget(size_t index) const override;
 
  private:
   struct Entry {

@@ -27,8 +27,10 @@ at::Tensor ReadSecondAxis(const io::TensorSource& source, const std::string& nam
   return tensor;
 }
 
-at::Tensor ReadStored(const io::TensorSource& source, const WeightRule& rule) {
-  if (rule.layer < 0) return ReadTensor(source, rule.source_name);
+at::Tensor ReadStored(const std::shared_ptr<const io::TensorSource>& shared,
+                      const WeightRule& rule) {
+  if (rule.layer < 0) return ViewTensor(shared, rule.source_name);
+  const io::TensorSource& source = *shared;
   const auto& shape = source.info(rule.source_name).shape;
   const auto axis = static_cast<size_t>(rule.layer_axis);
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, shape.size() > axis && rule.layer < shape[axis],
@@ -73,7 +75,7 @@ at::Tensor ModelSource::Read(const TensorSpec& spec) const {
                    rule.source_name, " ", problem);
   };
   fail_unless(io::IsFloat(source_->info(rule.source_name).dtype), "is not of a float type");
-  at::Tensor weight = ReadStored(*source_, rule);
+  at::Tensor weight = ReadStored(source_, rule);
   if (rule.transpose && weight.dim() == 2) weight = weight.t().contiguous();
   fail_unless(weight.sizes() == at::IntArrayRef(spec.shape),
               Cat("gives ", spec.name, " the shape ", weight.sizes(), ", the config wants ",

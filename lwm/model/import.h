@@ -25,14 +25,15 @@ class ModelSource {
   const config::ModelConfig& config() const { return config_; }
   const io::TensorSource& source() const { return *source_; }
 
-  // The weight in its stored dtype (f32 for quantised blocks), contiguous, a copy.
-  // Throws Error(kCorruptData) naming the weight when it is missing, its shape differs from
-  // spec.shape, it is not of a float type, or it holds NaN or infinity.
+  // The weight in its stored dtype (f32 for quantised blocks), contiguous. It may share the memory
+  // of the mapped file and must not be written to. Throws Error(kCorruptData) naming the weight
+  // when it is missing, its shape differs from spec.shape, it is not of a float type, or it holds
+  // NaN or infinity.
   at::Tensor Read(const TensorSpec& spec) const;
 
  private:
   config::ModelConfig config_;
-  std::unique_ptr<io::TensorSource> source_;
+  std::shared_ptr<const io::TensorSource> source_;
   WeightRules rules_;
 };
 

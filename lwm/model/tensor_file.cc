@@ -63,6 +63,18 @@ at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& nam
   return tensor;
 }
 
+at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
+                      const std::string& name) {
+  const size_t index = source->IndexOf(name);
+  const std::span<const std::byte> view = source->View(index);
+  if (view.empty()) return ReadTensor(*source, name);
+  const io::TensorInfo& info = source->infos()[index];
+  return at::from_blob(
+      const_cast<std::byte*>(view.data()), info.shape,
+      [source, index](void*) { source->Forget(index); },
+      at::TensorOptions(ToScalarType(info.dtype)));
+}
+
 std::map<std::string, at::Tensor> LoadTensors(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
   std::map<std::string, at::Tensor> tensors;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,11 @@ io::DType ToDType(at::ScalarType dtype);
 at::Tensor ReadTensor(const io::TensorSource& source, const std::string& name);
 at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& name, int64_t begin,
                           int64_t rows);
+
+// The tensor without a copy where the source has a View of it, else ReadTensor. Not to be written
+// to. Keeps the source alive, and gives the file's pages back when the last reference is gone.
+at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
+                      const std::string& name);
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 

@@ -5,6 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/safetensors.h"
 #include "lwm/io/safetensors_source.h"
 #include "tests/temporary_folder.h"
 
@@ -39,6 +40,31 @@ TEST(TensorFileTest, RowsOfATensorAreReadAlone) {
   EXPECT_TRUE(at::equal(ReadTensor(source, "x"), x));
   EXPECT_TRUE(at::equal(ReadTensorRows(source, "x", 2, 2), x.slice(0, 2, 4)));
   EXPECT_THROW(ReadTensorRows(source, "x", 4, 2), Error);
+}
+
+TEST(TensorFileTest, ViewSharesTheFileAndOutlivesItsSource) {
+  TemporaryFolder folder;
+  const at::Tensor x = at::randn({300, 70}), odd = at::ones({1}, at::kByte);
+  SaveTensors(folder / "a.safetensors", {{"x", x}, {"odd", odd}});
+  std::shared_ptr<const io::TensorSource> source =
+      std::make_shared<io::SafetensorsSource>(folder / "a.safetensors");
+  const at::Tensor view = ViewTensor(source, "x");
+  EXPECT_EQ(view.const_data_ptr(), source->View(source->IndexOf("x")).data());
+  source.reset();
+  EXPECT_TRUE(at::equal(view, x));
+}
+
+TEST(TensorFileTest, UnalignedTensorIsCopied) {
+  TemporaryFolder folder;
+  const float values[2] = {1.5f, -2};
+  io::SafetensorsWriter writer(folder / "a.safetensors",
+                               {{"byte", io::DType::kU8, {1}}, {"x", io::DType::kF32, {2}}});
+  writer.Write("byte", std::as_bytes(std::span("b", 1)));
+  writer.Write("x", std::as_bytes(std::span(values)));
+  writer.Finish();
+  const auto source = std::make_shared<io::SafetensorsSource>(folder / "a.safetensors");
+  EXPECT_TRUE(source->View(source->IndexOf("x")).empty());
+  EXPECT_TRUE(at::equal(ViewTensor(source, "x"), at::tensor({1.5f, -2.0f})));
 }
 
 TEST(TensorFileTest, ShardsAreReadThroughTheIndexAndMissingOnesNamed) {
