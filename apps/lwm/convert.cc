@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "convert_vqgan.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
@@ -175,6 +176,11 @@ void RunConvert(const ConvertFlags& flags) {
   Session session(run);
   RequireOneRank(session, "convert");
   RequireConsistent(flags);
+  if (ConvertIfVqgan({flags.from, flags.to, flags.format, flags.dtype,
+                      flags.config.empty() ? std::nullopt : std::optional(flags.config)}))
+    return;
+  LWM_REQUIRE(flags.format != "diffusers", flags.from,
+              " is no VQGAN; --format diffusers is for those");
   const double start = MonotonicSeconds();
   const auto source = model::OpenModel(
       flags.from, flags.config.empty() ? std::nullopt : std::optional<fs::path>(flags.config));
@@ -200,7 +206,7 @@ void AddConvert(CLI::App& root) {
       ->required();
   command->add_option("--to", flags->to, "folder to create, or a .gguf file")->required();
   command->add_option("--format", flags->format, "what to write")
-      ->check(CLI::IsMember({"hf", "lwm-jax", "gguf"}))
+      ->check(CLI::IsMember({"hf", "lwm-jax", "gguf", "diffusers"}))
       ->capture_default_str();
   command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}));
@@ -224,6 +230,7 @@ void AddConvert(CLI::App& root) {
   AddExamples(*command,
               "  lwm convert --from model.gguf --to model\n"
               "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
+              "  lwm convert --from vqgan --config vq.json --to vqgan-dir --format diffusers\n"
               "  lwm convert --from model --to model-q8_0.gguf --format gguf --quantize q8_0\n"
               "  lwm convert --from model --to model-jax --format lwm-jax --dtype bf16\n"
               "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");

@@ -1,0 +1,72 @@
+// `lwm bench vqgan`: pictures to codes and back.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "bench.h"
+#include "lwm/base/error.h"
+#include "lwm/base/process.h"
+#include "lwm/vision/vqgan_import.h"
+#include "model_flags.h"
+
+namespace lwm::app {
+namespace {
+
+struct VqganBenchFlags {
+  std::string model;
+  int64_t batch = 4;
+};
+
+// Best of three after one to warm up.
+double BestSeconds(const std::function<void()>& run) {
+  run();
+  double best = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const double start = MonotonicSeconds();
+    run();
+    best = std::min(best, MonotonicSeconds() - start);
+  }
+  return best;
+}
+
+vision::Vqgan MakeVqgan(const VqganBenchFlags& flags, const RunFlags& run) {
+  if (!flags.model.empty()) return vision::LoadVqgan(flags.model, ScalarTypeOf(run));
+  const config::VqganConfig published;
+  return vision::Vqgan(published, vision::RandomVqganWeights(published, run.seed),
+                       ScalarTypeOf(run));
+}
+
+Json Measure(Session& session, const VqganBenchFlags& flags, const RunFlags& run) {
+  RequireOneRank(session, "bench vqgan");
+  at::manual_seed(run.seed);
+  const vision::Vqgan vqgan = MakeVqgan(flags, run);
+  const int64_t side = vqgan.config().sample_size;
+  const at::Tensor images_NHWC = at::rand({flags.batch, side, side, 3}).mul_(2).sub_(1);
+  const at::Tensor codes_Nhw = vqgan.Encode(images_NHWC);
+  const auto frames = static_cast<double>(flags.batch);
+  Json result;
+  result["encode_frames_per_s"] = frames / BestSeconds([&] { vqgan.Encode(images_NHWC); });
+  result["decode_frames_per_s"] = frames / BestSeconds([&] { vqgan.Decode(codes_Nhw); });
+  result["batch"] = flags.batch;
+  result["image_size"] = side;
+  result["weights"] = vqgan.config().ParameterCount();
+  result["dtype"] = run.dtype;
+  return result;
+}
+
+Bench::Measure AddVqgan(CLI::App& command) {
+  auto flags = std::make_shared<VqganBenchFlags>();
+  command.add_option("--model", flags->model,
+                     "VQGAN directory (default: random weights of the published size)");
+  command.add_option("--batch", flags->batch, "pictures at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  return [flags](Session& session, const RunFlags& run) { return Measure(session, *flags, run); };
+}
+const Bench vqgan_bench("vqgan", "pictures to codes and back", AddVqgan);
+
+}  // namespace
+}  // namespace lwm::app

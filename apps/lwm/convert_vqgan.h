@@ -1,0 +1,19 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace lwm::app {
+
+struct VqganConversion {
+  std::string from, to;
+  std::string format;  // "hf" and "diffusers": a VQModel directory; "lwm-jax": the pickle
+  std::string dtype;   // "f32", "bf16", "f16"; empty = as stored
+  std::optional<std::string> config;
+};
+
+// Converts `from` if it holds a VQGAN; false, with nothing done, if it holds something else.
+// Throws Error(kInvalidArgument) for a format that cannot hold a VQGAN.
+bool ConvertIfVqgan(const VqganConversion& conversion);
+
+}  // namespace lwm::app

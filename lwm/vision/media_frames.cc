@@ -1,0 +1,132 @@
+#include "lwm/vision/media_frames.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lwm/base/error.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/io/resample.h"
+
+namespace lwm::vision {
+namespace fs = std::filesystem;
+
+// The chosen frames of one video.
+class MediaFrames::Video {
+ public:
+  Video(const fs::path& path, const MediaOptions& options) : path_(path), reader_(path) {
+    if (options.max_frames > 0) {
+      const int64_t frames = io::CountFrames(path);
+      RequireFrames(frames > 0);
+      chosen_ = io::UniformFrames(frames, options.max_frames);
+    }
+    const double rate = reader_.frames_per_second();
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, options.frames_per_second == 0 || rate > 0,
+                   path.string(),
+                   ": the video does not state its frame rate; choose frames by "
+                   "number instead");
+    if (options.frames_per_second > 0) step_ = options.frames_per_second / rate;
+  }
+
+  std::optional<io::RgbImage> Next() {
+    while (!IsDone() && reader_.Grab()) {
+      const int64_t index = grabbed_++;
+      if (!Wanted(index)) continue;
+      ++taken_;
+      return reader_.Retrieve();
+    }
+    RequireFrames(grabbed_ > 0);
+    return {};
+  }
+
+ private:
+  void RequireFrames(bool some) const {
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, some, path_.string(),
+                   ": the video holds no frame that can be decoded");
+  }
+  bool IsDone() const { return !chosen_.empty() && taken_ == chosen_.size(); }
+  bool Wanted(int64_t index) const {
+    if (!chosen_.empty()) return chosen_[taken_] == index;
+    if (step_ == 0 || index == 0) return true;
+    const auto tick = [&](int64_t i) { return std::floor(static_cast<double>(i) * step_ + 1e-9); };
+    return tick(index) > tick(index - 1);
+  }
+
+  fs::path path_;
+  io::VideoReader reader_;
+  std::vector<int64_t> chosen_;  // empty = all, or by rate
+  double step_ = 0;              // wanted frames per frame; 0 = all
+  int64_t grabbed_ = 0;
+  size_t taken_ = 0;
+};
+
+MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions& options)
+    : options_(options) {
+  LWM_REQUIRE(options.max_frames == 0 || options.frames_per_second == 0,
+              "choose frames of a video by their number or by rate, not both");
+  for (const fs::path& path : paths) {
+    LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::exists(path), "cannot read ", path.string(),
+                   ": no such file or folder");
+    if (!fs::is_directory(path)) {
+      files_.push_back(path);
+      continue;
+    }
+    std::vector<fs::path> inside;
+    for (const auto& entry : fs::directory_iterator(path)) {
+      if (!entry.is_regular_file()) continue;
+      if (io::IsImageName(entry.path()) || io::IsVideoName(entry.path())) {
+        inside.push_back(entry.path());
+      } else {
+        skipped_.push_back({entry.path(), "not a picture or video by its name"});
+      }
+    }
+    std::sort(inside.begin(), inside.end());
+    files_.insert(files_.end(), inside.begin(), inside.end());
+  }
+  LWM_REQUIRE(!files_.empty(), "there is no picture or video to read",
+              paths.empty() ? std::string() : " in " + paths[0].string());
+}
+
+MediaFrames::~MediaFrames() = default;
+
+std::optional<io::RgbImage> MediaFrames::NextOfCurrent() {
+  if (video_) {
+    auto frame = video_->Next();
+    if (!frame) video_.reset();
+    return frame;
+  }
+  const fs::path& path = files_[next_file_++];
+  if (!io::IsVideoName(path)) {
+    io::RgbImage image = io::ReadImage(path);
+    items_.push_back({path, frames_, 0});
+    return image;
+  }
+  auto video = std::make_unique<Video>(path, options_);
+  items_.push_back({path, frames_, 0});
+  video_ = std::move(video);
+  return {};
+}
+
+void MediaFrames::Skip(const std::string& reason) {
+  video_.reset();
+  skipped_.push_back({files_[next_file_ - 1], reason});
+  if (!items_.empty() && items_.back().frames == 0) items_.pop_back();
+}
+
+std::optional<io::RgbImage> MediaFrames::Next() {
+  while (video_ || next_file_ < files_.size()) {
+    try {
+      if (const auto frame = NextOfCurrent()) {
+        io::RgbImage prepared = io::ResizeAndCrop(*frame, options_.size);
+        ++frames_;
+        ++items_.back().frames;
+        return prepared;
+      }
+    } catch (const Error& error) {
+      if (!options_.skip_bad || error.code() == ErrorCode::kInternal) throw;
+      Skip(error.what());
+    }
+  }
+  return {};
+}
+
+}  // namespace lwm::vision

@@ -1,0 +1,155 @@
+#include "lwm/vision/vqgan.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "lwm/base/error.h"
+
+namespace lwm::vision {
+namespace {
+
+constexpr double kNormEps = 1e-6;
+constexpr int64_t kQuantiseRows = 1024;
+
+at::Tensor Conv(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  const int64_t padding = conv.weight_OIHW.size(2) / 2;
+  return at::conv2d(x_NCHW, conv.weight_OIHW, conv.bias_O, 1, padding);
+}
+
+at::Tensor Halve(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  const at::Tensor padded = at::constant_pad_nd(x_NCHW, {0, 1, 0, 1});
+  return at::conv2d(padded, conv.weight_OIHW, conv.bias_O, 2, at::IntArrayRef(0));
+}
+
+at::Tensor Double(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  return Conv(conv, at::upsample_nearest2d(x_NCHW, {2 * x_NCHW.size(2), 2 * x_NCHW.size(3)}));
+}
+
+void RequireImages(const at::Tensor& images, int64_t smallest) {
+  LWM_REQUIRE(images.dim() == 4 && images.size(3) == 3 && images.is_floating_point(),
+              "VQGAN encode: want images [N,H,W,3] of a float type, got ", images.sizes(), " ",
+              images.scalar_type());
+  LWM_REQUIRE(images.size(1) >= smallest && images.size(2) >= smallest, "VQGAN encode: images of ",
+              images.size(2), " x ", images.size(1), " pixels are below ", smallest, " x ",
+              smallest, ", what one code stands for; enlarge them");
+  LWM_REQUIRE(at::isfinite(images).all().item<bool>(),
+              "VQGAN encode: images hold NaN or infinity; want pixels in [-1, 1]");
+}
+
+}  // namespace
+
+Vqgan::Vqgan(config::VqganConfig config, VqganWeights weights, at::ScalarType dtype)
+    : config_(std::move(config)), weights_(std::move(weights)), dtype_(dtype) {
+  config_.Validate();
+  LWM_REQUIRE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble,
+              "VQGAN: arithmetic in ", dtype, " is not supported, want f32 or bf16");
+  ForEachWeight(config_, weights_, [&](const VqganSpec& spec, at::Tensor& weight) {
+    LWM_REQUIRE(weight.defined() && weight.sizes() == at::IntArrayRef(spec.shape), "VQGAN weight ",
+                spec.name, " is ", weight.defined() ? Cat(weight.sizes()) : "missing",
+                ", the config wants ", at::IntArrayRef(spec.shape));
+    if (&weight == &weights_.codebook_VC) return;
+    weight = weight.to(dtype);
+    if (weight.dim() == 4) weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
+  });
+  codebook_VC_ = weights_.codebook_VC.to(dtype == at::kDouble ? at::kDouble : at::kFloat);
+  codebook_norm_V_ = codebook_VC_.square().sum(1);
+}
+
+at::Tensor Vqgan::NormSilu(const NormWeights& norm, const at::Tensor& x_NCHW) const {
+  return at::silu(
+      at::group_norm(x_NCHW, config_.norm_num_groups, norm.scale_C, norm.bias_C, kNormEps));
+}
+
+at::Tensor Vqgan::Resnet(const ResnetWeights& block, const at::Tensor& x_NCHW) const {
+  const at::Tensor middle = Conv(block.conv1, NormSilu(block.norm1, x_NCHW));
+  at::Tensor y_NCHW = Conv(block.conv2, NormSilu(block.norm2, middle));
+  const bool same = !block.shortcut.weight_OIHW.defined();
+  return y_NCHW.add_(same ? x_NCHW : Conv(block.shortcut, x_NCHW));
+}
+
+at::Tensor Vqgan::RunEncoder(at::Tensor x_NCHW) const {
+  const PyramidWeights& side = weights_.encoder;
+  x_NCHW = Conv(side.conv_in, x_NCHW);
+  for (const LevelWeights& level : side.levels) {
+    for (const ResnetWeights& block : level.resnets) x_NCHW = Resnet(block, x_NCHW);
+    if (level.resample.weight_OIHW.defined()) x_NCHW = Halve(level.resample, x_NCHW);
+  }
+  for (const ResnetWeights& block : side.middle) x_NCHW = Resnet(block, x_NCHW);
+  return Conv(side.conv_out, NormSilu(side.norm_out, x_NCHW));
+}
+
+at::Tensor Vqgan::RunDecoder(at::Tensor x_NCHW) const {
+  const PyramidWeights& side = weights_.decoder;
+  x_NCHW = Conv(side.conv_in, x_NCHW);
+  for (const ResnetWeights& block : side.middle) x_NCHW = Resnet(block, x_NCHW);
+  for (const LevelWeights& level : side.levels) {
+    for (const ResnetWeights& block : level.resnets) x_NCHW = Resnet(block, x_NCHW);
+    if (level.resample.weight_OIHW.defined()) x_NCHW = Double(level.resample, x_NCHW);
+  }
+  return Conv(side.conv_out, NormSilu(side.norm_out, x_NCHW));
+}
+
+at::Tensor Vqgan::Latents(const at::Tensor& images_NHWC) const {
+  RequireImages(images_NHWC, config_.Reduction());
+  const auto stored = codebook_VC_.scalar_type();
+  const int64_t images = images_NHWC.size(0);
+  if (images == 0)
+    return at::empty({0, images_NHWC.size(1) / config_.Reduction(),
+                      images_NHWC.size(2) / config_.Reduction(), config_.vq_embed_dim},
+                     stored);
+  // The permuted view is channels-last already.
+  const at::Tensor x_NCHW = images_NHWC.contiguous().to(dtype_).permute({0, 3, 1, 2});
+  const at::Tensor z_NCHW = Conv(weights_.quant_conv, RunEncoder(x_NCHW));
+  return z_NCHW.permute({0, 2, 3, 1}).to(stored).contiguous();
+}
+
+at::Tensor Vqgan::Quantise(const at::Tensor& latents_NhwC) const {
+  LWM_REQUIRE(latents_NhwC.dim() == 4 && latents_NhwC.size(3) == config_.vq_embed_dim,
+              "VQGAN quantise: want latents [N,h,w,", config_.vq_embed_dim, "], got ",
+              latents_NhwC.sizes());
+  LWM_REQUIRE(at::isfinite(latents_NhwC).all().item<bool>(),
+              "VQGAN quantise: latents hold NaN or infinity; the weights do not fit the dtype");
+  const at::Tensor z_RC =
+      latents_NhwC.reshape({-1, config_.vq_embed_dim}).to(codebook_VC_.scalar_type());
+  const at::Tensor code_R = at::empty({z_RC.size(0)}, at::kInt);
+  for (int64_t begin = 0; begin < z_RC.size(0); begin += kQuantiseRows) {
+    const int64_t rows = std::min(kQuantiseRows, z_RC.size(0) - begin);
+    // |z|^2 is the same for all codes of a row and is left out.
+    const at::Tensor distance_RV =
+        at::addmm(codebook_norm_V_, z_RC.narrow(0, begin, rows), codebook_VC_.t(), 1, -2);
+    code_R.narrow(0, begin, rows).copy_(distance_RV.argmin(1));
+  }
+  const auto sizes = latents_NhwC.sizes();
+  return code_R.view({sizes[0], sizes[1], sizes[2]});
+}
+
+void Vqgan::RequireCodes(const at::Tensor& codes_Nhw) const {
+  LWM_REQUIRE(codes_Nhw.dim() == 3 && at::isIntegralType(codes_Nhw.scalar_type(), false),
+              "VQGAN decode: want integer codes [N,h,w], got ", codes_Nhw.sizes(), " ",
+              codes_Nhw.scalar_type());
+  LWM_REQUIRE(codes_Nhw.size(1) > 0 && codes_Nhw.size(2) > 0, "VQGAN decode: frames of ",
+              codes_Nhw.size(1), " x ", codes_Nhw.size(2), " codes");
+  if (codes_Nhw.size(0) == 0) return;
+  const at::Tensor code_Nhw = codes_Nhw.to(at::kLong);
+  const auto lowest = code_Nhw.min().item<int64_t>(), highest = code_Nhw.max().item<int64_t>();
+  LWM_REQUIRE(lowest >= 0 && highest < config_.num_vq_embeddings, "VQGAN decode: code ",
+              lowest < 0 ? lowest : highest, " is not among the ", config_.num_vq_embeddings,
+              " of this codebook; the codes belong to another VQGAN");
+}
+
+at::Tensor Vqgan::Decode(const at::Tensor& codes_Nhw) const {
+  RequireCodes(codes_Nhw);
+  const int64_t side = config_.Reduction();
+  const auto stored = codebook_VC_.scalar_type();
+  if (codes_Nhw.size(0) == 0)
+    return at::empty({0, codes_Nhw.size(1) * side, codes_Nhw.size(2) * side, 3}, stored);
+  const at::Tensor z_NCHW = codebook_VC_.index_select(0, codes_Nhw.to(at::kLong).reshape({-1}))
+                                .to(dtype_)
+                                .view({codes_Nhw.size(0), codes_Nhw.size(1), codes_Nhw.size(2), -1})
+                                .permute({0, 3, 1, 2});
+  const at::Tensor x_NCHW = RunDecoder(Conv(weights_.post_quant_conv, z_NCHW));
+  return x_NCHW.permute({0, 2, 3, 1}).to(stored).contiguous();
+}
+
+}  // namespace lwm::vision

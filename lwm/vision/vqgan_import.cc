@@ -1,0 +1,169 @@
+#include "lwm/vision/vqgan_import.h"
+
+#include <ATen/ATen.h>
+
+#include <map>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/io/numpy_pickle_writer.h"
+#include "lwm/io/safetensors.h"
+
+namespace lwm::vision {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr char kWeightFile[] = "diffusion_pytorch_model.safetensors";
+constexpr char kPickleFile[] = "vqgan";
+constexpr char kCodebook[] = "quantize.embedding.weight";
+
+constexpr std::pair<io::DType, at::ScalarType> kFloats[] = {{io::DType::kF64, at::kDouble},
+                                                            {io::DType::kF32, at::kFloat},
+                                                            {io::DType::kF16, at::kHalf},
+                                                            {io::DType::kBF16, at::kBFloat16}};
+
+io::DType StoredType(at::ScalarType dtype) {
+  for (const auto& [stored, scalar] : kFloats)
+    if (scalar == dtype) return stored;
+  throw Error(ErrorCode::kInvalidArgument, Cat("VQGAN weights cannot be written as ", dtype));
+}
+
+std::span<std::byte> Bytes(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+}
+
+// The shape of a weight in the pickle: convolutions HWIO, the rest as in diffusers.
+std::vector<int64_t> FlaxShape(const std::vector<int64_t>& shape) {
+  if (shape.size() != 4) return shape;
+  return {shape[2], shape[3], shape[1], shape[0]};
+}
+
+// The folder or file of the VQGAN that `path` names.
+fs::path FindVqgan(const fs::path& path) {
+  const bool is_model_directory = fs::is_directory(path / kPickleFile);
+  return is_model_directory ? path / kPickleFile : path;
+}
+
+config::VqganConfig FindConfig(const fs::path& path, const std::optional<fs::path>& config_json) {
+  if (config_json) return config::ReadVqganConfig(*config_json);
+  const fs::path beside = (fs::is_directory(path) ? path : path.parent_path()) / "config.json";
+  LWM_REQUIRE(fs::exists(beside), path.string(),
+              " is a VQGAN, but no config.json stands beside it; give the config of a diffusers "
+              "VQModel with --config");
+  return config::ReadVqganConfig(beside);
+}
+
+// The weight in `dtype`; refuses one that became infinite.
+at::Tensor Converted(const VqganSource& source, const VqganSpec& spec, at::ScalarType dtype) {
+  const at::Tensor weight = source.Read(spec).to(dtype);
+  LWM_REQUIRE(dtype != at::kHalf || at::isfinite(weight).all().item<bool>(),
+              source.source().where(), ": weight ", spec.name, " does not fit f16; write f32");
+  return weight;
+}
+
+void WriteConfig(const VqganSource& source, const fs::path& folder) {
+  WriteFileAtomically(folder / "config.json",
+                      config::VqganConfigToJson(source.config()).dump(2) + "\n");
+}
+
+}  // namespace
+
+bool IsVqgan(const io::TensorSource& source) {
+  return source.contains(kCodebook) || source.contains(FlaxName(kCodebook));
+}
+
+VqganSource::VqganSource(config::VqganConfig config, std::unique_ptr<io::TensorSource> source)
+    : config_(std::move(config)),
+      source_(std::move(source)),
+      is_flax_(source_->contains(FlaxName(kCodebook))) {
+  config_.Validate();
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(*source_), source_->where(),
+                 " holds no VQGAN: there is no tensor ", kCodebook, " or ", FlaxName(kCodebook));
+  std::set<std::string> known;
+  for (const VqganSpec& spec : VqganSpecs(config_)) {
+    const std::string name = is_flax_ ? FlaxName(spec.name) : spec.name;
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, source_->contains(name), source_->where(), ": weight ",
+                   name, " is missing; the config asks for it");
+    known.insert(name);
+  }
+  for (const io::TensorInfo& info : source_->infos())
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, known.contains(info.name), source_->where(),
+                   ": weight ", info.name, " has no place in the model of the config");
+}
+
+at::Tensor VqganSource::Read(const VqganSpec& spec) const {
+  const std::string name = is_flax_ ? FlaxName(spec.name) : spec.name;
+  const io::TensorInfo& info = source_->info(name);
+  const auto wanted = is_flax_ ? FlaxShape(spec.shape) : spec.shape;
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, info.shape == wanted, source_->where(), ": weight ", name,
+                 " is ", io::ShapeText(info.shape), ", the config wants ", io::ShapeText(wanted));
+  at::Tensor weight;
+  for (const auto& [stored, scalar] : kFloats)
+    if (stored == info.dtype) weight = at::empty(info.shape, scalar);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, weight.defined(), source_->where(), ": weight ", name,
+                 " is not of a float type");
+  source_->Read(name, Bytes(weight));
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, at::isfinite(weight).all().item<bool>(), source_->where(),
+                 ": weight ", name, " holds NaN or infinity");
+  const bool is_kernel = is_flax_ && weight.dim() == 4;
+  return is_kernel ? weight.permute({3, 2, 0, 1}).contiguous() : weight;
+}
+
+std::unique_ptr<VqganSource> OpenVqgan(const fs::path& path,
+                                       const std::optional<fs::path>& config_json) {
+  const fs::path place = FindVqgan(path);
+  auto source = io::OpenTensorSource(place);
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(*source), source->where(),
+                 " holds no VQGAN: there is no tensor ", kCodebook, " or ", FlaxName(kCodebook));
+  return std::make_unique<VqganSource>(FindConfig(place, config_json), std::move(source));
+}
+
+Vqgan LoadVqgan(const fs::path& path, at::ScalarType dtype,
+                const std::optional<fs::path>& config_json) {
+  const auto source = OpenVqgan(path, config_json);
+  VqganWeights weights;
+  // The codebook stays in f32: distances are computed there.
+  ForEachWeight(source->config(), weights, [&](const VqganSpec& spec, at::Tensor& weight) {
+    weight = source->Read(spec).to(spec.name == kCodebook ? at::kFloat : dtype);
+  });
+  return Vqgan(source->config(), std::move(weights), dtype);
+}
+
+void SaveVqganDiffusers(const VqganSource& source, const fs::path& folder, at::ScalarType dtype) {
+  const std::vector<VqganSpec> specs = VqganSpecs(source.config());
+  std::vector<io::TensorInfo> infos;
+  for (const VqganSpec& spec : specs) infos.push_back({spec.name, StoredType(dtype), spec.shape});
+  WriteFolderAtomically(folder, [&](const fs::path& part) {
+    io::SafetensorsWriter writer(part / kWeightFile, infos);
+    for (const VqganSpec& spec : specs)
+      writer.Write(spec.name, Bytes(Converted(source, spec, dtype)));
+    writer.Finish();
+    WriteConfig(source, part);
+  });
+}
+
+void SaveVqganPickle(const VqganSource& source, const fs::path& folder, at::ScalarType dtype) {
+  LWM_REQUIRE(dtype != at::kBFloat16,
+              "numpy arrays cannot be bf16; write the pickle with --dtype f32 or f16");
+  std::map<std::string, VqganSpec> spec_of;
+  std::vector<io::TensorInfo> infos;
+  for (const VqganSpec& spec : VqganSpecs(source.config())) {
+    spec_of[FlaxName(spec.name)] = spec;
+    infos.push_back({FlaxName(spec.name), StoredType(dtype), FlaxShape(spec.shape)});
+  }
+  WriteFolderAtomically(folder, [&](const fs::path& part) {
+    io::WriteNumpyPickle(part / kPickleFile, infos, [&](const io::TensorInfo& info) {
+      at::Tensor weight = Converted(source, spec_of.at(info.name), dtype);
+      if (weight.dim() == 4) weight = weight.permute({2, 3, 1, 0}).contiguous();
+      const auto bytes = Bytes(weight);
+      return std::vector<std::byte>(bytes.begin(), bytes.end());
+    });
+    WriteConfig(source, part);
+  });
+}
+
+}  // namespace lwm::vision
