@@ -13,8 +13,8 @@ namespace {
 // A process with LibTorch loaded and its thread pools started; with MPI's buffers.
 constexpr double kLibrariesBytes = 165e6;
 constexpr double kMpiBytes = 40e6;
-// Logits of a slice of the fused loss.
-constexpr double kLossSliceBytes = 128 << 20;
+// What a slice of the fused loss takes at most.
+constexpr double kLossSliceBytes = 256 << 20;
 
 // Elements that one tp rank holds of a list of tensors.
 double Elements(const std::vector<model::TensorSpec>& specs, int tp) {
@@ -98,6 +98,13 @@ double LossBytes(const Sizes& s) {
   return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
 }
 
+// glibc serves tensors below 32 MiB from a heap that fragments; larger ones are mapped and given
+// back.
+double AllocatorBytes(const Sizes& s) {
+  const bool mapped = s.T * s.D * s.compute >= 32 << 20;
+  return mapped ? 0 : 0.6 * (KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s)));
+}
+
 double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {
   return EstimateTraining(question).total() * ranks_on_node;
 }
@@ -156,6 +163,7 @@ MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
            {"gathered layers", GatheredBytes(s)},
            {"kept activations", KeptBytes(s)},
            {"working set of a layer", working},
+           {"allocator", AllocatorBytes(s)},
            {"libraries", kLibrariesBytes + (alone ? 0 : kMpiBytes)}}};
 }
 

@@ -1,8 +1,17 @@
 #include "lwm/train/estimate.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <fstream>
 
 #include "lwm/base/error.h"
+#include "lwm/base/process.h"
+#include "lwm/base/random.h"
+#include "lwm/train/batch.h"
+#include "lwm/train/step.h"
 
 namespace lwm::train {
 namespace {
@@ -78,6 +87,75 @@ TEST(EstimateTest, ModelTooLargeForAnyRowSaysSo) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("use a smaller model"), std::string::npos);
   }
+}
+
+// A row of random tokens in documents of 256.
+data::Row PackedRow(int64_t tokens, int64_t vocab) {
+  data::Row row = EmptyRow(tokens);
+  Random random(1);
+  for (int64_t i = 0; i < tokens; ++i) {
+    const auto s = static_cast<size_t>(i);
+    row.token_S[s] = static_cast<int32_t>(random.Below(static_cast<uint64_t>(vocab)));
+    row.target_S[s] = row.token_S[s];
+    row.weight_S[s] = 1;
+    row.position_S[s] = static_cast<int32_t>(i % 256);
+    row.begin_S[s] = static_cast<int32_t>(i - i % 256);
+  }
+  row.examples = 1;
+  row.padding = 0;
+  return row;
+}
+
+// How far the peak of a step lies above what was there before, bytes.
+double MeasuredBytes(const MemoryQuestion& q) {
+  const auto self = dist::MakeSelfCommunicator();
+  dist::Mesh mesh(*self, {});
+  malloc_trim(0);                                 // memory that earlier work left in the heap
+  std::ofstream("/proc/self/clear_refs") << "5";  // forgets the peak so far
+  const auto before = static_cast<double>(ResidentMemoryBytes());
+  ShardedWeights weights(q.model, mesh, q.bf16 ? at::kBFloat16 : at::kFloat);
+  weights.InitRandom({});
+  AdamW optimizer(weights, {});
+  StepOptions options;
+  options.decoder.ffn_slice_tokens = q.ffn_slice_tokens;
+  const auto batch = TakeGlobalBatch([&] { return PackedRow(q.row_tokens, q.model.vocab_size); },
+                                     q.micro_rows, 0, 1);
+  AccumulateGradients(weights, batch, 1, options);
+  ApplyUpdate(weights, optimizer, 1e-3, 1);
+  return static_cast<double>(PeakMemoryBytes()) - before;
+}
+
+void ExpectWithinAQuarter(const char* what, const MemoryQuestion& q) {
+  const double measured = MeasuredBytes(q);
+  const MemoryEstimate estimate = EstimateTraining(q);
+  const double estimated = estimate.total() - PartBytes(estimate, "libraries");
+  EXPECT_NEAR(estimated / measured, 1, 0.25)
+      << what << ": measured " << measured / 1e6 << " MB, " << Describe(estimate);
+}
+
+TEST(EstimateTest, MeasuredPeaksAreWithinAQuarter) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  MemoryQuestion q = SmallQuestion();
+  q.row_tokens = 256;
+  MeasuredBytes(q);  // what libraries keep from the first time on
+  q.row_tokens = 1 << 14;
+  q.model.hidden_size = q.model.intermediate_size = 128;
+  q.model.head_dim = 32;
+  ExpectWithinAQuarter("long row", q);
+  q.bf16 = q.residual_bf16 = false;
+  q.row_tokens = 1 << 13;
+  ExpectWithinAQuarter("f32", q);
+  q = SmallQuestion();
+  q.row_tokens = 2048;
+  q.model.vocab_size = 40000;
+  ExpectWithinAQuarter("large vocabulary", q);
+  q = SmallQuestion();
+  q.row_tokens = 256;
+  q.model.hidden_size = 512;
+  q.model.intermediate_size = 2048;
+  ExpectWithinAQuarter("mostly weights", q);
+  at::set_num_threads(threads);
 }
 
 }  // namespace
