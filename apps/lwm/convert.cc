@@ -69,6 +69,18 @@ std::map<std::string, std::string> PieceModelFile(const data::PieceVocabulary& v
   return {{tokenizer->file_name(), tokenizer->file_content()}};
 }
 
+// The vocabulary inside a GGUF file. Weights whose vocabulary this program cannot read convert
+// nonetheless.
+std::map<std::string, std::string> GgufTokenizerFile(const io::GgufSource& gguf) {
+  try {
+    const auto tokenizer = data::OpenTokenizer(gguf.where());
+    return {{tokenizer->file_name(), tokenizer->file_content()}};
+  } catch (const Error& error) {
+    std::fprintf(stderr, "no tokenizer is written: %s\n", error.what());
+    return {};
+  }
+}
+
 std::map<std::string, std::string> TokenizerFiles(const ConvertFlags& flags,
                                                   const model::ModelSource& source) {
   if (!flags.tokenizer.empty()) {
@@ -80,9 +92,7 @@ std::map<std::string, std::string> TokenizerFiles(const ConvertFlags& flags,
     return {{tokenizer->file_name(), tokenizer->file_content()}};
   }
   if (const auto* gguf = dynamic_cast<const io::GgufSource*>(&source.source())) {
-    if (const auto vocabulary = data::VocabularyOfGguf(gguf->metadata()))
-      return PieceModelFile(*vocabulary, gguf->where());
-    return {};
+    return GgufTokenizerFile(*gguf);
   }
   return TokenizerFilesBeside(FolderOf(flags.from));
 }

@@ -21,6 +21,7 @@ struct GenerateFlags {
   RunFlags run;
   std::string model, prompt, prompt_file;
   std::vector<int64_t> ids;
+  bool parse_special = false;
   infer::GenerateOptions options;
 };
 
@@ -50,7 +51,7 @@ void Print(const std::string& text) {
 void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
                   const std::string& prompt) {
   const auto tokenizer = OpenTokenizerFor(model.config(), flags.model);
-  const std::vector<int32_t> prompt_ids = EncodePrompt(*tokenizer, prompt);
+  const std::vector<int32_t> prompt_ids = EncodePrompt(*tokenizer, prompt, flags.parse_special);
   data::StreamDecoder decoder(*tokenizer);
   for (const int32_t id : prompt_ids) decoder.Push(id);  // what follows goes on where it ends
   infer::GenerateOptions options = flags.options;
@@ -97,6 +98,8 @@ void AddGenerate(CLI::App& root) {
   prompt->add_option("--ids", flags->ids, "token ids, 1,2,3; prints the new ids as a JSON array")
       ->delimiter(',');
   prompt->require_option(1);
+  command->add_flag("--parse-special", flags->parse_special,
+                    "names such as <|im_start|> in the prompt are special tokens");
   command->add_option("--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

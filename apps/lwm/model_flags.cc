@@ -22,9 +22,11 @@ std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& con
   return tokenizer;
 }
 
-std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text) {
-  std::vector<int32_t> ids = tokenizer.Encode(text);
-  if (tokenizer.bos_id() >= 0) ids.insert(ids.begin(), tokenizer.bos_id());
+std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
+                                  bool parse_special) {
+  std::vector<int32_t> ids =
+      parse_special ? data::EncodeWithSpecialTokens(tokenizer, text) : tokenizer.Encode(text);
+  if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
   return ids;
 }
 

@@ -23,8 +23,10 @@ model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& pa
 std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
                                                   const std::string& path);
 
-// BOS, if the tokenizer has one, then the text.
-std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text);
+// BOS, where the tokenizer begins texts with it, then the text; `parse_special` reads the names of
+// special tokens in it as those tokens.
+std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
+                                  bool parse_special = false);
 
 // Throws Error(kInvalidArgument) when mpirun started several ranks for a command that uses one.
 void RequireOneRank(Session& session, const char* command);

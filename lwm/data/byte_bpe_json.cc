@@ -101,6 +101,41 @@ int32_t FindSpecial(const fs::path& folder, const std::string& name,
   return id.is_number_integer() ? id.get<int32_t>() : -1;
 }
 
+// tokenizer_config.json decides; without a word there, a template that begins with a special token.
+bool SaysAddBos(const fs::path& folder, const Json& tokenizer) {
+  if (fs::exists(folder / "tokenizer_config.json")) {
+    const Json add = ReadJsonFile(folder / "tokenizer_config.json").value("add_bos_token", Json());
+    if (add.is_boolean()) return add.get<bool>();
+  }
+  const auto begins_with_special = [](const Json& processor) {
+    if (!processor.is_object()) return false;
+    const auto single = processor.find("single");
+    return single != processor.end() && single->is_array() && !single->empty() &&
+           single->front().is_object() && single->front().contains("SpecialToken");
+  };
+  const auto found = tokenizer.find("post_processor");
+  if (found == tokenizer.end() || !found->is_object()) return false;
+  if (begins_with_special(*found)) return true;
+  const auto parts = found->find("processors");
+  return parts != found->end() && parts->is_array() &&
+         std::any_of(parts->begin(), parts->end(), begins_with_special);
+}
+
+// The template that puts BOS before every text.
+Json BosTemplate(const std::string& bos, int32_t id) {
+  const auto special = [&](int type) {
+    return Json{{"SpecialToken", {{"id", bos}, {"type_id", type}}}};
+  };
+  const auto sequence = [](const char* name, int type) {
+    return Json{{"Sequence", {{"id", name}, {"type_id", type}}}};
+  };
+  const Json entry = {{"id", bos}, {"ids", Json::array({id})}, {"tokens", Json::array({bos})}};
+  return {{"type", "TemplateProcessing"},
+          {"single", Json::array({special(0), sequence("A", 0)})},
+          {"pair", Json::array({special(0), sequence("A", 0), special(1), sequence("B", 1)})},
+          {"special_tokens", {{bos, entry}}}};
+}
+
 }  // namespace
 
 ByteBpeVocabulary ReadByteBpeJson(const fs::path& file) {
@@ -128,6 +163,7 @@ ByteBpeVocabulary ReadByteBpeJson(const fs::path& file) {
   ReadPreTokenizer(JsonGet<Json>(json, "pre_tokenizer", where), where, vocabulary.patterns);
   vocabulary.bos_id = FindSpecial(file.parent_path(), "bos", vocabulary);
   vocabulary.eos_id = FindSpecial(file.parent_path(), "eos", vocabulary);
+  vocabulary.add_bos = SaysAddBos(file.parent_path(), json);
   return vocabulary;
 }
 
@@ -155,13 +191,18 @@ std::string ByteBpeToJson(const ByteBpeVocabulary& vocabulary) {
                            {"trim_offsets", true},
                            {"use_regex", false}};
   steps.push_back(byte_level);
+  const bool add_bos = vocabulary.add_bos && vocabulary.bos_id >= 0;
+  const Json post_processor =
+      add_bos ? BosTemplate(vocabulary.piece_V[static_cast<size_t>(vocabulary.bos_id)],
+                            vocabulary.bos_id)
+              : Json();
   const Json json = {{"version", "1.0"},
                      {"truncation", nullptr},
                      {"padding", nullptr},
                      {"added_tokens", added},
                      {"normalizer", nullptr},
                      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", steps}}},
-                     {"post_processor", nullptr},
+                     {"post_processor", post_processor},
                      {"decoder", byte_level},
                      {"model",
                       {{"type", "BPE"},
@@ -198,6 +239,7 @@ ByteBpeVocabulary ByteBpeVocabularyOfGguf(const io::GgufMetadata& metadata) {
   vocabulary.eos_id = special("eos");
   vocabulary.unk_id = special("unknown");
   vocabulary.pad_id = special("padding");
+  vocabulary.add_bos = metadata.Flag("tokenizer.ggml.add_bos_token").value_or(false);
   return vocabulary;
 }
 

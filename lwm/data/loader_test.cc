@@ -32,11 +32,16 @@ class ByteTokenizer : public Tokenizer {
   int32_t eos_id() const override { return 2; }
   int32_t unk_id() const override { return 0; }
   int32_t pad_id() const override { return -1; }
+  bool begins_with_bos() const override { return true; }
+  const std::vector<std::pair<std::string, int32_t>>& special_tokens() const override {
+    return special_tokens_;
+  }
   std::string file_name() const override { return "bytes"; }
   const std::string& file_content() const override { return content_; }
 
  private:
   std::string content_ = "bytes";
+  std::vector<std::pair<std::string, int32_t>> special_tokens_;
 };
 
 SourceConfig Source(const std::string& path, double share = 1) {

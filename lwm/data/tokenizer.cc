@@ -69,6 +69,31 @@ std::string StreamDecoder::Finish() {
   return text;
 }
 
+std::vector<int32_t> EncodeWithSpecialTokens(const Tokenizer& tokenizer, std::string_view text) {
+  std::vector<int32_t> ids;
+  const auto encode = [&](std::string_view part) {
+    const std::vector<int32_t> part_ids = tokenizer.Encode(part);
+    ids.insert(ids.end(), part_ids.begin(), part_ids.end());
+  };
+  size_t done = 0;
+  for (size_t at = 0; at < text.size();) {
+    const std::pair<std::string, int32_t>* found = nullptr;
+    for (const auto& token : tokenizer.special_tokens())
+      if (text.substr(at).starts_with(token.first) &&
+          (!found || token.first.size() > found->first.size()))
+        found = &token;
+    if (!found) {
+      ++at;
+      continue;
+    }
+    encode(text.substr(done, at - done));
+    ids.push_back(found->second);
+    done = at += found->first.size();
+  }
+  encode(text.substr(done));
+  return ids;
+}
+
 std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
   const fs::path file = FindTokenizerFile(path);
   const std::string where = file.string();

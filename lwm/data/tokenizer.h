@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lwm::data {
@@ -35,6 +36,12 @@ class Tokenizer {
   virtual int32_t unk_id() const = 0;
   virtual int32_t pad_id() const = 0;
 
+  // True when the models of this vocabulary are used to BOS before every text.
+  virtual bool begins_with_bos() const = 0;
+
+  // The control tokens under their names ("<|im_start|>"), which Encode reads as plain text.
+  virtual const std::vector<std::pair<std::string, int32_t>>& special_tokens() const = 0;
+
   // What a model directory stores so that OpenTokenizer gives the same tokenizer again: the file's
   // name there ("tokenizer.model") and its content.
   virtual std::string file_name() const = 0;
@@ -59,6 +66,10 @@ class StreamDecoder {
   std::string held_;  // the beginning of a character whose end has not come yet
   bool at_start_ = true;
 };
+
+// As Encode, but the name of a special token in the text is that token (of several that begin at
+// the same place, the longest): what chat templates need. Not for text from strangers.
+std::vector<int32_t> EncodeWithSpecialTokens(const Tokenizer& tokenizer, std::string_view text);
 
 // Opens a tokenizer and recognises its kind by content: a SentencePiece model, a Hugging Face
 // tokenizer.json (byte-level BPE), or the vocabulary inside a GGUF file (of either kind). `path` is

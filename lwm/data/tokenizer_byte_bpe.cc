@@ -86,7 +86,8 @@ class ByteBpeTokenizer : public Tokenizer {
         bos_id_(vocabulary.bos_id),
         eos_id_(vocabulary.eos_id),
         unk_id_(vocabulary.unk_id),
-        pad_id_(vocabulary.pad_id) {
+        pad_id_(vocabulary.pad_id),
+        begins_with_bos_(vocabulary.add_bos && bos_id_ >= 0) {
     const std::array<std::string, 256> letters = MakeLetters();
     std::unordered_map<std::string_view, int32_t> id_of;
     for (size_t id = 0; id < vocabulary.piece_V.size(); ++id)
@@ -138,6 +139,10 @@ class ByteBpeTokenizer : public Tokenizer {
   int32_t eos_id() const override { return eos_id_; }
   int32_t unk_id() const override { return unk_id_; }
   int32_t pad_id() const override { return pad_id_; }
+  bool begins_with_bos() const override { return begins_with_bos_; }
+  const std::vector<std::pair<std::string, int32_t>>& special_tokens() const override {
+    return special_tokens_;
+  }
   std::string file_name() const override { return "tokenizer.json"; }
   const std::string& file_content() const override { return content_; }
 
@@ -170,6 +175,8 @@ class ByteBpeTokenizer : public Tokenizer {
         piece.remove_prefix(length);
       }
       bytes_V_.push_back(std::move(bytes));
+      if (vocabulary.is_special_V[id] && !vocabulary.piece_V[id].empty())
+        special_tokens_.emplace_back(vocabulary.piece_V[id], static_cast<int32_t>(id));
     }
   }
 
@@ -214,7 +221,9 @@ class ByteBpeTokenizer : public Tokenizer {
   std::unordered_map<uint64_t, Merge> merges_;
   std::vector<Pattern> patterns_;
   std::vector<std::string> bytes_V_;
+  std::vector<std::pair<std::string, int32_t>> special_tokens_;
   int32_t bos_id_, eos_id_, unk_id_, pad_id_;
+  bool begins_with_bos_;
 };
 
 void CheckLists(const ByteBpeVocabulary& vocabulary, const std::string& where) {

@@ -22,6 +22,7 @@ struct ByteBpeVocabulary {
   // PCRE2 expressions. Each in turn cuts every part into its matches and what lies between them.
   std::vector<std::string> patterns;
   int32_t bos_id = -1, eos_id = -1, unk_id = -1, pad_id = -1;
+  bool add_bos = false;  // texts begin with BOS
 };
 
 // Throws Error(kCorruptData) naming `where` when a merge's piece or an id is missing, or a pattern

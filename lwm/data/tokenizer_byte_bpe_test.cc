@@ -75,6 +75,36 @@ TEST(ByteBpeTest, SpecialTokensDecodeToNothingAndAreNotParsed) {
   EXPECT_THROW(tokenizer->TokenBytes(tokenizer->vocab_size()), Error);
 }
 
+TEST(ByteBpeTest, NamesOfSpecialTokensAreThoseTokensOnlyWhenAskedFor) {
+  ByteBpeVocabulary vocabulary = SmallVocabulary();
+  vocabulary.piece_V.push_back("<|im_end|>!");
+  vocabulary.is_special_V.push_back(1);
+  const auto tokenizer = MakeByteBpeTokenizer(vocabulary, "small");
+  const auto the = tokenizer->Encode("the");
+  std::vector<int32_t> expected = {1};
+  expected.insert(expected.end(), the.begin(), the.end());
+  expected.insert(expected.end(), {tokenizer->vocab_size() - 1, 0});
+  EXPECT_EQ(EncodeWithSpecialTokens(*tokenizer, "<|im_end|>the<|im_end|>!<|endoftext|>"), expected);
+  for (const char* text : {"", "the 12 <|im_end", "!"})
+    EXPECT_EQ(EncodeWithSpecialTokens(*tokenizer, text), tokenizer->Encode(text));
+}
+
+TEST(ByteBpeTest, BosBeginsTextsOnlyWhereTheVocabularySaysSo) {
+  ByteBpeVocabulary vocabulary = SmallVocabulary();
+  vocabulary.bos_id = 1;
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder / "config.json", R"({"bos_token_id": 1})");
+  for (const bool add_bos : {false, true}) {
+    vocabulary.add_bos = add_bos;
+    const auto tokenizer = MakeByteBpeTokenizer(vocabulary, "small");
+    EXPECT_EQ(tokenizer->begins_with_bos(), add_bos);
+    WriteFileAtomically(folder / tokenizer->file_name(), tokenizer->file_content());
+    EXPECT_EQ(OpenTokenizer(folder.path())->begins_with_bos(), add_bos);
+  }
+  WriteFileAtomically(folder / "tokenizer_config.json", R"({"add_bos_token": false})");
+  EXPECT_FALSE(OpenTokenizer(folder.path())->begins_with_bos());
+}
+
 TEST(ByteBpeTest, ByteWithoutLetterIsUnknownOrLeftOut) {
   ByteBpeVocabulary vocabulary = SmallVocabulary();
   EXPECT_EQ(Pieces(*MakeByteBpeTokenizer(vocabulary, "small"), "a\x04 b"), "a/ /b");

@@ -66,8 +66,7 @@ class SentencePieceTokenizer : public Tokenizer {
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, status.ok(), where,
                    ": damaged SentencePiece model: ", status.error_message());
     words_are_independent_ = WordsAreIndependent(model_);
-    for (size_t id = 0; id < model_.vocabulary.piece_V.size(); ++id)
-      bytes_V_.push_back(PieceBytes(model_, id));
+    for (size_t id = 0; id < model_.vocabulary.piece_V.size(); ++id) AddPiece(id);
   }
 
   std::vector<int32_t> Encode(std::string_view text) const override {
@@ -92,10 +91,21 @@ class SentencePieceTokenizer : public Tokenizer {
   int32_t eos_id() const override { return model_.vocabulary.eos_id; }
   int32_t unk_id() const override { return model_.vocabulary.unk_id; }
   int32_t pad_id() const override { return model_.vocabulary.pad_id; }
+  bool begins_with_bos() const override { return bos_id() >= 0; }
+  const std::vector<std::pair<std::string, int32_t>>& special_tokens() const override {
+    return special_tokens_;
+  }
   std::string file_name() const override { return "tokenizer.model"; }
   const std::string& file_content() const override { return content_; }
 
  private:
+  void AddPiece(size_t id) {
+    bytes_V_.push_back(PieceBytes(model_, id));
+    const std::string& piece = model_.vocabulary.piece_V[id];
+    if (model_.vocabulary.type_V[id] == Type::kControl && !piece.empty())
+      special_tokens_.emplace_back(piece, static_cast<int32_t>(id));
+  }
+
   void CheckBytePieces(const std::string& where) const {
     for (size_t id = 0; id < model_.vocabulary.piece_V.size(); ++id) {
       const std::string& piece = model_.vocabulary.piece_V[id];
@@ -153,6 +163,7 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string content_;
   SentencePieceModel model_;
   sentencepiece::SentencePieceProcessor processor_;
+  std::vector<std::pair<std::string, int32_t>> special_tokens_;
   std::vector<std::string> bytes_V_;
   bool words_are_independent_ = false;
 };
