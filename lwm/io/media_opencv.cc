@@ -39,19 +39,35 @@ bool StartsWith(std::span<const std::byte> bytes, std::string_view magic) {
   throw Error(ErrorCode::kCorruptData, Cat(where, ": ", problem));
 }
 
-// libjpeg fills a truncated picture with grey; the end marker says whether it is whole. Some
-// writers append bytes after it.
-void RequireWholeJpeg(std::span<const std::byte> bytes, const std::string& where) {
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (text.rfind("\xff\xd9") == std::string_view::npos)
-    ThrowBroken(where, "the JPEG is truncated: its end marker is missing");
+// True when the markers of a JPEG lead from its start to its end: inside coded data 0xff is
+// followed by 0 or a restart, any other marker but those without a body states its length.
+bool IsWholeJpeg(std::span<const std::byte> bytes) {
+  const auto at = [&](size_t i) { return std::to_integer<unsigned>(bytes[i]); };
+  constexpr unsigned kStart = 0xd8, kEnd = 0xd9, kScan = 0xda;
+  bool in_scan = false;
+  for (size_t i = 0; i + 1 < bytes.size();) {
+    const unsigned marker = at(i + 1);
+    const bool is_marker = at(i) == 0xff && marker != 0 && marker != 0xff;
+    const bool is_restart = marker >= 0xd0 && marker <= 0xd7;
+    if (!is_marker || is_restart || marker == kStart || marker == 0x01) {
+      if (!is_marker && !in_scan && at(i) != 0xff) return false;
+      i += is_marker ? 2 : 1;
+      continue;
+    }
+    if (marker == kEnd) return in_scan;
+    if (i + 3 >= bytes.size()) return false;
+    in_scan = marker == kScan;
+    i += 2 + at(i + 2) * 256 + at(i + 3);
+  }
+  return false;
 }
 
 cv::Mat DecodeAny(std::span<const std::byte> bytes, const std::string& where) {
   const cv::Mat buffer(1, static_cast<int>(bytes.size()), CV_8UC1,
                        const_cast<std::byte*>(bytes.data()));
   const bool is_jpeg = StartsWith(bytes, "\xff\xd8\xff");
-  if (is_jpeg) RequireWholeJpeg(bytes, where);
+  // libjpeg fills a truncated picture with grey.
+  if (is_jpeg && !IsWholeJpeg(bytes)) ThrowBroken(where, "the JPEG is truncated or damaged");
   try {
     cv::Mat picture = cv::imdecode(buffer, is_jpeg ? cv::IMREAD_COLOR : cv::IMREAD_UNCHANGED);
     if (!picture.empty()) return picture;

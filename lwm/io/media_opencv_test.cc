@@ -1,0 +1,229 @@
+#include "lwm/io/media_opencv.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <string>
+#include <vector>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "tests/temporary_folder.h"
+
+namespace lwm::io {
+namespace {
+
+using testing_support::TemporaryFolder;
+
+std::vector<uint8_t> Encoded(const char* extension, const cv::Mat& picture) {
+  std::vector<uint8_t> bytes;
+  EXPECT_TRUE(cv::imencode(extension, picture, bytes));
+  return bytes;
+}
+
+RgbImage Decoded(const std::vector<uint8_t>& bytes) {
+  return DecodeImage(std::as_bytes(std::span(bytes)), "picture");
+}
+
+// The colour of the first pixel.
+std::vector<int> First(const RgbImage& image) {
+  return {image.rgb_HWC.at(0), image.rgb_HWC.at(1), image.rgb_HWC.at(2)};
+}
+
+// What reading `read` says when it fails.
+template <class Read>
+std::string MessageOf(const Read& read, ErrorCode code = ErrorCode::kCorruptData) {
+  try {
+    read();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted";
+  return "";
+}
+
+RgbImage Plain(int64_t width, int64_t height, uint8_t red, uint8_t green, uint8_t blue) {
+  RgbImage image{width, height, {}};
+  for (int64_t i = 0; i < width * height; ++i)
+    image.rgb_HWC.insert(image.rgb_HWC.end(), {red, green, blue});
+  return image;
+}
+
+void WriteClip(const std::filesystem::path& path, int64_t frames, int64_t side) {
+  Mp4Writer writer(path, 10);
+  for (int64_t i = 0; i < frames; ++i)
+    writer.Add(Plain(side, side, static_cast<uint8_t>(10 + 20 * i), 60, 90));
+  writer.Finish();
+}
+
+TEST(DecodeImageTest, ColourGreyDeepAndFloatingPicturesBecomeBytes) {
+  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_8UC3, cv::Scalar(30, 20, 10))))),
+            (std::vector{10, 20, 30}));
+  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_8UC1, cv::Scalar(77))))),
+            (std::vector{77, 77, 77}));
+  const cv::Mat deep(2, 3, CV_16UC3, cv::Scalar(0, 128 * 257, 65535));
+  EXPECT_EQ(First(Decoded(Encoded(".png", deep))), (std::vector{255, 128, 0}));
+  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_16UC1, cv::Scalar(65535))))),
+            (std::vector{255, 255, 255}));
+  EXPECT_EQ(First(Decoded(Encoded(".tiff", cv::Mat(2, 3, CV_32FC3, cv::Scalar(0, 0.2, 1))))),
+            (std::vector{255, 51, 0}));
+}
+
+TEST(DecodeImageTest, TransparencyIsLaidOnWhite) {
+  const cv::Mat half(1, 1, CV_8UC4, cv::Scalar(0, 100, 200, 51));
+  EXPECT_EQ(First(Decoded(Encoded(".png", half))), (std::vector{244, 224, 204}));
+  const cv::Mat clear(1, 1, CV_8UC4, cv::Scalar(0, 0, 0, 0));
+  EXPECT_EQ(First(Decoded(Encoded(".png", clear))), (std::vector{255, 255, 255}));
+  const cv::Mat deep(1, 1, CV_16UC4, cv::Scalar(0, 0, 65535, 65535));
+  EXPECT_EQ(First(Decoded(Encoded(".png", deep))), (std::vector{255, 0, 0}));
+}
+
+TEST(DecodeImageTest, GreyJpegIsGrey) {
+  const auto bytes = Encoded(".jpg", cv::Mat(16, 16, CV_8UC1, cv::Scalar(120)));
+  const auto colour = First(Decoded(bytes));
+  for (const int value : colour) EXPECT_NEAR(value, 120, 2);
+}
+
+// 8 x 8 pixels of one CMYK colour, stored inverted as Adobe does: cyan, yellow and black 228,
+// magenta 28. Each component is one block: DC difference +-100 in 7 bits, then end of block.
+std::vector<uint8_t> CmykJpeg() {
+  std::vector<uint8_t> bytes = {0xff, 0xd8, 0xff, 0xee, 0, 14, 'A',  'd',  'o', 'b', 'e', 0,
+                                100,  0,    0,    0,    0, 0,  0xff, 0xdb, 0,   67,  0};
+  bytes.insert(bytes.end(), 64, 8);  // quantisation: a DC step is one grey level
+  const auto append = [&](std::initializer_list<int> more) {
+    for (const int byte : more) bytes.push_back(static_cast<uint8_t>(byte));
+  };
+  append({0xff, 0xc0, 0, 20, 8, 0, 8, 0, 8, 4});
+  for (int component = 1; component <= 4; ++component) append({component, 0x11, 0});
+  for (const auto& [table, symbol] : {std::pair{0x00, 7}, {0x10, 0}}) {
+    append({0xff, 0xc4, 0, 20, table, 1});  // one code, of one bit
+    bytes.insert(bytes.end(), 15, 0);
+    append({symbol});
+  }
+  append({0xff, 0xda, 0, 14, 4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0});
+  append({0x64, 0x0d, 0x99, 0x0c, 0x8f, 0xff, 0xd9});
+  return bytes;
+}
+
+TEST(DecodeImageTest, CmykJpegBecomesRgb) {
+  const auto colour = First(Decoded(CmykJpeg()));
+  EXPECT_NEAR(colour[0], 204, 2);  // 228 * 228 / 255
+  EXPECT_NEAR(colour[1], 25, 2);   // 28 * 228 / 255
+  EXPECT_NEAR(colour[2], 204, 2);
+}
+
+TEST(DecodeImageTest, JpegWithAThumbnailIsWholeOnlyToItsOwnEnd) {
+  cv::Mat noise(64, 64, CV_8UC3);
+  cv::randu(noise, 0, 255);
+  auto bytes = Encoded(".jpg", noise);
+  const auto thumbnail = Encoded(".jpg", cv::Mat(8, 8, CV_8UC3, cv::Scalar(1, 2, 3)));
+  const size_t length = thumbnail.size() + 2;
+  std::vector<uint8_t> segment = {0xff, 0xe1, static_cast<uint8_t>(length >> 8),
+                                  static_cast<uint8_t>(length & 255)};
+  segment.insert(segment.end(), thumbnail.begin(), thumbnail.end());
+  bytes.insert(bytes.begin() + 2, segment.begin(), segment.end());
+  EXPECT_EQ(Decoded(bytes).width, 64);
+  auto longer = bytes;
+  longer.insert(longer.end(), 100, 0xda);  // bytes after the end do no harm
+  EXPECT_EQ(Decoded(longer).width, 64);
+  bytes.resize(bytes.size() * 3 / 4);
+  EXPECT_NE(MessageOf([&] { Decoded(bytes); }).find("truncated"), std::string::npos);
+}
+
+TEST(DecodeImageTest, TruncatedDamagedAndEmptyBytesAreRefused) {
+  cv::Mat noise(64, 64, CV_8UC3);
+  cv::randu(noise, 0, 255);
+  for (const char* extension : {".png", ".jpg", ".webp"}) {
+    auto bytes = Encoded(extension, noise);
+    EXPECT_EQ(Decoded(bytes).width, 64);
+    for (const double part : {0.02, 0.5, 0.9}) {
+      std::vector<uint8_t> cut(bytes.begin(),
+                               bytes.begin() + static_cast<int64_t>(part * bytes.size()));
+      MessageOf([&] { Decoded(cut); });
+    }
+  }
+  EXPECT_NE(MessageOf([] { Decoded({}); }).find("0 bytes"), std::string::npos);
+  MessageOf([] { Decoded({'h', 'e', 'l', 'l', 'o'}); });
+}
+
+TEST(DecodeImageTest, MissingFileIsNamed) {
+  EXPECT_NE(MessageOf([] { ReadImage("/nowhere/x.png"); }, ErrorCode::kNotFound).find("/nowhere"),
+            std::string::npos);
+}
+
+TEST(WritePngTest, ReadsBackEqual) {
+  const TemporaryFolder folder;
+  RgbImage image = Plain(3, 2, 1, 2, 3);
+  image.rgb_HWC.back() = 250;
+  WritePng(folder / "x.png", image);
+  const RgbImage again = ReadImage(folder / "x.png");
+  EXPECT_EQ(again.width, 3);
+  EXPECT_EQ(again.height, 2);
+  EXPECT_EQ(again.rgb_HWC, image.rgb_HWC);
+}
+
+TEST(VideoTest, WrittenFramesReadBackInOrderAndNumber) {
+  const TemporaryFolder folder;
+  WriteClip(folder / "x.mp4", 7, 32);
+  EXPECT_EQ(CountFrames(folder / "x.mp4"), 7);
+  VideoReader reader(folder / "x.mp4");
+  EXPECT_NEAR(reader.frames_per_second(), 10, 0.01);
+  for (int i = 0; i < 7; ++i) {
+    ASSERT_TRUE(reader.Grab());
+    const RgbImage frame = reader.Retrieve();
+    EXPECT_EQ(frame.width, 32);
+    EXPECT_NEAR(frame.rgb_HWC[0], 10 + 20 * i, 6);
+    EXPECT_NEAR(frame.rgb_HWC[2], 90, 6);
+  }
+  EXPECT_FALSE(reader.Grab());
+}
+
+TEST(VideoTest, IsH264AndOddSizesAreWidened) {
+  const TemporaryFolder folder;
+  WriteClip(folder / "x.mp4", 2, 17);
+  EXPECT_NE(ReadFile(folder / "x.mp4").find("avc1"), std::string::npos);
+  VideoReader reader(folder / "x.mp4");
+  ASSERT_TRUE(reader.Grab());
+  EXPECT_EQ(reader.Retrieve().width, 18);
+}
+
+TEST(VideoTest, UnfinishedOrEmptyClipLeavesNothing) {
+  const TemporaryFolder folder;
+  {
+    Mp4Writer writer(folder / "x.mp4", 10);
+    writer.Add(Plain(16, 16, 1, 2, 3));
+    EXPECT_THROW(writer.Add(Plain(18, 16, 1, 2, 3)), Error);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  Mp4Writer writer(folder / "y.mp4", 10);
+  EXPECT_THROW(writer.Finish(), Error);
+  EXPECT_THROW(Mp4Writer(folder / "z.mp4", 0), Error);
+}
+
+TEST(VideoTest, DamagedAndMissingFilesAreNamed) {
+  const TemporaryFolder folder;
+  WriteClip(folder / "x.mp4", 5, 32);
+  const std::string whole = ReadFile(folder / "x.mp4");
+  for (const size_t bytes : {size_t{0}, size_t{20}, whole.size() / 2}) {
+    WriteFileAtomically(folder / "cut.mp4", whole.substr(0, bytes));
+    EXPECT_NE(MessageOf([&] { VideoReader reader(folder / "cut.mp4"); }).find("cut.mp4"),
+              std::string::npos);
+  }
+  MessageOf([&] { VideoReader reader(folder / "none.mp4"); }, ErrorCode::kNotFound);
+}
+
+TEST(UniformFramesTest, IsLinspaceCutToWholeNumbers) {
+  EXPECT_EQ(UniformFrames(11, 3), (std::vector<int64_t>{0, 5, 10}));
+  EXPECT_EQ(UniformFrames(3, 4), (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(UniformFrames(10, 4), (std::vector<int64_t>{0, 3, 6, 9}));
+  EXPECT_EQ(UniformFrames(8, 5), (std::vector<int64_t>{0, 1, 3, 5, 7}));
+  EXPECT_EQ(UniformFrames(100, 1), (std::vector<int64_t>{0}));
+  EXPECT_THROW(UniformFrames(0, 3), Error);
+}
+
+}  // namespace
+}  // namespace lwm::io
