@@ -112,8 +112,13 @@ RgbImage ResizeBicubic(const RgbImage& image, int64_t width, int64_t height) {
   LWM_REQUIRE(width > 0 && height > 0 && width <= kMaxSide && height <= kMaxSide,
               "cannot resize an image of ", image.width, " x ", image.height, " to ", width, " x ",
               height, "; want sides of 1 to ", kMaxSide, " pixels");
-  RgbImage result = width == image.width ? image : ResizeRows(image, width);
-  if (height != image.height) result = ResizeColumns(result, height);
+  // Values are rounded between the passes, so their order shows: columns go first when the height
+  // shrinks by more than twice what the width does.
+  const int64_t lost_rows = image.height - height, lost_columns = image.width - width;
+  const bool columns_first = lost_rows > 0 && lost_rows > 2 * lost_columns;
+  RgbImage result = columns_first ? ResizeColumns(image, height) : image;
+  if (width != image.width) result = ResizeRows(result, width);
+  if (height != result.height) result = ResizeColumns(result, height);
   return result;
 }
 

@@ -6,9 +6,10 @@
 
 namespace lwm::io {
 
-// Bicubic (a = -0.5) resize with a filter that widens when shrinking (antialiased): first rows,
-// then columns, in fixed point with 22 fraction bits and 8-bit values in between, bit for bit what
-// Pillow's Image.resize gives. Sizes >= 1.
+// Bicubic (a = -0.5) resize with a filter that widens when shrinking (antialiased), axis by axis in
+// fixed point with 22 fraction bits and 8-bit values in between: bit for bit what Image.resize of
+// Pillow 13 gives. Rows are resized first, but columns are when the height shrinks by more than
+// twice as many pixels as the width (earlier Pillows: always rows). Sizes >= 1.
 // Throws Error(kInvalidArgument) on an empty image or size.
 RgbImage ResizeBicubic(const RgbImage& image, int64_t width, int64_t height);
 

@@ -69,10 +69,36 @@ TEST(ResampleTest, RowsAreTheWidenedBicubicAtEverySize) {
   }
 }
 
+RgbImage RowsThenColumns(const RgbImage& image, int64_t width, int64_t height) {
+  return ResizeBicubic(ResizeBicubic(image, width, image.height), width, height);
+}
+RgbImage ColumnsThenRows(const RgbImage& image, int64_t width, int64_t height) {
+  return ResizeBicubic(ResizeBicubic(image, image.width, height), width, height);
+}
+
 TEST(ResampleTest, ColumnsAreResizedAsRowsAre) {
   const RgbImage image = RandomImage(23, 9, 7);
   EXPECT_EQ(Transposed(ResizeBicubic(image, 11, 9)).rgb_HWC,
             ResizeBicubic(Transposed(image), 9, 11).rgb_HWC);
+}
+
+// The sizes at which Pillow 13.0.0 was seen to change the order.
+TEST(ResampleTest, ColumnsGoFirstWhenTheHeightLosesMoreThanTwiceTheWidth) {
+  const auto expect = [](int64_t width, int64_t height, int64_t new_width, int64_t new_height,
+                         bool columns_first) {
+    const RgbImage image = RandomImage(width, height, 5);
+    const auto rows = RowsThenColumns(image, new_width, new_height).rgb_HWC;
+    const auto columns = ColumnsThenRows(image, new_width, new_height).rgb_HWC;
+    ASSERT_NE(rows, columns);
+    EXPECT_EQ(ResizeBicubic(image, new_width, new_height).rgb_HWC, columns_first ? columns : rows)
+        << width << " x " << height << " to " << new_width << " x " << new_height;
+  };
+  expect(60, 60, 54, 47, true);
+  expect(60, 60, 54, 48, false);
+  expect(60, 240, 18, 155, true);
+  expect(60, 240, 18, 156, false);
+  expect(63, 69, 66, 42, true);   // wider, lower
+  expect(20, 33, 48, 79, false);  // enlarged
 }
 
 TEST(ResampleTest, SameSizeIsTheSameImage) {

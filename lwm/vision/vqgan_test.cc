@@ -165,6 +165,18 @@ TEST_F(VqganTest, LatentsMatchTheDefinitionAtOddSizesToo) {
   }
 }
 
+// Mean and variance of one channel over many pixels of almost one value cancel where they are
+// summed carelessly.
+TEST_F(VqganTest, NormsOfSingleChannelsStayExactInF32) {
+  config_.norm_num_groups = 8;
+  config_.block_out_channels = {8, 8};
+  const VqganWeights weights = TinyWeights(config_);
+  const at::Tensor images = RandomImages({1, 96, 96, 3}) * 0.02 + 0.9;
+  const at::Tensor exact = Vqgan(config_, weights, at::kDouble).Latents(images);
+  const double scale = exact.abs().max().item<double>();
+  EXPECT_LT(Largest(Vqgan(config_, weights, at::kFloat).Latents(images), exact), 2e-5 * scale);
+}
+
 TEST_F(VqganTest, DecodedImagesMatchTheDefinition) {
   const at::Tensor codes = at::randint(40, {2, 3, 5}, at::kInt);
   EXPECT_LT(Largest(vqgan_.Decode(codes), reference_.Decode(codes)), 1e-5);
