@@ -36,7 +36,8 @@ inline void ExpectEveryCutIsRefused(std::string_view whole, const ParseBytes& pa
     EXPECT_NE(RefusalOf(whole.substr(0, size), parse), "") << "cut at " << size;
 }
 
-// A file with any one byte changed, in turn in one of several ways, is read or refused, never worse.
+// A file with any one byte changed, in turn in one of several ways, is read or refused, never
+// worse.
 inline void ExpectEveryChangeIsSafe(std::string_view whole, const ParseBytes& parse) {
   constexpr int kChanges[] = {0x01, 0x80, 0xff, 0x08, 0x7e};
   for (size_t i = 0; i < whole.size(); ++i) {

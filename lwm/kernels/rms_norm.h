@@ -14,7 +14,8 @@ namespace lwm::kernels {
 //
 // Domain: rows >= 0, cols >= 1, any alignment; NaN and Inf in a row stay in that row.
 // Accuracy: f32 relative error <= 2^-24 * (6 + sqrt(cols) / 4) against f64 (on vector targets);
-// bf16 results are that, rounded once to nearest even. Cost: memory-bound. Threads: call on disjoint rows.
+// bf16 results are that, rounded once to nearest even. Cost: memory-bound. Threads: call on
+// disjoint rows.
 void RmsNorm(const float* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
              float* y_RC) noexcept;
 void RmsNorm(const uint16_t* x_RC, const float* w_C, size_t rows, size_t cols, float eps,

@@ -132,8 +132,8 @@ void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mas
     const float new_max = tile_max > old_max ? tile_max : old_max;
     if (new_max > old_max) {
       // Of the shifts as they are rounded, so that the result does not depend on where tiles begin.
-      const float decay = static_cast<float>(std::exp2(static_cast<double>(old_max * kLog2E) -
-                                                       static_cast<double>(new_max * kLog2E)));
+      const float decay = static_cast<float>(
+          std::exp2(static_cast<double>(old_max * kLog2E) - static_cast<double>(new_max * kLog2E)));
       ScaleRow(d, decay, dim, acc_RK + static_cast<ptrdiff_t>(r) * dim);
       sum_R[r] *= decay;
       max_R[r] = new_max;

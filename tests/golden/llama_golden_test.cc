@@ -212,7 +212,8 @@ TEST_F(TextCheckpointGoldenTest, LeftPaddedPromptsDecodeToTheSameTokensAndLogits
   at::Tensor read_BT = prompt_BT;
   for (int64_t step = 0; step < new_BT.size(1); ++step) {
     const at::Tensor logits_BV = model.Read({read_BT, {}}, Head::kText, cache);
-    EXPECT_LE(LargestDifference(logits_BV, golden.at("step_logits").select(1, step)), 2.4e-5) << step;
+    EXPECT_LE(LargestDifference(logits_BV, golden.at("step_logits").select(1, step)), 2.4e-5)
+        << step;
     read_BT = logits_BV.argmax(1).unsqueeze(1);
     EXPECT_TRUE(at::equal(read_BT, new_BT.slice(1, step, step + 1))) << step;
   }
