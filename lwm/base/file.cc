@@ -95,14 +95,21 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::Write(const void* data, size_t bytes) {
+  // The disk is to work while the caller prepares more, not only from the final fsync on.
+  constexpr uint64_t kFlush = 1 << 24;
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t written = write(descriptor_, from, std::min<size_t>(bytes, size_t{1} << 30));
+    const ssize_t written = write(descriptor_, from, std::min<size_t>(bytes, kFlush));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) ThrowWriteError(path_, "write", errno);
     from += written;
     bytes -= static_cast<size_t>(written);
+    const uint64_t flushed = position_ / kFlush * kFlush;
     position_ += static_cast<uint64_t>(written);
+    if (position_ - flushed >= kFlush)
+      sync_file_range(descriptor_, static_cast<off64_t>(flushed),
+                      static_cast<off64_t>(position_ / kFlush * kFlush - flushed),
+                      SYNC_FILE_RANGE_WRITE);  // a hint: whether it worked, fsync tells
   }
 }
 

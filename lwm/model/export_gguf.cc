@@ -151,7 +151,14 @@ void SaveGguf(const ModelConfig& config, const ReadWeight& read, const std::file
     at::Tensor weight = read(specs[i]);
     const int64_t heads = RotaryHeadsOf(config, specs[i].name);
     if (heads > 0) weight = PairsFromHalves(weight, heads);
-    writer.Write(tensors[i].name, TensorBytes(StoredForm(weight, tensors[i].type, specs[i].name)));
+    const auto write = [&](const at::Tensor& part) {
+      writer.Write(tensors[i].name, TensorBytes(StoredForm(part, tensors[i].type, specs[i].name)));
+    };
+    const bool quantised = io::FindGgufType(static_cast<uint32_t>(tensors[i].type))->block > 1;
+    if (quantised)
+      write(weight);  // worth all threads
+    else
+      ForEachPiece(weight, write);
   }
   writer.Finish();
 }

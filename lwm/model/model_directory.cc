@@ -53,9 +53,11 @@ void WriteShard(const Shard& shard, const fs::path& folder, at::ScalarType dtype
     infos.push_back({spec.name, ToDType(dtype), spec.shape});
   io::SafetensorsWriter writer(folder / shard.file_name, std::move(infos));
   for (const TensorSpec& spec : shard.specs) {
-    const at::Tensor weight = read(spec).to(dtype).contiguous();
-    RequireFits(spec.name, weight);
-    writer.Write(spec.name, TensorBytes(weight));
+    ForEachPiece(read(spec), [&](const at::Tensor& part) {
+      const at::Tensor stored = part.to(dtype).contiguous();
+      RequireFits(spec.name, stored);
+      writer.Write(spec.name, TensorBytes(stored));
+    });
   }
   writer.Finish();
 }

@@ -75,6 +75,16 @@ at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
       at::TensorOptions(ToScalarType(info.dtype)));
 }
 
+void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::Tensor&)>& use) {
+  constexpr int64_t kElements = 30000;  // below LibTorch's grain: waking threads would cost more
+  if (tensor.dim() == 0 || tensor.numel() <= kElements || !tensor.is_contiguous())
+    return use(tensor);
+  const int64_t rows = tensor.size(0);
+  const int64_t step = std::max<int64_t>(1, kElements / (tensor.numel() / rows));
+  for (int64_t begin = 0; begin < rows; begin += step)
+    use(tensor.slice(0, begin, std::min(rows, begin + step)));
+}
+
 std::map<std::string, at::Tensor> LoadTensors(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
   std::map<std::string, at::Tensor> tensors;

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +28,10 @@ at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& nam
 // to. Keeps the source alive, and gives the file's pages back when the last reference is gone.
 at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
                       const std::string& name);
+
+// Calls `use` with rows [0, n), [n, ...) of a contiguous tensor in turn, views that stay in the
+// cache while they are converted and written. Any other tensor is one piece.
+void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::Tensor&)>& use);
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 

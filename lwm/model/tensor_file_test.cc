@@ -32,6 +32,20 @@ TEST(TensorFileTest, EveryDtypeAndLayoutComesBackEqual) {
   }
 }
 
+TEST(TensorFileTest, PiecesJoinToTheTensor) {
+  for (const std::vector<int64_t>& shape :
+       std::vector<std::vector<int64_t>>{{}, {0}, {70001}, {3, 40000}, {1000, 7, 11}, {5, 6}}) {
+    const at::Tensor x = at::rand(shape);
+    std::vector<at::Tensor> pieces;
+    ForEachPiece(x, [&](const at::Tensor& piece) { pieces.push_back(piece); });
+    EXPECT_EQ(pieces.size() > 1, x.numel() > 30000) << x.sizes();
+    EXPECT_TRUE(at::equal(x.dim() == 0 ? pieces.at(0) : at::cat(pieces), x)) << x.sizes();
+  }
+  int64_t calls = 0;
+  ForEachPiece(at::rand({300, 200}).t(), [&](const at::Tensor&) { ++calls; });
+  EXPECT_EQ(calls, 1);
+}
+
 TEST(TensorFileTest, RowsOfATensorAreReadAlone) {
   TemporaryFolder folder;
   const at::Tensor x = at::arange(60, at::kFloat).reshape({5, 3, 4});
