@@ -40,8 +40,8 @@ TEST(FormatsGolden, TinyStoriesModelWritesItsKnownText) {
   ASSERT_EQ(RunLwm("convert --from " + model + " --to " + model + ".gguf --format gguf"), 0);
   ASSERT_EQ(RunLwm("convert --from " + model + ".gguf --to " + model + "2"), 0);
   const std::string expected = ReadFile(from + "/expected.txt");
-  for (const std::string& directory : {model, model + "2"}) {
-    ASSERT_EQ(RunLwm("generate --model " + directory +
+  for (const std::string& path : {model, model + "2", from + "/stories260K.gguf"}) {
+    ASSERT_EQ(RunLwm("generate --model " + path +
                      " --prompt '' --temperature 0 --max-new-tokens 200 --dtype f32 >" + text),
               0);
     EXPECT_EQ(ReadFile(text).substr(0, expected.size()), expected);
