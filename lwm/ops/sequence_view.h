@@ -13,8 +13,8 @@ namespace lwm::ops {
 // group hold. All rows of a batch have the same S, P and T.
 struct SequenceView {
   dist::Communicator* sp = nullptr;  // the ring; nullptr = one rank
-  at::Tensor index_PBT;              // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
-  at::Tensor begin_PBT;              // i32 [P,B,T]; first index of its segment
+  at::Tensor index_PBT;  // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
+  at::Tensor begin_PBT;  // i32 [P,B,T]; first index of its segment
 
   int ranks() const { return static_cast<int>(index_PBT.size(0)); }
   int rank() const { return sp ? sp->rank() : 0; }
