@@ -45,7 +45,7 @@ class MessageReader {
       field.value = Varint();
     } else if (field.wire == kFixed32 || field.wire == kFixed64) {
       const std::string_view raw = Take(field.wire == kFixed32 ? 4 : 8);
-      std::memcpy(&field.value, raw.data(), raw.size());
+      if (!raw.empty()) std::memcpy(&field.value, raw.data(), raw.size());
     } else if (field.wire == kBytes) {
       field.bytes = Take(Varint());
     } else {
