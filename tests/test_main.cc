@@ -1,4 +1,4 @@
-// main() of every test program. LWM_MPI_TEST programs initialise MPI themselves.
+// main() of every test program that runs without mpirun; tests/dist/mpi_main.cc is the other.
 #include <gtest/gtest.h>
 
 int main(int argc, char** argv) {

@@ -87,8 +87,8 @@ int Main(int argc, char** argv) {
 }
 
 // Large tensors get pages of their own, given back when freed (glibc's heap would keep them in
-// pieces), and huge ones where the system has them, which makes fresh tensors a third cheaper. What
-// the user's environment says wins.
+// pieces), and huge ones where the system has them: fewer page faults. What the user's environment
+// says wins.
 void ConfigureAllocator() {
   constexpr int kOwnPagesBytes = 4 << 20;
   if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, kOwnPagesBytes);

@@ -33,7 +33,8 @@ using Progress = std::function<void()>;
 
 // carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
 // compared element by element, by the extremes of index and begin. Threads over (row, head, query
-// tile); nothing larger than a tile per thread is allocated.
+// tile); allocates tiles per thread and one packed
+// copy of keys and queries of at most 64 MiB.
 void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
                            AttentionCarry& carry, const Progress& progress);
 
