@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lwm/io/image.h"
+#include "lwm/io/video_writer.h"
 
 namespace lwm::io {
 
@@ -59,19 +60,17 @@ std::vector<int64_t> UniformFrames(int64_t frames, int64_t wanted);
 // Writes a PNG, atomically.
 void WritePng(const std::filesystem::path& path, const RgbImage& image);
 
-// Writes H.264 in an MP4, frame by frame; the file appears on Finish, otherwise nothing is left.
-// Odd sizes are widened by one pixel, which H.264 needs. All frames have the size of the first.
-class Mp4Writer {
+// H.264 in an MP4. Odd sizes are widened by one pixel, which H.264 needs.
+class Mp4Writer final : public VideoWriter {
  public:
+  // Throws Error(kInvalidArgument) when the rate is not in (0, 1000].
   Mp4Writer(const std::filesystem::path& path, double frames_per_second);
-  ~Mp4Writer();
+  ~Mp4Writer() override;
   Mp4Writer(const Mp4Writer&) = delete;
   Mp4Writer& operator=(const Mp4Writer&) = delete;
 
-  // Throws Error(kInvalidArgument) when the size differs or the place is not writable.
-  void Add(const RgbImage& frame);
-  // Throws Error(kInvalidArgument) when no frame was added.
-  void Finish();
+  void Add(const RgbImage& frame) override;
+  void Finish() override;
 
  private:
   struct State;
