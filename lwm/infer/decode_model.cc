@@ -49,11 +49,16 @@ NewTokens Slice(const NewTokens& tokens, int64_t begin, int64_t end) {
           tokens.vision_BT.defined() ? tokens.vision_BT.slice(1, begin, end) : at::Tensor()};
 }
 
+void RequireHead(const config::ModelConfig& config, Head head) {
+  LWM_REQUIRE(config.has_vision() || head == Head::kText,
+              "vision tokens need a model with vision_vocab_size > 0");
+}
+
 }  // namespace
 
 at::ScalarType DecodeModel::dtype() const { return weights_.Outer().head_VD.scalar_type(); }
 
-void DecodeModel::Check(const NewTokens& tokens, Head head, const KvCache& cache) const {
+void DecodeModel::Check(const NewTokens& tokens, const KvCache& cache) const {
   LWM_CHECK(tokens.id_BT.dim() == 2 && tokens.id_BT.size(0) == cache.rows() &&
                 tokens.id_BT.size(1) >= 1 && tokens.id_BT.scalar_type() == at::kLong,
             "new tokens of ", tokens.id_BT.sizes(), " for a cache of ", cache.rows(), " rows");
@@ -61,13 +66,16 @@ void DecodeModel::Check(const NewTokens& tokens, Head head, const KvCache& cache
                  cache.tokens() + tokens.id_BT.size(1) <= cache.capacity(), "the KV cache holds ",
                  cache.capacity(), " tokens, ", cache.tokens() + tokens.id_BT.size(1),
                  " are needed");
-  LWM_REQUIRE(config_.has_vision() || head == Head::kText,
-              "vision tokens need a model with vision_vocab_size > 0");
   CheckTokenIds(tokens.id_BT, tokens.vision_BT, config_, /*may_be_absent=*/false, "new tokens");
 }
 
 at::Tensor DecodeModel::Read(const NewTokens& tokens, Head head, KvCache& cache) const {
-  Check(tokens, head, cache);
+  RequireHead(config_, head);
+  return Logits(ReadHidden(tokens, cache), head);
+}
+
+at::Tensor DecodeModel::ReadHidden(const NewTokens& tokens, KvCache& cache) const {
+  Check(tokens, cache);
   const int64_t new_tokens = tokens.id_BT.size(1);
   const int64_t padding = cache.begin_B().defined() ? cache.begin_B().min().item<int32_t>() : 0;
   const auto frequencies =
@@ -76,7 +84,7 @@ at::Tensor DecodeModel::Read(const NewTokens& tokens, Head head, KvCache& cache)
   for (int64_t begin = 0; begin < new_tokens; begin += kPrefillChunkTokens)
     x_BD = ReadChunk(Slice(tokens, begin, std::min(new_tokens, begin + kPrefillChunkTokens)),
                      frequencies, cache);
-  return Logits(x_BD, head);
+  return x_BD;
 }
 
 at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
@@ -113,10 +121,11 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
   return x_TD.view({rows, new_tokens, -1}).select(1, new_tokens - 1).contiguous();
 }
 
-at::Tensor DecodeModel::Logits(const at::Tensor& x_BD, Head head) const {
+at::Tensor DecodeModel::Logits(const at::Tensor& x_RD, Head head) const {
+  RequireHead(config_, head);
   const model::OuterWeights& outer = weights_.Outer();
-  const at::Tensor xn_BD = ops::RmsNorm(x_BD, outer.norm_D, config_.rms_norm_eps);
-  return ops::Gemv(xn_BD, head == Head::kText ? outer.head_VD : outer.vision_head_VD, at::kFloat);
+  const at::Tensor xn_RD = ops::RmsNorm(x_RD, outer.norm_D, config_.rms_norm_eps);
+  return ops::Gemv(xn_RD, head == Head::kText ? outer.head_VD : outer.vision_head_VD, at::kFloat);
 }
 
 }  // namespace lwm::infer

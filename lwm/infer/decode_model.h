@@ -35,12 +35,17 @@ class DecodeModel {
   // cache's capacity.
   at::Tensor Read(const NewTokens& tokens, Head head, KvCache& cache) const;
 
+  // The two halves of Read, for rows whose next tokens come from different vocabularies: final
+  // hidden states of the last token, [B,D] before the last norm, and logits f32 [R,V] of some rows
+  // of them. Throw as Read does.
+  at::Tensor ReadHidden(const NewTokens& tokens, KvCache& cache) const;
+  at::Tensor Logits(const at::Tensor& x_RD, Head head) const;
+
  private:
   // Final hidden state of the chunk's last token of each row, [B,D], before the last norm.
   at::Tensor ReadChunk(const NewTokens& chunk, const config::RopeFrequencies& frequencies,
                        KvCache& cache) const;
-  at::Tensor Logits(const at::Tensor& x_BD, Head head) const;
-  void Check(const NewTokens& tokens, Head head, const KvCache& cache) const;
+  void Check(const NewTokens& tokens, const KvCache& cache) const;
 
   config::ModelConfig config_;
   model::WeightStore& weights_;

@@ -1,0 +1,256 @@
+#include "lwm/infer/batch_generator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "lwm/base/error.h"
+#include "lwm/infer/tiny_model.h"
+
+namespace lwm::infer {
+namespace {
+
+constexpr int64_t kVisionVocab = 90;  // 80 codes, two delimiters, padding
+
+FrameLayout TinyLayout() {
+  return {.tokens_per_frame = 6, .codes = 80, .begin_ids = {7, 8}, .end_ids = {9, 8}};
+}
+
+MixedSequence Text(const std::vector<int32_t>& ids) {
+  MixedSequence sequence;
+  sequence.AddText(ids);
+  return sequence;
+}
+
+// A prompt of `ids` that ends with <vision>.
+MixedSequence Prompt(std::vector<int32_t> ids) {
+  MixedSequence sequence = Text(ids);
+  AddOpenClip(TinyLayout(), {}, sequence);
+  return sequence;
+}
+
+FrameOptions Greedy(int64_t frames) {
+  FrameOptions options;
+  options.frames = frames;
+  options.sampling.temperature = 0;
+  return options;
+}
+
+std::string MessageOf(const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+class BatchGeneratorTest : public testing::Test {
+ protected:
+  at::Tensor Frames(const std::vector<MixedSequence>& prompts, const FrameOptions& options,
+                    const std::vector<MixedSequence>& unconditional = {}) const {
+    return GenerateFrames(model_, layout_, prompts, unconditional, options);
+  }
+
+  // Greedy codes of the rows that a plain loop over Read gives, with guidance.
+  std::vector<int64_t> ByHand(const MixedSequence& prompt, const MixedSequence& unconditional,
+                              double scale, int64_t frames) const {
+    std::vector<KvCache> caches;
+    std::vector<at::Tensor> logits;
+    for (const MixedSequence* sequence : {&prompt, &unconditional}) {
+      caches.emplace_back(config_, 1, 64, at::kFloat);
+      logits.push_back(Read(*sequence, caches.back()));
+    }
+    std::vector<int64_t> codes;
+    for (int64_t i = 0; i < frames * 7; ++i) {
+      int64_t id = layout_.eof();
+      if (i % 7 < 6) {
+        const at::Tensor guided = logits[1] + scale * (logits[0] - logits[1]);
+        id = guided.slice(1, 0, 80).argmax().item<int64_t>();
+        codes.push_back(id);
+      }
+      MixedSequence next;
+      next.Add(id, true);
+      for (size_t k = 0; k < 2; ++k) logits[k] = Read(next, caches[k]);
+    }
+    return codes;
+  }
+
+  at::Tensor Read(const MixedSequence& sequence, KvCache& cache) const {
+    return model_.Read({at::tensor(sequence.id_n, at::kLong).unsqueeze(0),
+                        at::tensor(sequence.vision_n, at::kByte).to(at::kBool).unsqueeze(0)},
+                       Head::kVision, cache);
+  }
+
+  config::ModelConfig config_ = TinyConfig(kVisionVocab);
+  model::ResidentWeights weights_ = TinyWeights(config_);
+  DecodeModel model_{config_, weights_};
+  FrameLayout layout_ = TinyLayout();
+  const std::vector<MixedSequence> prompts_ = {Prompt({1, 20, 30, 40}), Prompt({1}),
+                                               Prompt({1, 50, 51, 52, 53, 54, 55})};
+  const std::vector<MixedSequence> unconditional_ = std::vector<MixedSequence>(3, Prompt({1}));
+};
+
+std::vector<int64_t> Row(const at::Tensor& codes_BFn, int64_t row) {
+  const at::Tensor flat = codes_BFn.select(0, row).reshape({-1}).to(at::kLong);
+  return {flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel()};
+}
+
+TEST_F(BatchGeneratorTest, GuidedFramesAreThoseOfAPlainLoopOverBothBranches) {
+  for (const double scale : {1.0, 3.0}) {
+    FrameOptions options = Greedy(2);
+    options.scale = scale;
+    const at::Tensor codes = Frames(prompts_, options, unconditional_);
+    ASSERT_EQ(codes.sizes(), at::IntArrayRef({3, 2, 6}));
+    for (int64_t b = 0; b < 3; ++b)
+      EXPECT_EQ(Row(codes, b), ByHand(prompts_[static_cast<size_t>(b)], Prompt({1}), scale, 2))
+          << "row " << b << " scale " << scale;
+  }
+}
+
+TEST_F(BatchGeneratorTest, ABatchDrawsWhatEachRowDrawsAlone) {
+  FrameOptions options;
+  options.frames = 2;
+  options.scale = 2;
+  options.sampling = {.temperature = 1, .top_k = 30, .top_p = 0.95};
+  options.seeds = {5, 6, 7};
+  const at::Tensor together = Frames(prompts_, options, unconditional_);
+  for (size_t b = 0; b < 3; ++b) {
+    FrameOptions alone = options;
+    alone.seeds = {options.seeds[b]};
+    EXPECT_EQ(Row(Frames({prompts_[b]}, alone, {Prompt({1})}), 0),
+              Row(together, static_cast<int64_t>(b)));
+  }
+}
+
+TEST_F(BatchGeneratorTest, AScaleOfOneIsNoGuidance) {
+  const at::Tensor without = Frames(prompts_, Greedy(1));
+  EXPECT_TRUE(at::equal(Frames(prompts_, Greedy(1), unconditional_), without));
+  FrameOptions guided = Greedy(1);
+  guided.scale = 1 + 1e-9;  // both branches run
+  EXPECT_TRUE(at::equal(Frames(prompts_, guided, unconditional_), without));
+  guided.scale = 4;
+  EXPECT_FALSE(at::equal(Frames(prompts_, guided, unconditional_), without));
+}
+
+TEST_F(BatchGeneratorTest, OnlyCodesAreDrawnInsideAFrame) {
+  FrameOptions options;
+  options.frames = 40;
+  options.sampling.temperature = 100;  // nearly uniform
+  const at::Tensor codes = Frames(prompts_, options);
+  EXPECT_GE(codes.min().item<int32_t>(), 0);
+  EXPECT_LT(codes.max().item<int32_t>(), 80);
+  EXPECT_GT(std::get<0>(at::_unique(codes)).numel(), 70);
+}
+
+TEST_F(BatchGeneratorTest, OneSeedGivesEveryRowItsOwnStream) {
+  FrameOptions options;
+  options.seeds = {9};
+  const std::vector<MixedSequence> same(4, prompts_[0]);
+  const at::Tensor codes = Frames(same, options);
+  EXPECT_TRUE(at::equal(Frames(same, options), codes));
+  for (int64_t b = 1; b < 4; ++b) EXPECT_NE(Row(codes, b), Row(codes, 0));
+  EXPECT_EQ(Row(Frames({prompts_[0]}, options), 0), Row(codes, 0));
+}
+
+TEST_F(BatchGeneratorTest, AClipGoesOnFromItsFrames) {
+  MixedSequence prompt = Text({1, 20, 30, 40});
+  const at::Tensor codes = Frames({prompts_[0]}, Greedy(2));
+  const auto first = Row(codes.slice(1, 0, 1), 0);
+  AddOpenClip(layout_, std::vector<int32_t>(first.begin(), first.end()), prompt);
+  EXPECT_EQ(Row(Frames({prompt}, Greedy(1)), 0), Row(codes.slice(1, 1), 0));
+}
+
+TEST_F(BatchGeneratorTest, TextAfterClipsIsThatOfEachRowAlone) {
+  std::vector<MixedSequence> prompts(3, Text({1}));
+  for (int32_t b = 0; b < 3; ++b) {
+    std::vector<int32_t> codes(static_cast<size_t>(6 * (b + 1)), 11 * b);
+    AddClip(layout_, codes, prompts[static_cast<size_t>(b)]);
+  }
+  MixedOptions options;
+  options.max_new_tokens = 12;
+  options.text.temperature = options.vision.temperature = 0;
+  options.ignore_eos = true;
+  const auto together = GenerateMixed(model_, layout_, prompts, options);
+  for (size_t b = 0; b < 3; ++b) {
+    EXPECT_EQ(together[b].size(), 12);
+    EXPECT_EQ(GenerateMixed(model_, layout_, {prompts[b]}, options)[0].id_n, together[b].id_n);
+  }
+  auto config = config_;
+  config.eos_token_id = together[1].id_n[4];
+  options.ignore_eos = false;
+  const auto ended = GenerateMixed(DecodeModel(config, weights_), layout_, prompts, options);
+  const auto& all = together[1].id_n;
+  EXPECT_EQ(ended[1].id_n,
+            std::vector<int64_t>(all.begin(), std::find(all.begin(), all.end(), all[4]) + 1));
+}
+
+// Whatever is drawn, codes and delimiters stand where the layout wants them.
+TEST_F(BatchGeneratorTest, HeadsAlternateAsTheSequenceSays) {
+  MixedOptions options;
+  options.max_new_tokens = 400;
+  options.text.temperature = options.vision.temperature = 100;
+  options.ignore_eos = true;
+  options.vocabulary = 10;  // so that <vision> = 7 8 comes by chance
+  options.max_frames = 3;
+  const MixedSequence prompt = Text({1, 7});
+  int64_t clips = 0, eofs = 0;
+  for (const MixedSequence& added : GenerateMixed(model_, layout_, {prompt, prompt}, options)) {
+    std::vector<int64_t> text = {1, 7};
+    int64_t in_frame = 0, frames = 0;
+    for (int64_t i = 0; i < added.size(); ++i) {
+      const int64_t id = added.id_n[static_cast<size_t>(i)];
+      const bool opened = text.size() >= 2 && text[text.size() - 2] == 7 && text.back() == 8;
+      ASSERT_EQ(added.vision_n[static_cast<size_t>(i)] != 0, opened) << i;
+      if (!opened) {
+        text.push_back(id);
+      } else if (in_frame < 6) {
+        ASSERT_LT(id, 80) << i;
+        ++in_frame;
+      } else {
+        ASSERT_TRUE(id == layout_.eof() || id == layout_.eov()) << i;
+        in_frame = 0;
+        ASSERT_LE(++frames, 3);
+        eofs += id == layout_.eof();
+        if (id == layout_.eov()) text.clear(), frames = 0, ++clips;
+      }
+    }
+  }
+  EXPECT_GT(clips, 3);
+  EXPECT_GT(eofs, 3);
+}
+
+TEST_F(BatchGeneratorTest, TextStopsWhenTheContextIsFull) {
+  config_.max_position_embeddings = 8;
+  MixedOptions options;
+  options.ignore_eos = true;
+  const DecodeModel model(config_, weights_);
+  EXPECT_EQ(GenerateMixed(model, layout_, {Text({1, 2, 3, 4, 5})}, options)[0].size(), 4);
+  EXPECT_EQ(MessageOf([&] { GenerateFrames(model, layout_, {Prompt({1})}, {}, Greedy(2)); }),
+            "prompt and new tokens are 16, the model's context (max_position_embeddings) is 8; "
+            "shorten the prompt or ask for fewer");
+}
+
+TEST_F(BatchGeneratorTest, BadRequestsAreRefused) {
+  EXPECT_EQ(MessageOf([&] {
+              Frames({Text({1, 2})}, Greedy(1));
+            }),
+            "the prompt of a frame must end with <vision> or a whole frame");
+  FrameOptions guided = Greedy(1);
+  guided.scale = 5;
+  EXPECT_EQ(MessageOf([&] { Frames(prompts_, guided, {}); }),
+            "guidance wants an unconditional sequence for each of 3 prompts, got 0");
+  guided.scale = 1;
+  guided.seeds = {1, 2};
+  EXPECT_EQ(MessageOf([&] { Frames(prompts_, guided); }),
+            "2 seeds for 3 prompts: give one, or one for each");
+  EXPECT_THROW(Frames({}, Greedy(1)), Error);
+  EXPECT_THROW(Frames(prompts_, Greedy(0)), Error);
+  MixedSequence clip;
+  EXPECT_EQ(MessageOf([&] { AddClip(layout_, std::vector<int32_t>(6, 80), clip); }),
+            "vision code 80 at index 0, want 0 to 79");
+  EXPECT_EQ(MessageOf([&] { AddClip(layout_, std::vector<int32_t>(7, 1), clip); }),
+            "a clip of 7 codes has no whole number of frames of 6");
+}
+
+}  // namespace
+}  // namespace lwm::infer
