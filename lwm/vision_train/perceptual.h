@@ -9,7 +9,7 @@
 namespace lwm::vision_train {
 
 // Distance of two sets of features of the same pictures, differentiable, [N]: at every level and
-// position features are scaled to unit length over channels (eps 1e-10), squared differences are
+// position features x become x / sqrt(|x|^2 + 1e-6), |x| over channels; squared differences are
 // summed over channels (weighted if `channel_weights` holds [C] of each level), averaged over
 // positions, and summed over levels (Zhang et al. 2018, "LPIPS"). Features are [N,C,h,w] a level.
 // 0 for equal features, at most 4 a level when unweighted.
