@@ -233,45 +233,18 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   return gguf;
 }
 
-GgufSource::GgufSource(const std::filesystem::path& path)
-    : TensorSource(path), file_(path), gguf_(ParseGguf(file_.bytes(), where())) {
-  std::vector<TensorInfo> infos;
-  for (const GgufTensor& tensor : gguf_.tensors) infos.push_back(tensor.info);
-  SetInfos(std::move(infos));
-}
-
-std::string_view GgufSource::Encoding(size_t index) const {
-  return FindGgufType(static_cast<uint32_t>(gguf_.tensors[index].type))->name;
-}
-
-void GgufSource::ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const {
-  CheckRange(index, offset, destination.size());
-  if (destination.empty()) return;
-  const GgufTensor& tensor = gguf_.tensors[index];
-  const GgufTypeInfo type = *FindGgufType(static_cast<uint32_t>(tensor.type));
-  size_t begin = offset, size = destination.size();
-  if (type.block == 1) {
-    std::memcpy(destination.data(), tensor.bytes.data() + offset, size);
-  } else {
-    const uint64_t first = offset / sizeof(float), count = size / sizeof(float);
-    LWM_CHECK(first % kGgufBlock == 0 && count % kGgufBlock == 0, "range of parts of blocks");
-    begin = first / kGgufBlock * type.bytes;
-    size = count / kGgufBlock * type.bytes;
-    Dequantize(tensor.type, tensor.bytes.subspan(begin, size),
-               {reinterpret_cast<float*>(destination.data()), count});
-  }
-  file_.Forget(static_cast<size_t>(tensor.bytes.data() - file_.bytes().data()) + begin, size);
-}
-
-std::span<const std::byte> GgufSource::View(size_t index) const {
-  const GgufTensor& tensor = gguf_.tensors[index];
-  const bool plain = FindGgufType(static_cast<uint32_t>(tensor.type))->block == 1;
-  return plain ? Aligned(index, tensor.bytes) : std::span<const std::byte>();
-}
-
-void GgufSource::Forget(size_t index) const {
-  const auto bytes = gguf_.tensors[index].bytes;
-  file_.Forget(static_cast<size_t>(bytes.data() - file_.bytes().data()), bytes.size());
+GgufSource::GgufSource(const std::filesystem::path& path) : MappedSource(path) {
+  Open(path, [&](std::span<const std::byte> file, const std::string& name) {
+    GgufFile gguf = ParseGguf(file, name);
+    metadata_ = std::move(gguf.metadata);
+    std::vector<StoredTensor> tensors;
+    for (GgufTensor& tensor : gguf.tensors) {
+      tensors.push_back(ContiguousTensor(std::move(tensor.info), tensor.bytes));
+      const GgufTypeInfo type = *FindGgufType(static_cast<uint32_t>(tensor.type));
+      if (type.block > 1) tensors.back().blocks = type;
+    }
+    return tensors;
+  });
 }
 
 }  // namespace lwm::io

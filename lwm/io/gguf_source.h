@@ -10,9 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "lwm/base/file.h"
 #include "lwm/io/gguf_blocks.h"
-#include "lwm/io/tensor_source.h"
+#include "lwm/io/mapped_source.h"
 
 namespace lwm::io {
 
@@ -58,21 +57,15 @@ struct GgufFile {
 // integer, Q8_0, Q4_0 or Q4_1. Sizes are given slowest first, as in every TensorInfo.
 GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where);
 
-class GgufSource final : public TensorSource {
+class GgufSource final : public MappedSource {
  public:
   explicit GgufSource(const std::filesystem::path& path);
 
   std::string_view format() const override { return "gguf"; }
-  std::string_view Encoding(size_t index) const override;
-  // Block formats are dequantised to f32.
-  void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
-  std::span<const std::byte> View(size_t index) const override;
-  void Forget(size_t index) const override;
-  const GgufMetadata& metadata() const { return gguf_.metadata; }
+  const GgufMetadata& metadata() const { return metadata_; }
 
  private:
-  MappedFile file_;
-  GgufFile gguf_;
+  GgufMetadata metadata_;
 };
 
 }  // namespace lwm::io

@@ -1,7 +1,9 @@
 #include "lwm/io/llama2c_source.h"
 
+#include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <optional>
+#include <vector>
 
 #include "lwm/base/error.h"
 #include "lwm/io/byte_reader.h"
@@ -111,22 +113,19 @@ bool IsLlama2c(const std::filesystem::path& path) {
   }
 }
 
-Llama2cSource::Llama2cSource(const std::filesystem::path& path) : TensorSource(path), file_(path) {
-  auto layout = ParseLayout(file_.bytes());
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, layout.has_value(), path.string(),
-                 ": not a llama2.c model in f32, or truncated: its size does not fit its header");
-  header_ = layout->header;
-  offsets_ = std::move(layout->offsets);
-  SetInfos(std::move(layout->infos));
-}
-
-void Llama2cSource::ReadRange(size_t index, uint64_t offset,
-                              std::span<std::byte> destination) const {
-  CheckRange(index, offset, destination.size());
-  if (destination.empty()) return;
-  const uint64_t begin = offsets_[index] + offset;
-  std::memcpy(destination.data(), file_.bytes().data() + begin, destination.size());
-  file_.Forget(begin, destination.size());
+Llama2cSource::Llama2cSource(const std::filesystem::path& path) : MappedSource(path) {
+  Open(path, [&](std::span<const std::byte> file, const std::string& name) {
+    auto layout = ParseLayout(file);
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, layout.has_value(), name,
+                   ": not a llama2.c model in f32, or truncated: its size does not fit its header");
+    header_ = layout->header;
+    std::vector<StoredTensor> tensors;
+    for (size_t i = 0; i < layout->infos.size(); ++i) {
+      const auto bytes = file.subspan(layout->offsets[i], TensorBytes(layout->infos[i]));
+      tensors.push_back(ContiguousTensor(std::move(layout->infos[i]), bytes));
+    }
+    return tensors;
+  });
 }
 
 }  // namespace lwm::io

@@ -2,11 +2,8 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
-#include <vector>
 
-#include "lwm/base/file.h"
-#include "lwm/io/tensor_source.h"
+#include "lwm/io/mapped_source.h"
 
 namespace lwm::io {
 
@@ -26,19 +23,16 @@ bool IsLlama2c(const std::filesystem::path& path);
 // rms_att_weight [L,D], wq [L,H*K,D], wk, wv, wo [L,D,H*K], rms_ffn_weight, w1 [L,F,D], w2 [L,D,F],
 // w3, rms_final_weight [D], freq_cis_real and freq_cis_imag [tokens,K/2] (first form), wcls [V,D]
 // (unless shared). Query and key rows are adjacent pairs.
-class Llama2cSource final : public TensorSource {
+class Llama2cSource final : public MappedSource {
  public:
   // Throws Error(kCorruptData) when the file is not such an export.
   explicit Llama2cSource(const std::filesystem::path& path);
 
   std::string_view format() const override { return "llama2c"; }
-  void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
   const Llama2cHeader& header() const { return header_; }
 
  private:
-  MappedFile file_;
   Llama2cHeader header_;
-  std::vector<uint64_t> offsets_;
 };
 
 }  // namespace lwm::io

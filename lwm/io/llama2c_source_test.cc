@@ -38,15 +38,6 @@ std::string RefusalOf(const std::string& content, const std::filesystem::path& f
   }
 }
 
-TEST(Llama2cSourceTest, FileCutAnywhereIsRefused) {
-  const TemporaryFolder folder;
-  const std::string whole = Stories();
-  EXPECT_EQ(RefusalOf(whole, folder / "m.bin"), "");
-  for (size_t size = 0; size < whole.size(); size += size < 64 ? 1 : whole.size() / 100)
-    EXPECT_NE(RefusalOf(whole.substr(0, size), folder / "m.bin"), "") << size;
-  EXPECT_NE(RefusalOf(whole + "more", folder / "m.bin"), "");
-}
-
 // The file has no magic number and no names: its size must be exactly what its header says.
 TEST(Llama2cSourceTest, EveryLieInTheHeaderIsRefused) {
   const TemporaryFolder folder;

@@ -198,18 +198,12 @@ NumpyTree ParseNumpyPickle(std::span<const std::byte> file, const std::string& w
   return TreeReader(pickle).Run();
 }
 
-NumpyPickleSource::NumpyPickleSource(const std::filesystem::path& path)
-    : TensorSource(path), file_(path), tree_(ParseNumpyPickle(file_.bytes(), where())) {
-  std::vector<TensorInfo> infos;
-  for (const StoredTensor& tensor : tree_.tensors)
-    infos.push_back({tensor.name, tensor.data.dtype, tensor.data.shape});
-  SetInfos(std::move(infos));
-}
-
-void NumpyPickleSource::ReadRange(size_t index, uint64_t offset,
-                                  std::span<std::byte> destination) const {
-  CheckRange(index, offset, destination.size());
-  ReadStrided(tree_.tensors[index].data, offset, destination);
+NumpyPickleSource::NumpyPickleSource(const std::filesystem::path& path) : MappedSource(path) {
+  Open(path, [&](std::span<const std::byte> file, const std::string& name) {
+    NumpyTree tree = ParseNumpyPickle(file, name);
+    decoded_ = std::move(tree.decoded);
+    return std::move(tree.tensors);
+  });
 }
 
 }  // namespace lwm::io

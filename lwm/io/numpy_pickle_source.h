@@ -7,10 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "lwm/base/file.h"
-#include "lwm/io/strided.h"
-#include "lwm/io/tensor_source.h"
-#include "lwm/io/torch_source.h"
+#include "lwm/io/mapped_source.h"
 
 namespace lwm::io {
 
@@ -26,16 +23,14 @@ struct NumpyTree {
 // Throws Error(kCorruptData). The other spans point into `file`.
 NumpyTree ParseNumpyPickle(std::span<const std::byte> file, const std::string& where);
 
-class NumpyPickleSource final : public TensorSource {
+class NumpyPickleSource final : public MappedSource {
  public:
   explicit NumpyPickleSource(const std::filesystem::path& path);
 
   std::string_view format() const override { return "vqgan-pickle"; }
-  void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const override;
 
  private:
-  MappedFile file_;
-  NumpyTree tree_;
+  std::deque<std::vector<std::byte>> decoded_;
 };
 
 }  // namespace lwm::io

@@ -1,72 +1,55 @@
 #include "lwm/io/safetensors_source.h"
 
-#include <algorithm>
-#include <cstring>
-#include <map>
+#include <optional>
 
 #include "lwm/base/error.h"
-#include "lwm/base/json.h"
+#include "lwm/io/safetensors.h"
 
 namespace lwm::io {
-namespace fs = std::filesystem;
+namespace {
 
-ShardIndex ReadShardIndex(const fs::path& index_file) {
-  const Json json = ReadJsonFile(index_file);
-  const std::string where = index_file.string();
-  const auto map = JsonGet<std::map<std::string, std::string>>(json, "weight_map", where);
-  ShardIndex index;
-  for (const auto& [name, file] : map) index.files.push_back(file);
-  std::sort(index.files.begin(), index.files.end());
-  index.files.erase(std::unique(index.files.begin(), index.files.end()), index.files.end());
-  for (const auto& [name, file] : map) {
-    const auto at = std::lower_bound(index.files.begin(), index.files.end(), fs::path(file));
-    index.tensors.emplace_back(name, static_cast<size_t>(at - index.files.begin()));
+std::optional<GgufTypeInfo> BlocksOf(const SafetensorsLayout& layout, const std::string& where) {
+  const auto found = layout.metadata.find(kSafetensorsBlocks);
+  if (found == layout.metadata.end()) return {};
+  const auto type = FindGgufType(found->second);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, type && type->block > 1, where, ": ", kSafetensorsBlocks,
+                 " is \"", found->second.substr(0, 40), "\"; Q8_0, Q4_0 and Q4_1 are known");
+  return type;
+}
+
+void ReadAsBlocks(const GgufTypeInfo& blocks, const std::string& where, StoredTensor& tensor) {
+  std::vector<int64_t>& shape = tensor.data.shape;
+  const auto bytes = static_cast<int64_t>(blocks.bytes);
+  const bool whole = !shape.empty() && shape.back() % bytes == 0 && shape.back() < INT64_MAX / 16;
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, whole, where, ": tensor ", tensor.name, " ",
+                 ShapeText(shape), " holds no whole ", blocks.name, " blocks");
+  shape.back() = shape.back() / bytes * static_cast<int64_t>(blocks.block);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, io::TensorBytes(DType::kF32, shape).has_value(), where,
+                 ": tensor ", tensor.name, " has an impossible shape");
+  tensor.data.dtype = DType::kF32;
+  tensor.data.strides = ContiguousStrides(shape);
+  tensor.blocks = blocks;
+}
+
+}  // namespace
+
+std::vector<StoredTensor> ParseSafetensorsTensors(std::span<const std::byte> file,
+                                                  const std::string& where) {
+  SafetensorsLayout layout = ParseSafetensors(file, where);
+  const auto blocks = BlocksOf(layout, where);
+  std::vector<StoredTensor> tensors;
+  for (size_t i = 0; i < layout.infos.size(); ++i) {
+    TensorInfo& info = layout.infos[i];
+    const auto bytes = file.subspan(layout.offsets[i], TensorBytes(info));
+    const bool in_blocks = blocks && info.dtype == DType::kU8;
+    tensors.push_back(ContiguousTensor(std::move(info), bytes));
+    if (in_blocks) ReadAsBlocks(*blocks, where, tensors.back());
   }
-  for (fs::path& file : index.files) {
-    const bool plain = file == file.filename() && file != ".." && file != ".";
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, plain, where, ": shard name \"", file.string(),
-                   "\" is not a plain file name");
-    file = index_file.parent_path() / file;
-    LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(file), "shard ", file.string(),
-                   " is missing; ", index_file.filename().string(), " names it");
-  }
-  return index;
+  return tensors;
 }
 
-SafetensorsSource::SafetensorsSource(const fs::path& path) : TensorSource(path) {
-  std::vector<TensorInfo> infos;
-  if (path.extension() != ".json") {
-    files_.push_back(std::make_unique<SafetensorsFile>(path));
-    infos = files_[0]->infos();
-    file_of_.assign(infos.size(), files_[0].get());
-  } else {
-    const ShardIndex index = ReadShardIndex(path);
-    for (const fs::path& file : index.files)
-      files_.push_back(std::make_unique<SafetensorsFile>(file));
-    for (const auto& [name, file] : index.tensors) {
-      LWM_REQUIRE_AS(ErrorCode::kCorruptData, files_[file]->contains(name),
-                     index.files[file].string(), ": tensor ", name,
-                     " is missing, though the index names this shard for it");
-      infos.push_back(files_[file]->info(name));
-      file_of_.push_back(files_[file].get());
-    }
-  }
-  SetInfos(std::move(infos));
+SafetensorsSource::SafetensorsSource(const std::filesystem::path& path) : MappedSource(path) {
+  Open(path, ParseSafetensorsTensors);
 }
-
-void SafetensorsSource::ReadRange(size_t index, uint64_t offset,
-                                  std::span<std::byte> destination) const {
-  CheckRange(index, offset, destination.size());
-  if (destination.empty()) return;
-  const auto bytes = file_of_[index]->bytes(infos()[index].name);
-  std::memcpy(destination.data(), bytes.data() + offset, destination.size());
-  Forget(index);
-}
-
-std::span<const std::byte> SafetensorsSource::View(size_t index) const {
-  return Aligned(index, file_of_[index]->bytes(infos()[index].name));
-}
-
-void SafetensorsSource::Forget(size_t index) const { file_of_[index]->Forget(infos()[index].name); }
 
 }  // namespace lwm::io

@@ -28,6 +28,9 @@ class TensorSource {
     return SafetensorsName(infos_[index].dtype);
   }
 
+  // Bytes that tensor `index` takes in its file; other than TensorBytes when it is quantised.
+  virtual uint64_t StoredBytes(size_t index) const { return TensorBytes(infos_[index]); }
+
   const std::vector<TensorInfo>& infos() const { return infos_; }
   bool contains(const std::string& name) const { return index_.contains(name); }
   // Throws Error(kNotFound) naming the tensor and the source.

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <map>
 #include <optional>
-#include <unordered_map>
 
 #include "lwm/io/byte_reader.h"
 #include "lwm/io/pickle.h"
-#include "lwm/io/safetensors_source.h"
 #include "lwm/io/tensor_limits.h"
 #include "lwm/io/zip.h"
 
@@ -42,7 +40,7 @@ bool IsAllowed(std::string_view module, std::string_view name) {
 // Reads tensors out of a pickled state dict.
 class StateDictReader {
  public:
-  using Entries = std::map<std::string, std::span<const std::byte>>;
+  using Entries = std::map<std::string, ZipEntry>;
   StateDictReader(const Pickle& pickle, const Entries& entries, std::string folder)
       : pickle_(pickle), entries_(entries), folder_(std::move(folder)), limits_(pickle.where()) {}
 
@@ -103,9 +101,10 @@ class StateDictReader {
     Require(entry != entries_.end(), "tensor ", name, ": its storage is not in the file");
     const int64_t elements = pickle_.Integer(id[4]);
     const auto bytes = TensorBytes(data.dtype, {elements});
-    Require(bytes && *bytes <= entry->second.size(), "tensor ", name, ": storage of ", elements,
-            " elements has only ", entry->second.size(), " bytes");
-    data.storage = entry->second.first(*bytes);
+    const auto stored = entry->second.bytes;
+    Require(bytes && *bytes <= stored.size(), "tensor ", name, ": storage of ", elements,
+            " elements has only ", stored.size(), " bytes");
+    data.storage = stored.first(*bytes);
     return data;
   }
 
@@ -128,58 +127,19 @@ std::vector<StoredTensor> ParseTorchFile(std::span<const std::byte> file,
                  ": a zip archive without data.pkl: not written by torch.save");
   const std::string folder = found->first.substr(0, found->first.size() - 8);
   const auto order = entries.find(folder + "byteorder");
-  const bool big = order != entries.end() && order->second.size() == 3;  // "big", not "little"
+  const bool big =
+      order != entries.end() && order->second.bytes.size() == 3;  // "big", not "little"
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, !big, where, ": big-endian weights are not supported");
-  const Pickle pickle(found->second, where, IsAllowed);
+  const ZipEntry& described = found->second;
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData,
+                 described.crc32 == 0 || Crc32(described.bytes) == described.crc32, where,
+                 ": data.pkl is damaged (its checksum differs)");
+  const Pickle pickle(described.bytes, where, IsAllowed);
   return StateDictReader(pickle, entries, folder).Run();
 }
 
-TorchSource::TorchSource(const std::filesystem::path& path) : TensorSource(path) {
-  std::vector<std::filesystem::path> paths = {path};
-  std::vector<std::pair<std::string, size_t>> expected;
-  if (path.extension() == ".json") {
-    ShardIndex index = ReadShardIndex(path);
-    paths = std::move(index.files);
-    expected = std::move(index.tensors);
-  }
-  std::vector<TensorInfo> infos;
-  for (const auto& shard : paths) {
-    files_.push_back(std::make_unique<MappedFile>(shard));
-    for (StoredTensor& tensor : ParseTorchFile(files_.back()->bytes(), shard.string())) {
-      infos.push_back({tensor.name, tensor.data.dtype, tensor.data.shape});
-      entries_.push_back({std::move(tensor.data), files_.back().get()});
-    }
-  }
-  SetInfos(std::move(infos));
-  for (const auto& [name, shard] : expected) {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData,
-                   contains(name) && entries_[IndexOf(name)].file == files_[shard].get(),
-                   paths[shard].string(), ": tensor ", name,
-                   " is missing, though the index names this shard for it");
-  }
-}
-
-void TorchSource::ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const {
-  CheckRange(index, offset, destination.size());
-  const Entry& entry = entries_[index];
-  ReadStrided(entry.data, offset, destination);
-  Forget(index);
-}
-
-std::span<const std::byte> TorchSource::View(size_t index) const {
-  const StridedTensor& data = entries_[index].data;
-  if (data.strides != ContiguousStrides(data.shape)) return {};
-  const uint64_t begin = static_cast<uint64_t>(data.offset) * DTypeSize(data.dtype);
-  const uint64_t bytes = TensorBytes(infos()[index]);
-  return bytes == 0 ? std::span<const std::byte>()
-                    : Aligned(index, data.storage.subspan(begin, bytes));
-}
-
-void TorchSource::Forget(size_t index) const {
-  const Entry& entry = entries_[index];
-  const std::byte* begin = entry.file->bytes().data();
-  entry.file->Forget(static_cast<size_t>(entry.data.storage.data() - begin),
-                     entry.data.storage.size());
+TorchSource::TorchSource(const std::filesystem::path& path) : MappedSource(path) {
+  Open(path, ParseTorchFile);
 }
 
 }  // namespace lwm::io

@@ -7,6 +7,7 @@
 #include "lwm/io/zip.h"
 #include "tests/damage.h"
 #include "tests/golden_folder.h"
+#include "tests/read_stored.h"
 #include "tests/source_values.h"
 #include "tests/temporary_folder.h"
 
@@ -16,13 +17,16 @@ namespace {
 using testing_support::GoldenFolder;
 using testing_support::TemporaryFolder;
 
-std::string Content() { return ReadFile(GoldenFolder("torch_zip") / "state.bin"); }
+// The archive without checksums, so that changes reach the pickle's reader.
+std::string Content() {
+  std::string content = ReadFile(GoldenFolder("torch_zip") / "state.bin");
+  for (size_t at = 0; (at = content.find("PK\x01\x02", at)) != std::string::npos; at += 4)
+    content.replace(at + 16, 4, 4, '\0');
+  return content;
+}
 
 void Parse(std::span<const std::byte> bytes) {
-  for (const StoredTensor& tensor : ParseTorchFile(bytes, "x")) {
-    std::vector<std::byte> data(*TensorBytes(tensor.data.dtype, tensor.data.shape));
-    ReadStrided(tensor.data, 0, data);
-  }
+  testing_support::ReadStored(ParseTorchFile(bytes, "x"));
 }
 
 // The file with `from` replaced by `to` of equal length.
@@ -42,14 +46,6 @@ TEST(TorchSourceTest, ViewsStridesAndEveryTypeAreReadAsTorchSavedThem) {
     testing_support::ExpectSameTensor(source, values, info.name);
     EXPECT_EQ(source.info(info.name).dtype, info.dtype);
   }
-}
-
-TEST(TorchSourceTest, FileCutAnywhereIsRefused) {
-  testing_support::ExpectEveryCutIsRefused(Content(), Parse);
-}
-
-TEST(TorchSourceTest, AnyChangedByteIsSafe) {
-  testing_support::ExpectEveryChangeIsSafe(Content(), Parse);
 }
 
 TEST(TorchSourceTest, ForeignFunctionsAreRefusedByName) {

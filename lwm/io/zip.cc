@@ -1,6 +1,7 @@
 #include "lwm/io/zip.h"
 
 #include <algorithm>
+#include <array>
 
 #include "lwm/io/byte_reader.h"
 
@@ -58,6 +59,7 @@ Directory ReadDirectory(ByteReader& in, size_t file_bytes) {
 
 struct Entry {
   std::string name;
+  uint32_t crc32 = 0;
   uint64_t bytes = 0, packed_bytes = 0, header_offset = 0;
 };
 
@@ -79,8 +81,9 @@ Entry ReadEntry(ByteReader& in) {
   in.Bytes(4);
   const auto flags = in.Number<uint16_t>();
   const auto method = in.Number<uint16_t>();
-  in.Bytes(8);
+  in.Bytes(4);
   Entry entry;
+  entry.crc32 = in.Number<uint32_t>();
   entry.packed_bytes = in.Number<uint32_t>();
   entry.bytes = in.Number<uint32_t>();
   const auto name_bytes = in.Number<uint16_t>();
@@ -109,19 +112,39 @@ std::span<const std::byte> EntryBytes(ByteReader& in, const Entry& entry) {
   return in.Bytes(entry.bytes);
 }
 
+std::array<uint32_t, 256> CrcTable() {
+  constexpr uint32_t kPolynomial = 0xedb88320;  // of IEEE 802.3, bits reversed
+  std::array<uint32_t, 256> table;
+  for (uint32_t i = 0; i < 256; ++i) {
+    uint32_t value = i;
+    for (int bit = 0; bit < 8; ++bit) value = (value & 1 ? kPolynomial : 0) ^ (value >> 1);
+    table[i] = value;
+  }
+  return table;
+}
+
 }  // namespace
 
-std::map<std::string, std::span<const std::byte>> ReadStoredZip(std::span<const std::byte> file,
-                                                                const std::string& where) {
+uint32_t Crc32(std::span<const std::byte> bytes) noexcept {
+  static const std::array<uint32_t, 256> table = CrcTable();
+  uint32_t crc = ~uint32_t{0};
+  for (const std::byte byte : bytes)
+    crc = table[(crc ^ static_cast<uint32_t>(byte)) & 255] ^ (crc >> 8);
+  return ~crc;
+}
+
+std::map<std::string, ZipEntry> ReadStoredZip(std::span<const std::byte> file,
+                                              const std::string& where) {
   ByteReader in(file, where);
   const Directory directory = ReadDirectory(in, file.size());
   in.Require(directory.entries <= kMaxEntries, "too many zip entries");
-  std::map<std::string, std::span<const std::byte>> entries;
+  std::map<std::string, ZipEntry> entries;
   in.Seek(directory.offset);
   for (uint64_t i = 0; i < directory.entries; ++i) {
     const Entry entry = ReadEntry(in);
     const size_t next = in.position();
-    const bool is_new = entries.emplace(entry.name, EntryBytes(in, entry)).second;
+    const bool is_new =
+        entries.emplace(entry.name, ZipEntry{EntryBytes(in, entry), entry.crc32}).second;
     in.Require(is_new, "zip entry ", entry.name, " appears twice");
     in.Seek(next);
   }

@@ -6,6 +6,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/config/model_config.h"
+#include "tests/fuzz/target.h"
 
 namespace {
 
@@ -32,13 +33,10 @@ void CheckAccepted(const lwm::config::ModelConfig& config) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
-  try {
+  return lwm::fuzz::ReadOrRefuse(data, size, [](std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     const auto config = lwm::config::ParseModelConfig(lwm::ParseJson(text, "input"), "input");
     config.Validate();
     CheckAccepted(config);
-  } catch (const lwm::Error&) {
-    return 0;
-  }
-  return 0;
+  });
 }

@@ -1,13 +1,10 @@
 // A GGUF file of any bytes is read whole, metadata and weights, or refused with an Error.
-#include <cstddef>
-#include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gguf_source.h"
+#include "tests/fuzz/target.h"
 
 namespace {
 
@@ -41,10 +38,5 @@ void Read(std::span<const std::byte> file) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  try {
-    Read(std::as_bytes(std::span(data, size)));
-  } catch (const lwm::Error&) {
-    return 0;
-  }
-  return 0;
+  return lwm::fuzz::ReadOrRefuse(data, size, Read);
 }

@@ -1,10 +1,6 @@
 // A JSONL file of any bytes gives examples or Errors that name a line; the examples pack into rows
 // whose loss weights sum to one.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cmath>
-#include <cstdlib>
 #include <string>
 
 #include "lwm/base/error.h"
@@ -12,11 +8,15 @@
 #include "lwm/data/field_grammar.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
+#include "tests/fuzz/target.h"
 
 namespace {
 
 using lwm::data::Example;
 using lwm::data::Row;
+
+constexpr uint64_t kDrawKey = 7;
+using lwm::fuzz::Check;
 
 // The 256 bytes, some pairs of letters, the special tokens.
 std::unique_ptr<lwm::data::Tokenizer> MakeTokenizer() {
@@ -38,10 +38,6 @@ std::unique_ptr<lwm::data::Tokenizer> MakeTokenizer() {
   return lwm::data::MakePieceTokenizer(vocabulary, "fuzz");
 }
 
-void Check(bool holds) {
-  if (!holds) std::abort();
-}
-
 void CheckRow(const Row& row) {
   double sum = 0;
   for (size_t i = 0; i < row.token_S.size(); ++i) {
@@ -59,6 +55,9 @@ void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tok
   lwm::data::FieldGrammar grammar;
   grammar.tokens_per_frame = 4;
   grammar.max_frames = 3;
+  grammar.drop_text = 0.5;
+  grammar.order_by_visit = true;
+  grammar.whole_frames = file.lines() % 2 == 1;
   lwm::data::PackingConfig config;
   config.row_tokens = 16;
   config.buffer_tokens = 0;
@@ -66,7 +65,8 @@ void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tok
   for (int64_t line = 0; line < file.lines(); ++line) {
     try {
       packer.Add(
-          lwm::data::BuildExample(file.Parse(line), line, file.where(line), tokenizer, grammar));
+          lwm::data::BuildExample(file.Parse(line), {line, file.where(line), "", kDrawKey},
+                                  tokenizer, grammar));
     } catch (const lwm::Error& error) {
       Check(error.code() == lwm::ErrorCode::kCorruptData);
       Check(std::string(error.what()).find(file.where(line)) != std::string::npos);
@@ -80,9 +80,7 @@ void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tok
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const auto tokenizer = MakeTokenizer();
-  const int descriptor = memfd_create("jsonl", 0);
-  Check(descriptor >= 0 && write(descriptor, data, size) == static_cast<ssize_t>(size));
-  PackLines(lwm::data::JsonlFile("/proc/self/fd/" + std::to_string(descriptor)), *tokenizer);
-  close(descriptor);
+  const lwm::fuzz::InputFile file(data, size);
+  PackLines(lwm::data::JsonlFile(file.path()), *tokenizer);
   return 0;
 }

@@ -1,29 +1,11 @@
 // A pickle of arrays of any bytes is read whole or refused with an Error; nothing is executed.
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
-#include "lwm/base/error.h"
-#include "lwm/base/file.h"
 #include "lwm/io/numpy_pickle_source.h"
-
-namespace {
-
-void Read(std::span<const std::byte> file) {
-  for (const auto& tensor : lwm::io::ParseNumpyPickle(file, "input").tensors) {
-    std::vector<std::byte> data(*lwm::io::TensorBytes(tensor.data.dtype, tensor.data.shape));
-    lwm::io::ReadStrided(tensor.data, 0, data);
-  }
-}
-
-}  // namespace
+#include "tests/fuzz/target.h"
+#include "tests/read_stored.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  try {
-    Read(std::as_bytes(std::span(data, size)));
-  } catch (const lwm::Error&) {
-    return 0;
-  }
-  return 0;
+  return lwm::fuzz::ReadOrRefuse(data, size, [](std::span<const std::byte> file) {
+    const auto tree = lwm::io::ParseNumpyPickle(file, "input");
+    lwm::testing_support::ReadStored(tree.tensors);
+  });
 }

@@ -1,21 +1,15 @@
 // A tokenizer file of any bytes (SentencePiece model, tokenizer.json, GGUF vocabulary) is refused
 // with an Error, or it encodes texts to ids of its own and decodes them to valid UTF-8.
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cstdlib>
 #include <string>
 #include <vector>
 
-#include "lwm/base/error.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/data/utf8.h"
+#include "tests/fuzz/target.h"
 
 namespace {
 
-void Check(bool holds) {
-  if (!holds) std::abort();
-}
+using lwm::fuzz::Check;
 
 void CheckText(const lwm::data::Tokenizer& tokenizer, const std::string& text) {
   const std::vector<int32_t> ids = tokenizer.Encode(text);
@@ -45,12 +39,7 @@ void CheckTokenizer(const lwm::data::Tokenizer& tokenizer) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const int descriptor = memfd_create("tokenizer", 0);
-  Check(descriptor >= 0 && write(descriptor, data, size) == static_cast<ssize_t>(size));
-  try {
-    CheckTokenizer(*lwm::data::OpenTokenizer("/proc/self/fd/" + std::to_string(descriptor)));
-  } catch (const lwm::Error&) {  // refused
-  }
-  close(descriptor);
-  return 0;
+  const lwm::fuzz::InputFile file(data, size);
+  return lwm::fuzz::ReadOrRefuse(
+      data, size, [&](auto) { CheckTokenizer(*lwm::data::OpenTokenizer(file.path())); });
 }
