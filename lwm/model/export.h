@@ -24,13 +24,16 @@ using ReadWeight = std::function<at::Tensor(const TensorSpec&)>;
 void SaveLwmCheckpoint(const config::ModelConfig& config, const ReadWeight& read,
                        const std::filesystem::path& file, at::ScalarType dtype);
 
-// The tokenizer inside a GGUF file.
+// The tokenizer inside a GGUF file: of SentencePiece pieces with scores, or byte-level BPE with
+// merges.
 struct GgufVocabulary {
   std::vector<std::string> tokens;
-  std::vector<float> scores;
+  std::vector<float> scores;        // empty with merges
+  std::vector<std::string> merges;  // "left right", first = merged first
+  std::string cut;                  // with merges: tokenizer.ggml.pre, how texts become words
   std::vector<int32_t> types;  // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
   int64_t bos = 1, eos = 2, unknown = 0, padding = -1;  // -1 = none
-  bool add_space_prefix = true;
+  bool add_bos = true, add_space_prefix = true;
 };
 
 // Writes a GGUF file of architecture "llama": matrices in `type` (F32, F16, BF16, Q8_0 or Q4_0; in

@@ -1,12 +1,11 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "lwm/base/error.h"
 #include "lwm/io/gguf_writer.h"
 #include "lwm/model/export.h"
 #include "lwm/model/model_directory.h"
 #include "lwm/model/rotary_pairs.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/model/stored_form.h"
 #include "lwm/model/weight_rules.h"
 
 namespace lwm::model {
@@ -77,9 +76,14 @@ void AddArchitecture(io::GgufKeys& keys, const ModelConfig& config, const std::s
 
 void AddVocabulary(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
   if (vocabulary.tokens.empty()) return;
-  keys.AddText("tokenizer.ggml.model", "llama");
+  const bool byte_level = !vocabulary.cut.empty();
+  keys.AddText("tokenizer.ggml.model", byte_level ? "gpt2" : "llama");
+  if (byte_level) keys.AddText("tokenizer.ggml.pre", vocabulary.cut);
   keys.AddTexts("tokenizer.ggml.tokens", vocabulary.tokens);
-  keys.AddFloats("tokenizer.ggml.scores", vocabulary.scores);
+  if (byte_level)
+    keys.AddTexts("tokenizer.ggml.merges", vocabulary.merges);
+  else
+    keys.AddFloats("tokenizer.ggml.scores", vocabulary.scores);
   keys.AddIntegers("tokenizer.ggml.token_type", vocabulary.types);
   const std::pair<const char*, int64_t> ids[] = {
       {"tokenizer.ggml.bos_token_id", vocabulary.bos},
@@ -88,9 +92,9 @@ void AddVocabulary(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
       {"tokenizer.ggml.padding_token_id", vocabulary.padding}};
   for (const auto& [key, id] : ids)
     if (id >= 0) AddSize(keys, key, id);
-  keys.AddFlag("tokenizer.ggml.add_bos_token", true);
+  keys.AddFlag("tokenizer.ggml.add_bos_token", vocabulary.add_bos);
   keys.AddFlag("tokenizer.ggml.add_eos_token", false);
-  keys.AddFlag("tokenizer.ggml.add_space_prefix", vocabulary.add_space_prefix);
+  if (!byte_level) keys.AddFlag("tokenizer.ggml.add_space_prefix", vocabulary.add_space_prefix);
 }
 
 // A tokenizer smaller than the table gets pieces that nothing encodes to: llama.cpp wants one per
@@ -100,39 +104,10 @@ GgufVocabulary PaddedVocabulary(GgufVocabulary vocabulary, int64_t vocab_size) {
   if (vocabulary.tokens.empty()) return vocabulary;
   for (auto i = static_cast<int64_t>(vocabulary.tokens.size()); i < vocab_size; ++i) {
     vocabulary.tokens.push_back(Cat("[PAD", i, "]"));
-    vocabulary.scores.push_back(-1000);
+    if (vocabulary.cut.empty()) vocabulary.scores.push_back(-1000);
     vocabulary.types.push_back(kUnused);
   }
   return vocabulary;
-}
-
-GgufType StoredType(const TensorSpec& spec, GgufType type) {
-  if (spec.shape.size() < 2) return GgufType::kF32;
-  const auto block = static_cast<int64_t>(io::FindGgufType(static_cast<uint32_t>(type))->block);
-  return spec.shape.back() % block == 0 ? type : GgufType::kF16;
-}
-
-at::Tensor Quantised(const at::Tensor& weight, GgufType type) {
-  const at::Tensor values = weight.to(at::kFloat).contiguous();
-  const auto info = *io::FindGgufType(static_cast<uint32_t>(type));
-  const int64_t blocks = values.numel() / static_cast<int64_t>(io::kGgufBlock);
-  at::Tensor stored = at::empty({blocks * static_cast<int64_t>(info.bytes)}, at::kByte);
-  const float* from = values.const_data_ptr<float>();
-  const std::span<std::byte> to = TensorBytes(stored);
-  at::parallel_for(0, blocks, 4096, [&](int64_t begin, int64_t end) {
-    const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(end - begin);
-    io::Quantize(type, {from + first * io::kGgufBlock, count * io::kGgufBlock},
-                 to.subspan(first * info.bytes, count * info.bytes));
-  });
-  return stored;
-}
-
-at::Tensor StoredForm(const at::Tensor& weight, GgufType type, const std::string& name) {
-  const auto info = *io::FindGgufType(static_cast<uint32_t>(type));
-  if (info.block > 1) return Quantised(weight, type);
-  at::Tensor stored = weight.to(ToScalarType(info.dtype)).contiguous();
-  RequireFits(name, stored);
-  return stored;
 }
 
 }  // namespace
@@ -151,14 +126,8 @@ void SaveGguf(const ModelConfig& config, const ReadWeight& read, const std::file
     at::Tensor weight = read(specs[i]);
     const int64_t heads = RotaryHeadsOf(config, specs[i].name);
     if (heads > 0) weight = PairsFromHalves(weight, heads);
-    const auto write = [&](const at::Tensor& part) {
-      writer.Write(tensors[i].name, TensorBytes(StoredForm(part, tensors[i].type, specs[i].name)));
-    };
-    const bool quantised = io::FindGgufType(static_cast<uint32_t>(tensors[i].type))->block > 1;
-    if (quantised)
-      write(weight);  // worth all threads
-    else
-      ForEachPiece(weight, write);
+    WriteStoredForm(weight, tensors[i].type, specs[i].name,
+                    [&](auto bytes) { writer.Write(tensors[i].name, bytes); });
   }
   writer.Finish();
 }

@@ -53,6 +53,11 @@ io::TensorInfo RecordInfo(const Record& record, io::DType dtype) {
   return {record.key, dtype, shape};
 }
 
+// f64 as f32, which is the widest that is written.
+at::Tensor NarrowFloat(const at::Tensor& weight) {
+  return weight.scalar_type() == at::kDouble ? weight.to(at::kFloat) : weight;
+}
+
 }  // namespace
 
 void SaveLwmCheckpoint(const config::ModelConfig& config, const ReadWeight& read,
@@ -64,10 +69,16 @@ void SaveLwmCheckpoint(const config::ModelConfig& config, const ReadWeight& read
       at::Tensor weight = read(spec);
       const int64_t heads = RotaryHeadsOf(config, spec.name);
       if (heads > 0) weight = PairsFromHalves(weight, heads);
-      if (IsKernel(record)) weight = weight.t();
-      weight = weight.to(dtype).contiguous();
-      RequireFits(spec.name, weight);
-      writer.Write(TensorBytes(weight));
+      const auto write = [&](const at::Tensor& part) {
+        const at::Tensor stored = part.to(dtype);
+        RequireFits(spec.name, stored);
+        writer.Write(TensorBytes(stored));
+      };
+      weight = NarrowFloat(weight).contiguous();
+      if (IsKernel(record))
+        ForEachTransposedPiece(weight, write);
+      else
+        ForEachPiece(weight, write);
     }
   }
   writer.Finish();

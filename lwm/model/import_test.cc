@@ -9,6 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/json.h"
 #include "lwm/io/msgpack_writer.h"
 #include "lwm/model/add_vision.h"
 #include "lwm/model/export.h"
@@ -94,8 +95,11 @@ TEST(ImportTest, ModelDirectoryHoldsWhatWasSavedWholeAndInShards) {
       config::ModelConfig config = SmallConfig();
       config.tie_word_embeddings = tied;
       const Weights weights = RandomWeights(config);
-      SaveModelDirectory(config, Reader(weights), folder / "m",
-                         {.max_shard_bytes = shard_bytes, .files = {{"tokenizer.model", "abc"}}});
+      SaveModelDirectory(
+          config, Reader(weights), folder / "m",
+          {.max_shard_bytes = shard_bytes, .also = [](const std::filesystem::path& into) {
+             WriteFileAtomically(into / "tokenizer.model", "abc");
+           }});
       ExpectHolds(*OpenModel(folder / "m"), weights);
       EXPECT_EQ(ReadFile(folder / "m/tokenizer.model"), "abc");
       EXPECT_EQ(std::filesystem::exists(folder / "m/model.safetensors"), shard_bytes > 1'000'000);
@@ -206,6 +210,43 @@ TEST(ImportTest, GgufGivesConfigAndWeightsBack) {
       ExpectHolds(*source, weights, tolerance);
     }
   }
+}
+
+TEST(ImportTest, DirectoryInBlocksHoldsTheNumbersOfGguf) {
+  for (const io::GgufType type : {io::GgufType::kQ8_0, io::GgufType::kQ4_0}) {
+    TemporaryFolder folder;
+    config::ModelConfig config = SmallConfig();
+    config.intermediate_size = 80;  // rows of down_proj are no whole blocks
+    const Weights weights = RandomWeights(config);
+    SaveGguf(config, Reader(weights), folder / "m.gguf", type, "small", {});
+    SaveModelDirectory(config, Reader(weights), folder / "m",
+                       {.blocks = type, .max_shard_bytes = 20000});
+    const auto gguf = OpenModel(folder / "m.gguf"), directory = OpenModel(folder / "m");
+    SaveModelDirectory(config, [&](const TensorSpec& spec) { return directory->Read(spec); },
+                       folder / "again", {.blocks = type});
+    const auto again = OpenModel(folder / "again");
+    for (const TensorSpec& spec : AllTensorSpecs(config)) {
+      const at::Tensor expected = gguf->Read(spec);
+      EXPECT_TRUE(at::equal(directory->Read(spec), expected)) << spec.name;
+      EXPECT_TRUE(at::equal(again->Read(spec), expected)) << spec.name;
+      const bool ragged = spec.name.ends_with("down_proj.weight");
+      const io::TensorSource& source = directory->source();
+      EXPECT_EQ(source.Encoding(source.IndexOf(spec.name)),
+                spec.shape.size() < 2 ? "F32"
+                : ragged              ? "F16"
+                                      : io::FindGgufType(static_cast<uint32_t>(type))->name);
+    }
+  }
+}
+
+TEST(ImportTest, DirectoryInBlocksMayHoldVision) {
+  TemporaryFolder folder;
+  config::ModelConfig config = SmallConfig();
+  config.vision_vocab_size = 24;
+  const Weights weights = RandomWeights(config);
+  SaveModelDirectory(config, Reader(weights), folder / "m", {.blocks = io::GgufType::kQ8_0});
+  ExpectHolds(*OpenModel(folder / "m"), weights, 5.0 / 127);
+  EXPECT_EQ(ReadJsonFile(folder / "m/config.json").at("quantization_config").at("blocks"), "Q8_0");
 }
 
 TEST(ImportTest, GgufOfVisionOrUnstatedScalingIsRefused) {

@@ -2,13 +2,16 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/io/safetensors_source.h"
 #include "lwm/model/finite.h"
 #include "lwm/model/import.h"
+#include "lwm/model/stored_form.h"
 #include "lwm/model/tensor_file.h"
 
 namespace lwm::model {
@@ -20,8 +23,24 @@ struct Shard {
   std::vector<TensorSpec> specs;
 };
 
-int64_t WeightBytes(const TensorSpec& spec, at::ScalarType dtype) {
-  return c10::multiply_integers(spec.shape) * static_cast<int64_t>(c10::elementSize(dtype));
+io::GgufType TypeOf(const TensorSpec& spec, const SaveOptions& options) {
+  return options.blocks ? StoredType(spec, *options.blocks) : GgufTypeOf(options.dtype);
+}
+
+// What the header says of a weight; of one in blocks, its rows of bytes.
+io::TensorInfo InfoOf(const TensorSpec& spec, const SaveOptions& options) {
+  const auto type = *io::FindGgufType(static_cast<uint32_t>(TypeOf(spec, options)));
+  io::TensorInfo info = {spec.name, type.dtype, spec.shape};
+  if (type.block > 1) {
+    info.dtype = io::DType::kU8;
+    info.shape.back() =
+        info.shape.back() / static_cast<int64_t>(type.block) * static_cast<int64_t>(type.bytes);
+  }
+  return info;
+}
+
+int64_t WeightBytes(const TensorSpec& spec, const SaveOptions& options) {
+  return static_cast<int64_t>(io::TensorBytes(InfoOf(spec, options)));
 }
 
 // Fills shards in file order; a weight larger than a shard gets one of its own.
@@ -29,7 +48,7 @@ std::vector<Shard> PlanShards(const config::ModelConfig& config, const SaveOptio
   std::vector<Shard> shards(1);
   int64_t bytes = 0;
   for (TensorSpec& spec : AllTensorSpecs(config)) {
-    const int64_t more = WeightBytes(spec, options.dtype);
+    const int64_t more = WeightBytes(spec, options);
     if (bytes + more > options.max_shard_bytes && !shards.back().specs.empty()) {
       shards.emplace_back();
       bytes = 0;
@@ -46,33 +65,51 @@ std::vector<Shard> PlanShards(const config::ModelConfig& config, const SaveOptio
   return shards;
 }
 
-void WriteShard(const Shard& shard, const fs::path& folder, at::ScalarType dtype,
+void WriteShard(const Shard& shard, const fs::path& folder, const SaveOptions& options,
                 const std::function<at::Tensor(const TensorSpec&)>& read) {
+  std::vector<TensorSpec> specs = shard.specs;
+  const auto width = [&](const TensorSpec& spec) {
+    return io::DTypeSize(InfoOf(spec, options).dtype);
+  };
+  // Widest elements first keeps every tensor aligned in the file.
+  std::stable_sort(specs.begin(), specs.end(),
+                   [&](const TensorSpec& a, const TensorSpec& b) { return width(a) > width(b); });
   std::vector<io::TensorInfo> infos;
-  for (const TensorSpec& spec : shard.specs)
-    infos.push_back({spec.name, ToDType(dtype), spec.shape});
-  io::SafetensorsWriter writer(folder / shard.file_name, std::move(infos));
-  for (const TensorSpec& spec : shard.specs) {
-    ForEachPiece(read(spec), [&](const at::Tensor& part) {
-      const at::Tensor stored = part.to(dtype).contiguous();
-      RequireFits(spec.name, stored);
-      writer.Write(spec.name, TensorBytes(stored));
-    });
-  }
+  for (const TensorSpec& spec : specs) infos.push_back(InfoOf(spec, options));
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (options.blocks)
+    metadata[io::kSafetensorsBlocks] =
+        io::FindGgufType(static_cast<uint32_t>(*options.blocks))->name;
+  io::SafetensorsWriter writer(folder / shard.file_name, std::move(infos), metadata);
+  for (const TensorSpec& spec : specs)
+    WriteStoredForm(read(spec), TypeOf(spec, options), spec.name,
+                    [&](auto bytes) { writer.Write(spec.name, bytes); });
   writer.Finish();
 }
 
-void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder, at::ScalarType dtype) {
+void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder,
+                const SaveOptions& options) {
   Json map = Json::object();
   int64_t total = 0;
   for (const Shard& shard : shards) {
     for (const TensorSpec& spec : shard.specs) {
       map[spec.name] = shard.file_name;
-      total += WeightBytes(spec, dtype);
+      total += WeightBytes(spec, options);
     }
   }
   const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
   WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+Json ConfigJson(const config::ModelConfig& config, const SaveOptions& options) {
+  Json json =
+      config::ModelConfigToJson(config, DtypeName(options.blocks ? at::kFloat : options.dtype));
+  // Programs that know no such method refuse the folder instead of reading bytes as weights.
+  if (options.blocks)
+    json["quantization_config"] = {
+        {"quant_method", "lwm_blocks"},
+        {"blocks", io::FindGgufType(static_cast<uint32_t>(*options.blocks))->name}};
+  return json;
 }
 
 }  // namespace
@@ -109,12 +146,10 @@ void SaveModelDirectory(const config::ModelConfig& config,
   RequireNewFolder(folder);
   const std::vector<Shard> shards = PlanShards(config, options);
   WriteFolderAtomically(folder, [&](const fs::path& temporary) {
-    for (const Shard& shard : shards) WriteShard(shard, temporary, options.dtype, read);
-    if (shards.size() > 1) WriteIndex(shards, temporary, options.dtype);
-    const Json json = config::ModelConfigToJson(config, DtypeName(options.dtype));
-    WriteFileAtomically(temporary / "config.json", json.dump(2) + "\n");
-    for (const auto& [name, content] : options.files)
-      WriteFileAtomically(temporary / name, content);
+    for (const Shard& shard : shards) WriteShard(shard, temporary, options, read);
+    if (shards.size() > 1) WriteIndex(shards, temporary, options);
+    WriteFileAtomically(temporary / "config.json", ConfigJson(config, options).dump(2) + "\n");
+    if (options.also) options.also(temporary);
   });
 }
 

@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
+#include <optional>
 #include <string>
 
 #include "lwm/config/model_config.h"
+#include "lwm/io/gguf_blocks.h"
 #include "lwm/model/weights.h"
 
 namespace lwm::model {
@@ -19,16 +20,16 @@ namespace lwm::model {
 ResidentWeights LoadModel(const std::filesystem::path& path, at::ScalarType dtype);
 
 struct SaveOptions {
-  at::ScalarType dtype = at::kBFloat16;           // f32, bf16 or f16; rounded to nearest even
-  int64_t max_shard_bytes = 5'000'000'000;        // as Hugging Face shards
-  std::map<std::string, std::string> files = {};  // more files: name -> content (tokenizer.model)
+  at::ScalarType dtype = at::kBFloat16;     // f32, bf16 or f16; rounded to nearest even
+  std::optional<io::GgufType> blocks = {};  // Q8_0, Q4_0: instead of dtype, as in GGUF files
+  int64_t max_shard_bytes = 5'000'000'000;  // as Hugging Face shards
+  std::function<void(const std::filesystem::path&)> also = {};  // writes more files into the folder
 };
 
 // Writes a model directory in Hugging Face layout: config.json, and model.safetensors or shards
-// with model.safetensors.index.json. `read` is called once per weight, in file order; memory is one
-// weight. The folder appears whole or not at all.
-// Throws Error(kInvalidArgument) when `folder` exists and is not empty, or when a weight does not
-// fit f16; Error(kResourceExhausted) when the disk is full.
+// with model.safetensors.index.json. `read` is called once per weight; memory is one weight. The
+// folder appears whole or not at all. Throws Error(kInvalidArgument) when `folder` exists and is
+// not empty, or when a weight does not fit f16; Error(kResourceExhausted) when the disk is full.
 void SaveModelDirectory(const config::ModelConfig& config,
                         const std::function<at::Tensor(const TensorSpec&)>& read,
                         const std::filesystem::path& folder, const SaveOptions& options);

@@ -1,6 +1,7 @@
 #include "lwm/model/tensor_file.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstring>
@@ -20,6 +21,23 @@ constexpr std::pair<io::DType, at::ScalarType> kTypes[] = {
     {io::DType::kU16, at::kUInt16}, {io::DType::kU8, at::kByte},
     {io::DType::kBool, at::kBool},
 };
+
+constexpr int64_t kTile = 32;  // elements each way: lines of both sides stay in the first cache
+
+// Columns [begin, begin + count) of rows [first, last) become those columns of the piece.
+template <class Bits>
+void TransposeRows(const at::Tensor& matrix, int64_t first, int64_t last, int64_t begin,
+                   int64_t count, const at::Tensor& piece) {
+  const int64_t cols = matrix.size(1), stride = piece.size(1);
+  const auto* from = static_cast<const Bits*>(matrix.const_data_ptr()) + begin;
+  auto* to = static_cast<Bits*>(piece.data_ptr());
+  for (int64_t row = first; row < last; row += kTile) {
+    const int64_t row_end = std::min(row + kTile, last);
+    for (int64_t col = 0; col < count; col += kTile)
+      for (int64_t c = col; c < std::min(col + kTile, count); ++c)
+        for (int64_t r = row; r < row_end; ++r) to[c * stride + r] = from[r * cols + c];
+  }
+}
 
 }  // namespace
 
@@ -83,6 +101,28 @@ void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::T
   const int64_t step = std::max<int64_t>(1, kElements / (tensor.numel() / rows));
   for (int64_t begin = 0; begin < rows; begin += step)
     use(tensor.slice(0, begin, std::min(rows, begin + step)));
+}
+
+void ForEachTransposedPiece(const at::Tensor& matrix,
+                            const std::function<void(const at::Tensor&)>& use) {
+  constexpr int64_t kPieceBytes = 4 << 20;
+  const int64_t rows = matrix.size(0), cols = matrix.size(1), size = matrix.element_size();
+  LWM_CHECK(matrix.is_contiguous() && (size == 2 || size == 4),
+            "not a plain matrix of 2 or 4 bytes");
+  const int64_t step = std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(1, rows * size),
+                                           std::min(cols, kTile), cols);
+  const at::Tensor piece = at::empty({step, rows}, matrix.options());
+  for (int64_t begin = 0; begin < cols; begin += step) {
+    const int64_t count = std::min(step, cols - begin);
+    const auto transpose = [&](int64_t first, int64_t last) {
+      if (size == 2)
+        TransposeRows<uint16_t>(matrix, first, last, begin, count, piece);
+      else
+        TransposeRows<uint32_t>(matrix, first, last, begin, count, piece);
+    };
+    at::parallel_for(0, rows, kTile * 8, transpose);
+    use(piece.narrow(0, 0, count));
+  }
 }
 
 std::map<std::string, at::Tensor> LoadTensors(const std::filesystem::path& path) {

@@ -33,6 +33,11 @@ at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
 // cache while they are converted and written. Any other tensor is one piece.
 void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::Tensor&)>& use);
 
+// The same of the transpose of a contiguous matrix [rows, cols], whose elements are 2 or 4 bytes:
+// rows [0, n), [n, ...) of [cols, rows], contiguous, valid during the call. All threads.
+void ForEachTransposedPiece(const at::Tensor& matrix,
+                            const std::function<void(const at::Tensor&)>& use);
+
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // All tensors of a safetensors file, copied. Throws as io::SafetensorsFile does.

@@ -81,6 +81,21 @@ TEST(TensorFileTest, UnalignedTensorIsCopied) {
   EXPECT_TRUE(at::equal(ViewTensor(source, "x"), at::tensor({1.5f, -2.0f})));
 }
 
+TEST(TensorFileTest, TransposedPiecesJoinToTheTranspose) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat})
+    for (const auto& [rows, cols] :
+         {std::pair(1, 1), {1, 70}, {33, 1}, {31, 65}, {600, 90}, {100003, 70}}) {
+      const at::Tensor matrix = at::randn({rows, cols}).to(dtype);
+      std::vector<at::Tensor> pieces;
+      ForEachTransposedPiece(matrix, [&](const at::Tensor& piece) {
+        EXPECT_TRUE(piece.is_contiguous());
+        pieces.push_back(piece.clone());
+      });
+      EXPECT_EQ(pieces.size() > 1, rows == 100003);
+      EXPECT_TRUE(at::equal(at::cat(pieces), matrix.t())) << rows << " x " << cols;
+    }
+}
+
 TEST(TensorFileTest, ShardsAreReadThroughTheIndexAndMissingOnesNamed) {
   TemporaryFolder folder;
   SaveTensors(folder / "a.safetensors", {{"x", at::ones({3})}});
