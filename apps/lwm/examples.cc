@@ -1,6 +1,7 @@
 // lwm examples: the field grammar applied to JSONL, one example per line.
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "lwm/data/field_grammar.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
+#include "media_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -19,6 +21,7 @@ namespace {
 struct ExamplesFlags {
   std::string tokenizer, input;
   data::FieldGrammar grammar;
+  MediaFlags media;
   bool strict = false;
 };
 
@@ -47,15 +50,18 @@ void Print(int64_t line, const data::Example& example) {
   std::printf("%s\n", object.dump().c_str());
 }
 
-void Run(const ExamplesFlags& flags) {
+void Run(ExamplesFlags flags) {
+  const auto folder = std::filesystem::path(flags.input).parent_path();
+  if (auto media = OpenMedia(flags.media, folder / "code_cache"))
+    data::UseMedia(flags.grammar, std::move(media));
   const auto tokenizer = data::OpenTokenizer(flags.tokenizer);
   const data::JsonlFile file(flags.input);
   int64_t bad = 0, good = 0;
   for (int64_t line = 0; line < file.lines(); ++line) {
     if (file.is_blank(line)) continue;
     try {
-      Print(line, data::BuildExample(file.Parse(line), line, file.where(line), *tokenizer,
-                                     flags.grammar));
+      Print(line, data::BuildExample(file.Parse(line), {line, file.where(line), folder, {}},
+                                     *tokenizer, flags.grammar));
       ++good;
     } catch (const Error& error) {
       if (flags.strict || error.code() != ErrorCode::kCorruptData) throw;
@@ -65,6 +71,7 @@ void Run(const ExamplesFlags& flags) {
   }
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, good > 0 || bad == 0, flags.input, ": none of ", bad,
                  " lines is an example");
+  if (bad > 0) std::fprintf(stderr, "lwm: skipped %lld lines\n", static_cast<long long>(bad));
 }
 
 void AddExamplesCommand(CLI::App& root) {
@@ -76,6 +83,7 @@ void AddExamplesCommand(CLI::App& root) {
       ->required();
   command->add_option("--input", flags->input, "the JSONL file")->required();
   AddGrammarFlags(*command, flags->grammar);
+  AddMediaFlags(*command, flags->media);
   command->add_flag("--strict", flags->strict, "end at a bad line instead of skipping it");
   AddExamples(*command,
               "  lwm examples --tokenizer tokenizer.model --input captions.jsonl --max-frames 8\n"

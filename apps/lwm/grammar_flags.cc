@@ -5,8 +5,9 @@ namespace lwm::app {
 void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
   command
       .add_option("--fields", grammar.fields,
-                  "field grammar of lines that have no \"fields\" (default: text)")
-      ->capture_default_str();
+                  "field grammar of lines that have no \"fields\" (default: text); given more than "
+                  "once: alternatives")
+      ->allow_extra_args(false);
   command
       .add_option("--fields-index", grammar.fields_index,
                   "of a list of fields take this one; -1: drawn by the line's index")

@@ -16,6 +16,7 @@
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/dist/sequence_plan.h"
+#include "media_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -25,6 +26,7 @@ struct PackFlags {
   std::vector<std::string> inputs;
   data::PackingConfig packing;
   data::FieldGrammar grammar;
+  MediaFlags media;
   int ranks = 4;
   int64_t rows = 0;
   bool skip_bad_lines = false, json = false;
@@ -33,7 +35,7 @@ struct PackFlags {
 // What the rows are like, as a whole.
 struct Statistics {
   int64_t rows = 0, tokens = 0, padding = 0, segments = 0, examples = 0;
-  int64_t text_targets = 0, vision_targets = 0;
+  int64_t text_targets = 0, vision_targets = 0, skipped = 0;
   double zigzag = 0, balanced = 0;              // sums over rows of mean / max of the ranks' areas
   double worst_zigzag = 1, worst_balanced = 1;  // of a row
 };
@@ -76,6 +78,7 @@ Json ToJson(const Statistics& statistics, int ranks) {
           {"examples", statistics.examples},
           {"text_targets", statistics.text_targets},
           {"vision_targets", statistics.vision_targets},
+          {"skipped_lines", statistics.skipped},
           {"ranks", ranks},
           {"area_balance_zigzag", statistics.zigzag / rows},
           {"area_balance_zigzag_worst", statistics.worst_zigzag},
@@ -95,6 +98,8 @@ void PrintStatistics(const Statistics& statistics, const PackFlags& flags) {
                static_cast<long long>(statistics.segments),
                static_cast<long long>(statistics.text_targets));
   std::fprintf(stderr, "%lld vision targets\n", static_cast<long long>(statistics.vision_targets));
+  if (statistics.skipped > 0)
+    std::fprintf(stderr, "lwm: skipped %lld lines\n", static_cast<long long>(statistics.skipped));
   for (const char* plan : {"zigzag", "balanced"}) {
     const std::string key = std::string("area_balance_") + plan;
     std::fprintf(stderr, "attention work of %d ranks, mean / max: %s split %.3f, worst row %.3f\n",
@@ -111,6 +116,15 @@ void PrintRow(const data::Row& row) {
   std::printf("%s\n", object.dump().c_str());
 }
 
+data::JsonlSourceOptions MakeJsonlOptions(const PackFlags& flags, const data::DocumentFile& file) {
+  data::JsonlSourceOptions options;
+  options.grammar = flags.grammar;
+  options.skip_bad_lines = flags.skip_bad_lines;
+  if (auto media = OpenMedia(flags.media, file.path.parent_path() / "code_cache"))
+    data::UseMedia(options.grammar, std::move(media));
+  return options;
+}
+
 std::unique_ptr<data::ExampleSource> OpenSource(const PackFlags& flags,
                                                 std::shared_ptr<const data::Tokenizer> tokenizer) {
   std::vector<data::DocumentFile> text, jsonl;
@@ -122,7 +136,7 @@ std::unique_ptr<data::ExampleSource> OpenSource(const PackFlags& flags,
   std::vector<std::unique_ptr<data::ExampleSource>> sources;
   if (!text.empty()) sources.push_back(data::OpenTextSource(text, *tokenizer, options));
   if (!jsonl.empty())
-    sources.push_back(data::OpenJsonlSource(jsonl, tokenizer, flags.grammar, flags.skip_bad_lines));
+    sources.push_back(data::OpenJsonlSource(jsonl, tokenizer, MakeJsonlOptions(flags, jsonl[0])));
   return data::JoinSources(std::move(sources));
 }
 
@@ -137,7 +151,7 @@ void Run(PackFlags flags) {
   Statistics statistics;
   for (int64_t unit = 0; flags.rows == 0 || statistics.rows < flags.rows;) {
     while (packer.wants_more() && unit < source->units()) {
-      packer.Add(source->Read(unit), unit);
+      packer.Add(source->Read(unit, data::ExampleSource::kHeldOut), unit);
       ++unit;
     }
     const auto row = packer.wants_more() ? packer.Flush() : std::optional(packer.NextRow());
@@ -145,6 +159,7 @@ void Run(PackFlags flags) {
     PrintRow(*row);
     AddRow(*row, flags.ranks, statistics);
   }
+  statistics.skipped = source->skipped();
   PrintStatistics(statistics, flags);
 }
 
@@ -179,6 +194,7 @@ void AddPack(CLI::App& root) {
   command->add_flag("--skip-bad-lines", flags->skip_bad_lines, "warn instead of ending");
   command->add_flag("--json", flags->json, "statistics as one JSON object (on stderr)");
   AddGrammarFlags(*command, flags->grammar);
+  AddMediaFlags(*command, flags->media);
   AddExamples(
       *command,
       "  lwm pack --tokenizer tokenizer.model --input chat.jsonl --length 4096 > rows.jsonl\n"

@@ -8,6 +8,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
+#include "lwm/base/text.h"
 
 namespace lwm::config {
 
@@ -36,7 +37,17 @@ void SetField(const std::string& key, const Json& value, const Limits& limits, d
 void SetField(const std::string& key, const Json& value, const Limits& limits, bool& field);
 void SetField(const std::string& key, const Json& value, const Limits& limits, std::string& field);
 
-// A list; a single value counts as a list of one.
+// A table whose keys are the fields of a struct, listed by its ForEachField as in train_config.h.
+template <class T>
+concept Table = requires(T table) {
+  table.ForEachField([](const char*, auto&, const Limits&, const char*) {});
+};
+
+template <Table T>
+void SetField(const std::string& key, const Json& value, const Limits& limits, T& field);
+
+// A list; a single value counts as a list of one. Entries that are tables are named by their
+// number: data.source[0].share.
 template <class T>
 void SetField(const std::string& key, const Json& value, const Limits& limits,
               std::vector<T>& field) {
@@ -44,10 +55,35 @@ void SetField(const std::string& key, const Json& value, const Limits& limits,
   std::vector<T> entries;
   for (const Json& entry : list) {
     T parsed{};
-    SetField(key, entry, limits, parsed);
+    SetField(Table<T> ? Cat(key, "[", entries.size(), "]") : key, entry, limits, parsed);
     entries.push_back(parsed);
   }
   field = std::move(entries);
+}
+
+template <Table T>
+void SetField(const std::string& key, const Json& value, const Limits&, T& field) {
+  LWM_REQUIRE(value.is_object(), key, ": want a table, got ", ShortValue(value));
+  std::vector<std::string> known;
+  field.ForEachField(
+      [&](const char* name, auto&, const Limits&, const char*) { known.emplace_back(name); });
+  for (const auto& [name, entry] : value.items()) {
+    const std::string nearest = NearestName(name, known);
+    LWM_REQUIRE(std::find(known.begin(), known.end(), name) != known.end(), key, ": unknown key '",
+                name, "'", nearest.empty() ? "" : Cat("; did you mean '", nearest, "'?"));
+  }
+  field.ForEachField([&](const char* name, auto& entry, const Limits& limits, const char*) {
+    if (value.contains(name)) SetField(Cat(key, ".", name), value.at(name), limits, entry);
+  });
+}
+
+// For Json(table): an object of all its fields.
+template <Table T>
+void to_json(Json& json, const T& table) {
+  json = Json::object();
+  T copy = table;
+  copy.ForEachField(
+      [&](const char* name, auto& field, const Limits&, const char*) { json[name] = field; });
 }
 
 }  // namespace lwm::config

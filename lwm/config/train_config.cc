@@ -110,10 +110,36 @@ int64_t TrainConfig::RowsPerBatch() const {
   return train.rows_per_step > 0 ? train.rows_per_step : train.tokens_per_step / data.row_tokens;
 }
 
+std::vector<std::string> DataSection::TrainPaths() const {
+  std::vector<std::string> paths = train;
+  for (const SourceTable& table : source)
+    paths.insert(paths.end(), table.paths.begin(), table.paths.end());
+  return paths;
+}
+
+namespace {
+
+void ValidateSources(const DataSection& data) {
+  LWM_REQUIRE(data.source.empty() || (data.train.empty() && data.weights.empty()),
+              "data.source and data.train exclude each other: give one");
+  for (size_t i = 0; i < data.source.size(); ++i) {
+    LWM_REQUIRE(!data.source[i].paths.empty(), "data.source[", i, "].paths is missing");
+    LWM_REQUIRE(data.source[i].share > 0, "data.source[", i, "].share is 0: leave the source out");
+  }
+  LWM_REQUIRE(!data.vqgan.empty() || data.frame_size == 0,
+              "data.frame_size is for data.vqgan, which is missing");
+  LWM_REQUIRE(data.vqgan.empty() || (data.codes_per_frame == 0 && data.codebook_size == 0),
+              "data.codes_per_frame and data.codebook_size follow from data.vqgan: leave them out");
+}
+
+}  // namespace
+
 void TrainConfig::Validate() const {
   LWM_REQUIRE(!train.run_folder.empty(), "train.run_folder is missing: where should results go?");
   LWM_REQUIRE(train.steps > 0, "train.steps is missing: how many optimizer steps?");
-  LWM_REQUIRE(!data.train.empty(), "data.train is missing: which files should it train on?");
+  LWM_REQUIRE(!data.train.empty() || !data.source.empty(),
+              "data.train is missing: which files should it train on?");
+  ValidateSources(data);
   LWM_REQUIRE(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has ",
               data.weights.size(), " entries and data.train ", data.train.size(),
               ": give one weight for each");
@@ -241,6 +267,23 @@ std::vector<std::string> TrainConfigKeys() {
   return keys;
 }
 
+namespace {
+
+std::string SourceHelp() {
+  std::string text = "[[data.source]]  one source of a mixture, as often as there are sources\n";
+  SourceTable().ForEachField(
+      [&](const char* name, auto& field, const Limits& limits, const char* help) {
+        const std::string choices =
+            limits.choices.empty() ? "" : fmt::format(" ({})", fmt::join(limits.choices, " | "));
+        text += fmt::format("  {:<38} {}{}\n",
+                            fmt::format("{} = {}", name, FormatTomlValue(Json(field))), help,
+                            choices);
+      });
+  return text;
+}
+
+}  // namespace
+
 std::string TrainConfigHelp() {
   std::string text;
   TrainConfig().ForEachSection([&](const char* section_name, auto& section, const char* about) {
@@ -254,7 +297,7 @@ std::string TrainConfigHelp() {
                       help, choices);
     });
   });
-  return text;
+  return text + SourceHelp();
 }
 
 }  // namespace lwm::config

@@ -58,15 +58,57 @@ struct ModelSection {
   }
 };
 
+// One of the sources that a mixture is made of: [[data.source]].
+struct SourceTable {
+  std::vector<std::string> paths;
+  double share = 1;
+  std::vector<std::string> fields;
+  std::string order = "line";
+  double drop_text = 0;
+  bool line_weights = false;
+  std::string prepend_text;
+  int64_t max_frames = 0;
+  int64_t min_document_tokens = 0;
+  int64_t max_document_tokens = 0;
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("paths", paths, Limits(), "text or JSONL files, folders or globs");
+    field("share", share, AtLeast(0), "of the tokens, relative to the other sources");
+    field("fields", fields, Limits(),
+          "field grammar of JSONL lines without their own; a list: alternatives");
+    field("order", order, OneOf({"line", "epoch"}),
+          "of alternatives, take one by the line's number (as published) or draw anew each epoch");
+    field("drop_text", drop_text, Between(0, 1),
+          "chance that texts before learned pictures are left out, for guidance");
+    field("line_weights", line_weights, Limits(),
+          "a line's \"weight\" is how often an epoch shows it, on average");
+    field("prepend_text", prepend_text, Limits(), "put before the first field if that is text");
+    field("max_frames", max_frames, AtLeast(0), "frames of a video that are kept; 0: data's");
+    field("min_document_tokens", min_document_tokens, AtLeast(0),
+          "shorter text files are left out; 0: data's");
+    field("max_document_tokens", max_document_tokens, AtLeast(0),
+          "longer text files are left out; 0: data's");
+  }
+};
+
 struct DataSection {
   std::vector<std::string> train;
   std::vector<double> weights;
-  std::string fields;
+  std::vector<SourceTable> source;
+  std::vector<std::string> fields;
   int64_t min_document_tokens = 0;
   int64_t max_document_tokens = 0;
   int64_t max_frames = 0;
   bool skip_bad_lines = false;
   std::string cache;
+  std::string vqgan;
+  std::string vqgan_dtype = "f32";
+  std::string code_cache;
+  int64_t frame_size = 0;
+  bool encode_ahead = true;
+  int64_t codes_per_frame = 0;
+  int64_t codebook_size = 0;
   std::vector<std::string> held_out;
   double held_out_fraction = 0;
   int64_t held_out_rows = 8;
@@ -80,14 +122,29 @@ struct DataSection {
   void ForEachField(Visitor&& field) {
     field("train", train, Limits(), "text or JSONL files, or globs, to train on");
     field("weights", weights, AtLeast(0), "share of rows of each entry of train; empty: by size");
-    field("fields", fields, Limits(), "field grammar of JSONL lines without their own");
+    field("source", source, Limits(), "instead of train: tables of their own, see below");
+    field("fields", fields, Limits(),
+          "field grammar of JSONL lines without their own; a list: alternatives");
     field("min_document_tokens", min_document_tokens, AtLeast(0),
           "shorter text files are left out");
     field("max_document_tokens", max_document_tokens, AtLeast(0),
           "longer text files are left out; 0: no limit");
     field("max_frames", max_frames, AtLeast(0), "frames of a video that are kept, evenly; 0: all");
-    field("skip_bad_lines", skip_bad_lines, Limits(), "skip JSONL lines that do not parse");
+    field("skip_bad_lines", skip_bad_lines, Limits(),
+          "skip and count JSONL lines that are no example");
     field("cache", cache, Limits(), "folder for token files; empty: cache in the run folder");
+    field("vqgan", vqgan, Limits(),
+          "model directory of the VQGAN that encodes pictures and videos");
+    field("vqgan_dtype", vqgan_dtype, OneOf({"f32", "bf16"}), "of its arithmetic");
+    field("code_cache", code_cache, Limits(),
+          "folder for their codes; empty: code_cache in the run folder");
+    field("frame_size", frame_size, AtLeast(0), "side of a frame, pixels; 0: the VQGAN's");
+    field("encode_ahead", encode_ahead, Limits(),
+          "encode all media before the first step, shared by the ranks");
+    field("codes_per_frame", codes_per_frame, AtLeast(0),
+          "of codes in the files; 0: the VQGAN's, else 256");
+    field("codebook_size", codebook_size, AtLeast(0),
+          "of codes in the files; 0: the VQGAN's, else 8192");
     field("held_out", held_out, Limits(), "files or globs that are only evaluated on");
     field("held_out_fraction", held_out_fraction, Between(0, 0.5),
           "part of the training documents held out instead");
@@ -103,6 +160,9 @@ struct DataSection {
           "example");
     field("row_tokens", row_tokens, Between(2, 1 << 30), "tokens of a row over all its ranks");
   }
+
+  // Every entry of train, or of all sources.
+  std::vector<std::string> TrainPaths() const;
 };
 
 struct ParallelSection {
@@ -167,6 +227,37 @@ struct TrainSection {
   }
 };
 
+struct PicturesSection {
+  std::vector<std::string> prompts;
+  std::string pairs;
+  std::string caption_key = "caption";
+  std::string picture_key = "image_vision";
+  int64_t pairs_count = 48;
+  int64_t every = 0;
+  int64_t columns = 8;
+  double scale = 1;
+  double temperature = 0.5;
+  int64_t top_k = 0;
+
+  bool is_used() const { return !prompts.empty() || !pairs.empty(); }
+
+  template <class Visitor>
+  void ForEachField(Visitor&& field) {
+    field("prompts", prompts, Limits(), "texts that are drawn into RUN/pictures/step_N.png");
+    field("pairs", pairs, Limits(),
+          "JSONL of pictures and captions whose knowledge is measured into eval.jsonl");
+    field("caption_key", caption_key, Limits(), "of the lines of pairs: the caption");
+    field("picture_key", picture_key, Limits(), "of the lines of pairs: the picture's path");
+    field("pairs_count", pairs_count, AtLeast(2),
+          "pairs measured, spread evenly over the file; the last step describes all");
+    field("every", every, AtLeast(0), "steps between pictures; 0: at the end only");
+    field("columns", columns, AtLeast(1), "of the grid of prompts");
+    field("scale", scale, Limits(), "guidance; 1: none");
+    field("temperature", temperature, AtLeast(0), "of the codes; 0: greedy");
+    field("top_k", top_k, AtLeast(0), "draw from the k likeliest codes; 0: all");
+  }
+};
+
 struct OptimizerSection {
   double lr = 3e-4;
   double init_lr = 0;
@@ -208,6 +299,7 @@ struct TrainConfig {
   DataSection data;
   ParallelSection parallel;
   TrainSection train;
+  PicturesSection pictures;
   OptimizerSection optimizer;
 
   template <class Visitor>
@@ -216,6 +308,7 @@ struct TrainConfig {
     section("data", data, "what it reads");
     section("parallel", parallel, "how ranks share the work");
     section("train", train, "the loop");
+    section("pictures", pictures, "what a model of text and vision shows as it learns");
     section("optimizer", optimizer, "AdamW and its schedule");
   }
 

@@ -54,12 +54,20 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "model.initializer_range",
                                              "data.train",
                                              "data.weights",
+                                             "data.source",
                                              "data.fields",
                                              "data.min_document_tokens",
                                              "data.max_document_tokens",
                                              "data.max_frames",
                                              "data.skip_bad_lines",
                                              "data.cache",
+                                             "data.vqgan",
+                                             "data.vqgan_dtype",
+                                             "data.code_cache",
+                                             "data.frame_size",
+                                             "data.encode_ahead",
+                                             "data.codes_per_frame",
+                                             "data.codebook_size",
                                              "data.held_out",
                                              "data.held_out_fraction",
                                              "data.held_out_rows",
@@ -88,6 +96,16 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "train.checkpoint_keep",
                                              "train.max_minutes",
                                              "train.memory_gib",
+                                             "pictures.prompts",
+                                             "pictures.pairs",
+                                             "pictures.caption_key",
+                                             "pictures.picture_key",
+                                             "pictures.pairs_count",
+                                             "pictures.every",
+                                             "pictures.columns",
+                                             "pictures.scale",
+                                             "pictures.temperature",
+                                             "pictures.top_k",
                                              "optimizer.lr",
                                              "optimizer.init_lr",
                                              "optimizer.min_lr",
@@ -102,6 +120,71 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "optimizer.clip_norm",
                                              "optimizer.accumulate"};
   EXPECT_EQ(TrainConfigKeys(), expected);
+}
+
+TEST(TrainConfigTest, FieldListOfSourcesIsFrozen) {
+  std::vector<std::string> keys;
+  SourceTable().ForEachField(
+      [&](const char* name, auto&, const Limits&, const char*) { keys.emplace_back(name); });
+  EXPECT_EQ(keys, (std::vector<std::string>{"paths", "share", "fields", "order", "drop_text",
+                                            "line_weights", "prepend_text", "max_frames",
+                                            "min_document_tokens", "max_document_tokens"}));
+}
+
+// The recipe without data.train, with what stands after its sections.
+std::string WithSources(const std::string& sources) {
+  std::string recipe = kRecipe;
+  const std::string train = "train = [\"a.txt\", \"b/*.txt\"]\n";
+  recipe.replace(recipe.find(train), train.size(), "");
+  return recipe + sources;
+}
+
+TEST(TrainConfigTest, SourcesAreTablesOfTheirOwn) {
+  const TrainConfig config = ParseTrainConfig(WithSources(R"(
+[[data.source]]
+paths = ["clips.jsonl"]
+share = 0.84
+fields = ["[caption],video_vision", "[video_vision],caption"]
+order = "epoch"
+drop_text = 0.1
+[[data.source]]
+paths = "books/*.txt"
+share = 0.16
+)"),
+                                              "r.toml", {"data.max_frames=8"});
+  ASSERT_EQ(config.data.source.size(), 2u);
+  EXPECT_EQ(config.data.source[0].fields.size(), 2u);
+  EXPECT_EQ(config.data.source[0].order, "epoch");
+  EXPECT_EQ(config.data.source[0].drop_text, 0.1);
+  EXPECT_EQ(config.data.source[1].share, 0.16);
+  EXPECT_EQ(config.data.TrainPaths(), (std::vector<std::string>{"clips.jsonl", "books/*.txt"}));
+  const Json json = TrainConfigToJson(config);
+  EXPECT_EQ(json["data"]["source"][1]["paths"][0], "books/*.txt");
+  EXPECT_EQ(json["data"]["source"][1].size(), 10u);
+}
+
+TEST(TrainConfigTest, ErrorsInSourcesNameTheirNumberAndKey) {
+  const auto message = [](const std::string& lines) {
+    return MessageOf(WithSources("[[data.source]]\npaths = \"a\"\n[[data.source]]\n" + lines));
+  };
+  EXPECT_EQ(message("paths = \"b\"\ndrop_txt = 0.1"),
+            "r.toml:14: data.source[1]: unknown key 'drop_txt'; did you mean 'drop_text'?");
+  EXPECT_EQ(message("paths = \"b\"\ndrop_text = 2"),
+            "r.toml:14: data.source[1].drop_text: want 0 to 1, got 2");
+  EXPECT_EQ(message("share = 1"), "data.source[1].paths is missing");
+  EXPECT_EQ(message("paths = \"b\"\nshare = 0"),
+            "data.source[1].share is 0: leave the source out");
+  EXPECT_EQ(MessageOf(std::string(kRecipe) + "[[data.source]]\npaths = \"a\"\n"),
+            "data.source and data.train exclude each other: give one");
+  EXPECT_EQ(MessageOf(kRecipe, {"data.source=3"}),
+            "--set data.source=3: data.source[0]: want a table, got 3");
+}
+
+TEST(TrainConfigTest, KeysOfTheVqganAndOfCodesExcludeEachOther) {
+  EXPECT_EQ(MessageOf(kRecipe, {"data.frame_size=64"}),
+            "data.frame_size is for data.vqgan, which is missing");
+  EXPECT_NE(MessageOf(kRecipe, {"data.vqgan=m", "data.codebook_size=64"}).find("leave them out"),
+            std::string::npos);
 }
 
 TEST(TrainConfigTest, RecipeAndOverridesFillTheFields) {

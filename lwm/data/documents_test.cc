@@ -111,9 +111,9 @@ TEST(UnitOrderTest, EpochsOrderTheSameUnitsAnew) {
   std::vector<int> seen(100, 0);
   int same_place = 0;
   for (int64_t i = 0; i < 90; ++i) {
-    ++seen[static_cast<size_t>(order.TrainUnit(i))];
-    ++seen[static_cast<size_t>(order.TrainUnit(i + 90))];
-    same_place += order.TrainUnit(i) == order.TrainUnit(i + 90);
+    ++seen[static_cast<size_t>(order.TrainVisit(i).unit)];
+    ++seen[static_cast<size_t>(order.TrainVisit(i + 90).unit)];
+    same_place += order.TrainVisit(i).unit == order.TrainVisit(i + 90).unit;
   }
   EXPECT_LT(same_place, 8);
   for (int64_t i = 0; i < 10; ++i) seen[static_cast<size_t>(order.HeldOutUnit(i))] += 2;

@@ -1,5 +1,6 @@
 #include "lwm/data/example_source.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace lwm::data {
@@ -19,13 +20,36 @@ class JoinedSources : public ExampleSource {
   int64_t units() const override { return units_; }
   int64_t files() const override { return files_; }
   int64_t tokens() const override { return tokens_; }
-  Example Read(int64_t unit) const override {
-    size_t s = 0;
-    for (; unit >= sources_[s]->units(); ++s) unit -= sources_[s]->units();
-    return sources_[s]->Read(unit);
+  Example Read(int64_t unit, int64_t epoch) const override {
+    const ExampleSource& source = SourceOf(unit);
+    return source.Read(unit, epoch);
+  }
+  bool has_weights() const override {
+    return std::any_of(sources_.begin(), sources_.end(),
+                       [](const auto& source) { return source->has_weights(); });
+  }
+  double Weight(int64_t unit) const override {
+    const ExampleSource& source = SourceOf(unit);
+    return source.Weight(unit);
+  }
+  int64_t skipped() const override {
+    int64_t skipped = 0;
+    for (const auto& source : sources_) skipped += source->skipped();
+    return skipped;
+  }
+  void EncodeMedia(int64_t part, int64_t parts,
+                   const std::function<void(int64_t units)>& done) const override {
+    for (const auto& source : sources_) source->EncodeMedia(part, parts, done);
   }
 
  private:
+  // Makes `unit` the number within its source.
+  const ExampleSource& SourceOf(int64_t& unit) const {
+    size_t s = 0;
+    for (; unit >= sources_[s]->units(); ++s) unit -= sources_[s]->units();
+    return *sources_[s];
+  }
+
   std::vector<std::unique_ptr<ExampleSource>> sources_;
   int64_t units_ = 0, files_ = 0, tokens_ = 0;
 };

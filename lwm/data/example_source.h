@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,8 +20,21 @@ class ExampleSource {
   virtual int64_t units() const = 0;
   virtual int64_t files() const = 0;
   virtual int64_t tokens() const = 0;  // of all units; -1 = not counted
-  // 0 <= unit < units(). An empty example: a bad line that is skipped.
-  virtual Example Read(int64_t unit) const = 0;
+  // 0 <= unit < units(). What is drawn anew at every visit follows from the epoch; kHeldOut: none
+  // of that. An empty example: a bad line that is skipped.
+  virtual Example Read(int64_t unit, int64_t epoch) const = 0;
+  static constexpr int64_t kHeldOut = -1;
+
+  // How often an epoch visits the unit, on average; without weights once.
+  virtual bool has_weights() const { return false; }
+  virtual double Weight(int64_t /*unit*/) const { return 1; }
+
+  // Bad lines that were skipped so far, each counted once.
+  virtual int64_t skipped() const { return 0; }
+
+  // Encodes the media of the units part, part + parts, ... into their cache; done(1) after each.
+  virtual void EncodeMedia(int64_t /*part*/, int64_t /*parts*/,
+                           const std::function<void(int64_t units)>& /*done*/) const {}
 };
 
 struct TextSourceOptions {
@@ -38,11 +52,20 @@ std::unique_ptr<ExampleSource> OpenTextSource(const std::vector<DocumentFile>& f
                                               const Tokenizer& tokenizer,
                                               const TextSourceOptions& options);
 
-// JSONL files, one unit per line that is not blank. With skip_bad_lines a line that does not parse
-// is an empty example and one warning on stderr; otherwise Read throws what BuildExample throws.
+struct JsonlSourceOptions {
+  FieldGrammar grammar;
+  bool skip_bad_lines = false;  // a line that is no example: empty, and one warning on stderr
+  bool warn = true;             // the warning
+  bool line_weights = false;    // a line's "weight", a number from 0 (default 1), is its Weight
+  uint64_t seed = 0;            // of what visits draw
+};
+
+// JSONL files, one unit per line that is not blank. Without skip_bad_lines Read throws what
+// BuildExample throws. With line_weights opening parses every line; throws Error(kCorruptData)
+// naming the line whose weight is bad.
 std::unique_ptr<ExampleSource> OpenJsonlSource(const std::vector<DocumentFile>& files,
                                                std::shared_ptr<const Tokenizer> tokenizer,
-                                               const FieldGrammar& grammar, bool skip_bad_lines);
+                                               const JsonlSourceOptions& options);
 
 // The units of several sources, one after the other.
 std::unique_ptr<ExampleSource> JoinSources(std::vector<std::unique_ptr<ExampleSource>> sources);

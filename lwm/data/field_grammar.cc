@@ -1,134 +1,125 @@
 #include "lwm/data/field_grammar.h"
 
 #include <string_view>
+#include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/random.h"
+#include "lwm/data/chat_turns.h"
+#include "lwm/data/example_part.h"
 #include "lwm/data/python_random.h"
+#include "lwm/data/vision_field.h"
 
 namespace lwm::data {
 namespace {
 
-// Builds one example, field by field.
-class ExampleBuilder {
- public:
-  ExampleBuilder(const Json& object, const std::string& where, const Tokenizer& tokenizer,
-                 const FieldGrammar& grammar)
-      : object_(object), where_(where), tokenizer_(tokenizer), grammar_(grammar) {
-    example_.source = where;
+using Kind = ExamplePart::Kind;
+
+std::string JoinedText(const Json& object, std::string_view names, const std::string& where,
+                       const FieldGrammar& grammar) {
+  std::string text;
+  while (true) {
+    const size_t plus = names.find('+');
+    const std::string name(names.substr(0, plus));
+    text += JsonGet<std::string>(object, name, where);
+    RequireNoNul(text, where, name);
+    if (plus == std::string_view::npos) return text;
+    text += grammar.subfield_separator;
+    names.remove_prefix(plus + 1);
   }
+}
 
-  Example Build(const std::string& fields) {
-    if (grammar_.add_bos) AddSpecial(tokenizer_.bos_id(), "BOS", 0);
-    std::string_view rest = fields;
-    for (bool first = true;; first = false) {
-      const size_t comma = rest.find(',');
-      AddField(std::string(rest.substr(0, comma)), first);
-      if (comma == std::string_view::npos) break;
-      rest.remove_prefix(comma + 1);
-    }
-    if (grammar_.add_eos) AddSpecial(tokenizer_.eos_id(), "EOS", 1);
-    return std::move(example_);
+ExamplePart ParseField(const Json& object, std::string name, const std::string& where,
+                       const FieldGrammar& grammar) {
+  ExamplePart part;
+  if (name.size() >= 2 && name.front() == '[' && name.back() == ']') {
+    name = name.substr(1, name.size() - 2);
+    part.loss_weight = 0;
   }
-
- private:
-  void AddField(std::string name, bool first) {
-    float loss_weight = 1;
-    if (name.size() >= 2 && name.front() == '[' && name.back() == ']') {
-      name = name.substr(1, name.size() - 2);
-      loss_weight = 0;
-    }
-    if (name == "<|bos|>")
-      AddSpecial(tokenizer_.bos_id(), "BOS", loss_weight);
-    else if (name == "<|eos|>")
-      AddSpecial(tokenizer_.eos_id(), "EOS", loss_weight);
-    else if (name.find("vision") != std::string::npos)
-      AddVision(name, loss_weight);
-    else
-      AddText((first ? grammar_.prepend_text : "") + JoinedText(name), loss_weight);
+  if (name == "<|bos|>") {
+    part.kind = Kind::kBos;
+  } else if (name == "<|eos|>") {
+    part.kind = Kind::kEos;
+  } else if (IsVisionField(name)) {
+    if (!object.contains(name)) ThrowJsonField(where, name, "is missing");
+    part.kind = Kind::kVision;
+    part.vision = &object.at(name);
+    part.field = name;
+  } else {
+    part.text = JoinedText(object, name, where, grammar);
+    part.is_condition = true;
   }
+  return part;
+}
 
-  std::string JoinedText(std::string_view names) {
-    std::string text;
-    while (true) {
-      const size_t plus = names.find('+');
-      text += JsonGet<std::string>(object_, std::string(names.substr(0, plus)), where_);
-      if (plus == std::string_view::npos) return text;
-      text += grammar_.subfield_separator;
-      names.remove_prefix(plus + 1);
-    }
+std::vector<ExamplePart> ParseFields(const Json& object, const std::string& fields,
+                                     const std::string& where, const FieldGrammar& grammar) {
+  std::vector<ExamplePart> parts;
+  std::string_view rest = fields;
+  while (true) {
+    const size_t comma = rest.find(',');
+    parts.push_back(ParseField(object, std::string(rest.substr(0, comma)), where, grammar));
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
   }
+  if (parts[0].kind == Kind::kText) parts[0].text = grammar.prepend_text + parts[0].text;
+  return parts;
+}
 
-  void AddVision(const std::string& name, float loss_weight) {
-    if (!object_.contains(name)) ThrowJsonField(where_, name, "is missing");
-    const Json& codes = object_.at(name);
-    if (!codes.is_array()) ThrowJsonField(where_, name, "is no list of vision codes");
-    const int64_t frames = static_cast<int64_t>(codes.size()) / grammar_.tokens_per_frame;
-    const int64_t kept = grammar_.max_frames > 0 ? std::min(frames, grammar_.max_frames) : frames;
-    AddText("<vision>", loss_weight);
-    int64_t left = kept;
-    for (const int64_t frame : ThinFrames(frames, kept)) {
-      for (int64_t i = 0; i < grammar_.tokens_per_frame; ++i)
-        Add(Code(codes, frame * grammar_.tokens_per_frame + i, name), 1, loss_weight);
-      Add(--left == 0 ? grammar_.eov_code : grammar_.eof_code, 1, loss_weight);
-    }
-    AddText("</vision>", loss_weight);
-  }
-
-  int32_t Code(const Json& codes, int64_t index, const std::string& name) {
-    const Json& code = codes.at(static_cast<size_t>(index));
-    if (!code.is_number_integer() || code < 0 || code >= grammar_.eof_code)
-      ThrowJsonField(where_, name,
-                     Cat("has ", code.dump().substr(0, 40), " at index ", index,
-                         ", want a code of 0 to ", grammar_.eof_code - 1));
-    return code.get<int32_t>();
-  }
-
-  void AddText(const std::string& text, float loss_weight) {
-    for (const int32_t id : tokenizer_.Encode(text)) Add(id, 0, loss_weight);
-  }
-
-  void AddSpecial(int32_t id, const char* name, float loss_weight) {
-    LWM_REQUIRE(id >= 0, "the tokenizer has no ", name, " token, which the data asks for");
-    Add(id, 0, loss_weight);
-  }
-
-  void Add(int32_t token, uint8_t vision, float loss_weight) {
-    example_.token_n.push_back(token);
-    example_.vision_n.push_back(vision);
-    example_.loss_weight_n.push_back(loss_weight);
-  }
-
-  const Json& object_;
-  const std::string& where_;
-  const Tokenizer& tokenizer_;
-  const FieldGrammar& grammar_;
-  Example example_;
-};
-
-std::string ChooseFields(const Json& object, int64_t line_index, const std::string& where,
-                         const FieldGrammar& grammar) {
-  if (!object.contains("fields")) return grammar.fields.empty() ? "text" : grammar.fields;
+// The alternatives of a line, at least one.
+std::vector<std::string> Alternatives(const Json& object, const std::string& where,
+                                      const FieldGrammar& grammar) {
+  if (!object.contains("fields"))
+    return grammar.fields.empty() ? std::vector<std::string>{"text"} : grammar.fields;
   const Json& fields = object.at("fields");
-  if (fields.is_string()) return fields.get<std::string>();
+  if (fields.is_string()) return {fields.get<std::string>()};
   if (!fields.is_array() || fields.empty())
     ThrowJsonField(where, "fields", "is neither a string nor a list of strings");
-  const auto size = static_cast<uint32_t>(fields.size());
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, grammar.fields_index < static_cast<int64_t>(size), where,
-                 ": fields_index ", grammar.fields_index, " of a list of ", size, " fields");
-  const uint32_t index = grammar.fields_index >= 0
-                             ? static_cast<uint32_t>(grammar.fields_index)
-                             : PythonRandom(static_cast<uint64_t>(line_index)).ChoiceIndex(size);
-  if (!fields.at(index).is_string())
-    ThrowJsonField(where, "fields", Cat("has no string at index ", index));
-  return fields.at(index).get<std::string>();
+  std::vector<std::string> alternatives;
+  for (const Json& entry : fields) {
+    if (!entry.is_string())
+      ThrowJsonField(where, "fields", Cat("has no string at index ", alternatives.size()));
+    alternatives.push_back(entry.get<std::string>());
+  }
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData,
+                 grammar.fields_index < static_cast<int64_t>(alternatives.size()), where,
+                 ": fields_index ", grammar.fields_index, " of a list of ", alternatives.size(),
+                 " fields");
+  return alternatives;
+}
+
+std::string ChooseFields(const Json& object, const LinePlace& place, const FieldGrammar& grammar) {
+  const std::vector<std::string> alternatives = Alternatives(object, place.where, grammar);
+  const size_t size = alternatives.size();
+  if (size == 1) return alternatives[0];
+  if (grammar.fields_index >= 0)
+    return alternatives[std::min(static_cast<size_t>(grammar.fields_index), size - 1)];
+  if (grammar.order_by_visit && place.draw_key)
+    return alternatives[Random(DeriveKey(*place.draw_key, 0)).Below(size)];
+  PythonRandom random(static_cast<uint64_t>(place.index));
+  return alternatives[random.ChoiceIndex(static_cast<uint32_t>(size))];
 }
 
 }  // namespace
 
-Example BuildExample(const Json& object, int64_t line_index, const std::string& where,
-                     const Tokenizer& tokenizer, const FieldGrammar& grammar) {
-  const std::string fields = ChooseFields(object, line_index, where, grammar);
-  return ExampleBuilder(object, where, tokenizer, grammar).Build(fields);
+void UseMedia(FieldGrammar& grammar, std::shared_ptr<vision::CodeCache> media) {
+  grammar.tokens_per_frame = media->codes_per_frame();
+  grammar.eof_code = static_cast<int32_t>(media->codebook_size());
+  grammar.eov_code = grammar.eof_code + 1;
+  grammar.whole_frames = true;
+  grammar.media = std::move(media);
+}
+
+Example BuildExample(const Json& object, const LinePlace& place, const Tokenizer& tokenizer,
+                     const FieldGrammar& grammar) {
+  if (object.contains("chat") && !object.contains("fields")) {
+    FieldGrammar chat = grammar;
+    chat.add_eos = false;  // every answer ends with its own
+    return BuildFromParts(ChatParts(object, place.where, tokenizer), place, tokenizer, chat);
+  }
+  const std::string fields = ChooseFields(object, place, grammar);
+  return BuildFromParts(ParseFields(object, fields, place.where, grammar), place, tokenizer,
+                        grammar);
 }
 
 std::vector<int64_t> ThinFrames(int64_t frames, int64_t kept) {

@@ -44,10 +44,11 @@ std::vector<Example> GoldenExamples(const FieldGrammar& grammar) {
   const auto tokenizer = LlamaTokenizer();
   std::vector<Example> examples;
   for (int64_t line = 0; line < file.lines(); ++line)
-    examples.push_back(
-        line == 12 || line == 13
-            ? Example{}
-            : BuildExample(file.Parse(line), line, file.where(line), *tokenizer, grammar));
+    examples.push_back(line == 12 || line == 13
+                           ? Example{}
+                           : BuildExample(file.Parse(line),
+                                          {.index = line, .where = file.where(line)}, *tokenizer,
+                                          grammar));
   return examples;
 }
 
@@ -178,7 +179,7 @@ TEST(FieldGrammarTest, FramesAreThinnedAsLinspaceDoes) {
 
 std::string MessageOf(const std::string& line) {
   try {
-    BuildExample(Json::parse(line), 0, "f.jsonl:1", *LlamaTokenizer(), {});
+    BuildExample(Json::parse(line), {.where = "f.jsonl:1"}, *LlamaTokenizer(), {});
     return "";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kCorruptData);

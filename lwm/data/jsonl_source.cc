@@ -1,15 +1,22 @@
 #include <algorithm>
 #include <cstdio>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
+#include "lwm/data/vision_field.h"
 
 namespace lwm::data {
 namespace {
 
+constexpr double kMaxWeight = 1e6;
+
 struct Lines {
   std::unique_ptr<JsonlFile> file;
+  std::filesystem::path folder;
   std::vector<int64_t> line_of_unit;  // the lines that are not blank
   int64_t first_unit = 0;
 };
@@ -17,10 +24,10 @@ struct Lines {
 class JsonlSource : public ExampleSource {
  public:
   JsonlSource(const std::vector<DocumentFile>& files, std::shared_ptr<const Tokenizer> tokenizer,
-              const FieldGrammar& grammar, bool skip_bad_lines)
-      : tokenizer_(std::move(tokenizer)), grammar_(grammar), skip_bad_lines_(skip_bad_lines) {
+              const JsonlSourceOptions& options)
+      : tokenizer_(std::move(tokenizer)), options_(options) {
     for (const DocumentFile& file : files) {
-      Lines lines{std::make_unique<JsonlFile>(file.path), {}, units_};
+      Lines lines{std::make_unique<JsonlFile>(file.path), file.path.parent_path(), {}, units_};
       for (int64_t i = 0; i < lines.file->lines(); ++i)
         if (!lines.file->is_blank(i)) lines.line_of_unit.push_back(i);
       units_ += static_cast<int64_t>(lines.line_of_unit.size());
@@ -28,44 +35,103 @@ class JsonlSource : public ExampleSource {
     }
     LWM_REQUIRE(units_ > 0, files[0].path.string(), ": no line to train on in ", files.size(),
                 " JSONL files");
+    if (options.line_weights) ReadWeights();
   }
 
   int64_t units() const override { return units_; }
   int64_t files() const override { return static_cast<int64_t>(files_.size()); }
   int64_t tokens() const override { return -1; }
+  bool has_weights() const override { return !weight_n_.empty(); }
+  double Weight(int64_t unit) const override {
+    return weight_n_.empty() ? 1 : weight_n_[static_cast<size_t>(unit)];
+  }
+  int64_t skipped() const override {
+    const std::lock_guard lock(skipped_mutex_);
+    return static_cast<int64_t>(skipped_.size());
+  }
 
-  Example Read(int64_t unit) const override {
-    const auto after =
-        std::upper_bound(files_.begin(), files_.end(), unit,
-                         [](int64_t value, const Lines& l) { return value < l.first_unit; });
-    const Lines& lines = *std::prev(after);
-    const int64_t line = lines.line_of_unit[static_cast<size_t>(unit - lines.first_unit)];
-    const std::string where = lines.file->where(line);
-    if (!skip_bad_lines_)
-      return BuildExample(lines.file->Parse(line), line, where, *tokenizer_, grammar_);
+  Example Read(int64_t unit, int64_t epoch) const override {
     try {
-      return BuildExample(lines.file->Parse(line), line, where, *tokenizer_, grammar_);
+      LinePlace place;
+      const Json object = Parse(unit, place);
+      if (epoch != kHeldOut)
+        place.draw_key = DeriveKey(DeriveKey(options_.seed, static_cast<uint64_t>(epoch)),
+                                   static_cast<uint64_t>(unit));
+      return BuildExample(object, place, *tokenizer_, options_.grammar);
     } catch (const Error& error) {
-      if (error.code() != ErrorCode::kCorruptData) throw;
-      std::fprintf(stderr, "lwm: skipped %s\n", error.what());
+      if (!options_.skip_bad_lines || error.code() != ErrorCode::kCorruptData) throw;
+      Skip(unit, error.what());
       return {};
     }
   }
 
+  void EncodeMedia(int64_t part, int64_t parts,
+                   const std::function<void(int64_t units)>& done) const override {
+    for (int64_t unit = part; unit < units_; unit += parts) {
+      try {
+        LinePlace place;
+        Json object = Parse(unit, place);
+        ForEachMedia(object, [&](Json& value, const std::string& field) {
+          VisionCodes(value, field, place, options_.grammar);
+        });
+      } catch (const Error& error) {
+        if (!options_.skip_bad_lines || error.code() != ErrorCode::kCorruptData) throw;
+        Skip(unit, error.what());
+      }
+      done(1);
+    }
+  }
+
  private:
+  Json Parse(int64_t unit, LinePlace& place) const {
+    const auto after =
+        std::upper_bound(files_.begin(), files_.end(), unit,
+                         [](int64_t value, const Lines& l) { return value < l.first_unit; });
+    const Lines& lines = *std::prev(after);
+    place.index = lines.line_of_unit[static_cast<size_t>(unit - lines.first_unit)];
+    place.where = lines.file->where(place.index);
+    place.folder = lines.folder;
+    return lines.file->Parse(place.index);
+  }
+
+  void ReadWeights() {
+    for (int64_t unit = 0; unit < units_; ++unit) {
+      try {
+        LinePlace place;
+        const Json object = Parse(unit, place);
+        const auto weight = JsonGet<double>(object, "weight", place.where, 1.0);
+        if (!(weight >= 0 && weight <= kMaxWeight))
+          ThrowJsonField(place.where, "weight", Cat("is ", weight, ", want 0 to ", kMaxWeight));
+        weight_n_.push_back(weight);
+      } catch (const Error& error) {
+        if (!options_.skip_bad_lines || error.code() != ErrorCode::kCorruptData) throw;
+        Skip(unit, error.what());
+        weight_n_.push_back(0);
+      }
+    }
+  }
+
+  void Skip(int64_t unit, const std::string& reason) const {
+    const std::lock_guard lock(skipped_mutex_);
+    if (skipped_.insert(unit).second && options_.warn)
+      std::fprintf(stderr, "lwm: skipped %s\n", reason.c_str());
+  }
+
   std::shared_ptr<const Tokenizer> tokenizer_;
-  FieldGrammar grammar_;
-  bool skip_bad_lines_;
+  JsonlSourceOptions options_;
   std::vector<Lines> files_;
   int64_t units_ = 0;
+  std::vector<double> weight_n_;  // empty = 1 for all
+  mutable std::mutex skipped_mutex_;
+  mutable std::set<int64_t> skipped_;
 };
 
 }  // namespace
 
 std::unique_ptr<ExampleSource> OpenJsonlSource(const std::vector<DocumentFile>& files,
                                                std::shared_ptr<const Tokenizer> tokenizer,
-                                               const FieldGrammar& grammar, bool skip_bad_lines) {
-  return std::make_unique<JsonlSource>(files, std::move(tokenizer), grammar, skip_bad_lines);
+                                               const JsonlSourceOptions& options) {
+  return std::make_unique<JsonlSource>(files, std::move(tokenizer), options);
 }
 
 }  // namespace lwm::data

@@ -19,10 +19,32 @@ namespace lwm::data {
 namespace {
 
 constexpr int64_t kStateVersion = 1;
+constexpr uint64_t kVisitDraws = uint64_t{1} << 32;  // a sub-stream of a source's seed
+
+JsonlSourceOptions MakeJsonlOptions(const SourceConfig& source, const LoaderConfig& config,
+                                    uint64_t seed) {
+  JsonlSourceOptions options;
+  FieldGrammar& grammar = options.grammar;
+  grammar.fields = source.fields;
+  grammar.order_by_visit = source.order_by_visit;
+  grammar.drop_text = source.drop_text;
+  grammar.prepend_text = source.prepend_text;
+  grammar.max_frames = source.max_frames;
+  grammar.tokens_per_frame = config.codes_per_frame;
+  grammar.eof_code = static_cast<int32_t>(config.codebook_size);
+  grammar.eov_code = grammar.eof_code + 1;
+  grammar.whole_frames = true;
+  if (config.media) UseMedia(grammar, config.media);
+  options.skip_bad_lines = config.skip_bad_lines;
+  options.warn = config.warn;
+  options.line_weights = source.line_weights;
+  options.seed = seed;
+  return options;
+}
 
 std::shared_ptr<const ExampleSource> OpenSource(const std::vector<std::string>& paths,
                                                 const SourceConfig& source,
-                                                const LoaderConfig& config,
+                                                const LoaderConfig& config, uint64_t seed,
                                                 const std::shared_ptr<const Tokenizer>& tokenizer) {
   std::vector<DocumentFile> text, jsonl;
   for (const DocumentFile& file : FindDocuments(paths))
@@ -35,11 +57,8 @@ std::shared_ptr<const ExampleSource> OpenSource(const std::vector<std::string>& 
                                     .min_document_tokens = source.min_document_tokens,
                                     .max_document_tokens = source.max_document_tokens,
                                     .cache = config.cache}));
-  FieldGrammar grammar;
-  grammar.fields = source.fields;
-  grammar.max_frames = source.max_frames;
   if (!jsonl.empty())
-    parts.push_back(OpenJsonlSource(jsonl, tokenizer, grammar, config.skip_bad_lines));
+    parts.push_back(OpenJsonlSource(jsonl, tokenizer, MakeJsonlOptions(source, config, seed)));
   LWM_REQUIRE(!parts.empty(), "a data source has an empty list of paths");
   return JoinSources(std::move(parts));
 }
@@ -54,6 +73,13 @@ int64_t HeldOutUnits(const LoaderConfig& config, int64_t units) {
   return std::clamp<int64_t>(wanted, 1, units - 1);
 }
 
+void ValidateSource(const SourceConfig& source) {
+  LWM_REQUIRE(std::isfinite(source.share) && source.share > 0, "a data source's share is ",
+              source.share, "; want a positive number");
+  LWM_REQUIRE(source.drop_text >= 0 && source.drop_text <= 1, "a data source's drop_text is ",
+              source.drop_text, "; want 0 to 1");
+}
+
 void ValidateConfig(const LoaderConfig& config) {
   ValidatePacking(config.packing, 0);
   LWM_REQUIRE(!config.sources.empty(), "no data source is given");
@@ -62,9 +88,7 @@ void ValidateConfig(const LoaderConfig& config) {
   LWM_REQUIRE(config.held_out_fraction >= 0 && config.held_out_fraction < 1, "held_out_fraction ",
               config.held_out_fraction, " is out of range; want 0 up to, not including, 1");
   LWM_REQUIRE(config.prefetch_rows >= 0, "prefetch_rows ", config.prefetch_rows, " is negative");
-  for (const SourceConfig& source : config.sources)
-    LWM_REQUIRE(std::isfinite(source.share) && source.share > 0, "a data source's share is ",
-                source.share, "; want a positive number");
+  for (const SourceConfig& source : config.sources) ValidateSource(source);
 }
 
 // Everything that the next row depends on.
@@ -213,7 +237,7 @@ class HeldOutRows : public RowSequence {
     for (; part_ < parts_.size(); ++part_, unit_ = 0) {
       const HeldOutUnitsOf& part = parts_[part_];
       while (packer_.wants_more() && unit_ < part.units.size())
-        packer_.Add(part.source->Read(part.units[unit_++]));
+        packer_.Add(part.source->Read(part.units[unit_++], ExampleSource::kHeldOut));
       if (!packer_.wants_more()) return packer_.NextRow();
       if (auto row = packer_.Flush()) return row;
     }
@@ -238,14 +262,14 @@ class RowLoader::Impl {
         mixture_(config.sources, config.data_rank, config.data_size),
         prefetcher_([this] { return Produce(); }, config.prefetch_rows) {
     for (size_t s = 0; s < config.sources.size(); ++s) {
-      sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config, tokenizer));
-      const int64_t units = sources_[s]->units();
-      orders_.emplace_back(DeriveKey(config.seed, s), units, HeldOutUnits(config, units));
+      const uint64_t seed = DeriveKey(config.seed, s);
+      sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config,
+                                    DeriveKey(seed, kVisitDraws), tokenizer));
+      orders_.push_back(MakeOrder(*sources_[s], seed));
       streams_.emplace_back(sources_[s], orders_[s], config.packing, config.data_rank,
                             config.data_size);
     }
-    if (!config.held_out_paths.empty())
-      held_out_ = OpenSource(config.held_out_paths, config.sources[0], config, tokenizer);
+    if (!config.held_out_paths.empty()) held_out_ = OpenHeldOut(tokenizer);
     returned_ = CurrentState();
   }
   ~Impl() { prefetcher_.Stop(); }
@@ -309,10 +333,40 @@ class RowLoader::Impl {
 
   double epoch() const {
     const auto drawn = static_cast<double>(returned_.streams[0].position * config_.data_size);
-    return drawn / static_cast<double>(orders_[0].train_units());
+    return drawn / static_cast<double>(orders_[0].epoch_visits());
+  }
+
+  void EncodeMedia(int64_t part, int64_t parts,
+                   const std::function<void(int64_t done, int64_t total)>& progress) const {
+    std::vector<std::shared_ptr<const ExampleSource>> all = sources_;
+    if (held_out_) all.push_back(held_out_);
+    int64_t done = 0, total = 0;
+    for (const auto& source : all) total += (source->units() + parts - 1 - part) / parts;
+    for (const auto& source : all)
+      source->EncodeMedia(part, parts, [&](int64_t units) { progress(done += units, total); });
+  }
+
+  int64_t skipped() const {
+    int64_t skipped = held_out_ ? held_out_->skipped() : 0;
+    for (const auto& source : sources_) skipped += source->skipped();
+    return skipped;
   }
 
  private:
+  UnitOrder MakeOrder(const ExampleSource& source, uint64_t seed) const {
+    const int64_t units = source.units(), held_out = HeldOutUnits(config_, units);
+    if (!source.has_weights()) return UnitOrder(seed, units, held_out);
+    return UnitOrder(seed, units, held_out, [&](int64_t unit) { return source.Weight(unit); });
+  }
+
+  // Held-out files are read as the first source's, but for its weights.
+  std::shared_ptr<const ExampleSource> OpenHeldOut(
+      const std::shared_ptr<const Tokenizer>& tokenizer) const {
+    SourceConfig source = config_.sources[0];
+    source.line_weights = false;
+    return OpenSource(config_.held_out_paths, source, config_, 0, tokenizer);
+  }
+
   Produced Produce() {
     Produced produced;
     produced.row = streams_[mixture_.Next()].Next();
@@ -333,18 +387,24 @@ class RowLoader::Impl {
       units.push_back(source->units());
       tokens.push_back(source->tokens());
     }
-    return {{"version", kStateVersion},
-            {"seed", config_.seed},
-            {"row_tokens", config_.packing.row_tokens},
-            {"policy", static_cast<int>(config_.packing.policy)},
-            {"held_out", summary().held_out_units},
-            {"units", units},
-            {"tokens", tokens}};
+    Json identity = {{"version", kStateVersion},
+                     {"seed", config_.seed},
+                     {"row_tokens", config_.packing.row_tokens},
+                     {"policy", static_cast<int>(config_.packing.policy)},
+                     {"held_out", summary().held_out_units},
+                     {"units", units},
+                     {"tokens", tokens}};
+    // Absent without weights, as in states of earlier versions.
+    if (std::any_of(sources_.begin(), sources_.end(),
+                    [](const auto& s) { return s->has_weights(); }))
+      for (const UnitOrder& order : orders_) identity["visits"].push_back(order.epoch_visits());
+    return identity;
   }
 
   void CheckIdentity(const Json& state) const {
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, state.is_object(), "data state: want an object");
-    const Json identity = Identity();
+    Json identity = Identity();
+    if (state.contains("visits") && !identity.contains("visits")) identity["visits"] = nullptr;
     for (const auto& [key, value] : identity.items()) {
       const Json saved = state.value(key, Json());
       LWM_REQUIRE(saved == value, "the data is not that of the saved run: ", key, " was ",
@@ -410,5 +470,11 @@ void RowLoader::RestoreState(const Json& state) { impl_->RestoreState(state); }
 std::unique_ptr<RowSequence> RowLoader::HeldOut() const { return impl_->HeldOut(); }
 RowLoader::Summary RowLoader::summary() const { return impl_->summary(); }
 double RowLoader::epoch() const { return impl_->epoch(); }
+int64_t RowLoader::skipped() const { return impl_->skipped(); }
+void RowLoader::EncodeMedia(
+    int64_t part, int64_t parts,
+    const std::function<void(int64_t done, int64_t total)>& progress) const {
+  impl_->EncodeMedia(part, parts, progress);
+}
 
 }  // namespace lwm::data

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "lwm/data/packing.h"
 #include "lwm/data/row.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/vision/code_cache.h"
 
 namespace lwm::data {
 
@@ -18,10 +20,14 @@ namespace lwm::data {
 struct SourceConfig {
   std::vector<std::string> paths;   // files, folders (searched for .txt and .jsonl) and globs
   double share = 1;                 // of the rows, relative to the other sources
-  std::string fields;               // JSONL lines without "fields": this field grammar; "" = "text"
+  std::vector<std::string> fields;  // of JSONL lines without "fields", see FieldGrammar
   int64_t min_document_tokens = 0;  // text files: shorter ones are left out
   int64_t max_document_tokens = 0;  // text files: longer ones are left out; 0 = no limit
   int64_t max_frames = 0;           // vision fields are thinned to this many frames; 0 = all
+  std::string prepend_text;         // JSONL: put before the first field if that is text
+  double drop_text = 0;             // JSONL: see FieldGrammar
+  bool order_by_visit = false;      // JSONL: see FieldGrammar
+  bool line_weights = false;        // JSONL: see JsonlSourceOptions
 };
 
 struct LoaderConfig {
@@ -32,7 +38,11 @@ struct LoaderConfig {
   int data_size = 1;
   double held_out_fraction = 0;             // of the units of each source, never trained on
   std::vector<std::string> held_out_paths;  // instead: files of their own
-  bool skip_bad_lines = false;  // JSONL lines that do not parse: skip instead of an error
+  bool skip_bad_lines = false;  // JSONL lines that are no example: skip instead of an error
+  bool warn = true;             // of skipped lines, on stderr
+  std::shared_ptr<vision::CodeCache> media;  // encodes what JSONL lines name; nullptr = codes only
+  int64_t codes_per_frame = 256;             // without media
+  int64_t codebook_size = 8192;              // without media
   int prefetch_rows = 2;        // rows made ahead by a thread of the loader; 0 = no thread
   std::filesystem::path cache;  // folder for token files of text sources; "" = tokens in memory
 };
@@ -49,10 +59,11 @@ class RowSequence {
 //
 // Units and epochs. A text file is a document (BOS, tokens, EOS), cut into consecutive units of at
 // most S tokens, so that an epoch shows every token of every book once; with kConcatenate the books
-// are joined first. A JSONL line is one unit. Every epoch visits all units of a source in an order
-// drawn from (seed, source, epoch); group r takes every data_size-th of them, so groups never share
-// one within an epoch. Rows hold units of one source; sources take turns so that over all groups
-// the rows keep to the shares.
+// are joined first. A JSONL line is one unit. Every epoch visits all units of a source (with
+// weights as often as those say) in an order drawn from (seed, source, epoch); group r takes every
+// data_size-th of them, so groups never share one within an epoch. What else a visit draws follows
+// from (seed, source, epoch, unit). Rows hold units of one source; sources take turns so that over
+// all groups the rows, and so the tokens, keep to the shares.
 //
 // Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
@@ -83,11 +94,18 @@ class RowLoader {
   // same number of rows; where they do not come out even, the last is all padding (examples = 0).
   std::unique_ptr<RowSequence> HeldOut() const;
 
+  // Encodes the media of every parts-th line, beginning with line `part`, into their cache, so that
+  // reading finds all of it there; progress(lines done, lines of this part) after each.
+  void EncodeMedia(int64_t part, int64_t parts,
+                   const std::function<void(int64_t done, int64_t total)>& progress) const;
+
   // For the log: units, tokens (-1 = not counted, JSONL), files of all sources.
   struct Summary {
     int64_t files = 0, train_units = 0, held_out_units = 0, tokens = 0;
   };
   Summary summary() const;
+  // Bad lines skipped so far, each counted once.
+  int64_t skipped() const;
   // Epochs that source 0 has completed, fractional, at the last row returned.
   double epoch() const;
 

@@ -84,14 +84,19 @@ int64_t RowStream::Draw() {
   return id;
 }
 
+Example RowStream::Read(int64_t id) const {
+  const UnitVisit visit = order_.TrainVisit(id);
+  return visit.takes_place ? source_->Read(visit.unit, visit.epoch) : Example();
+}
+
 Row RowStream::Next() {
   int64_t fruitless = 0;
   while (packer_.wants_more()) {
     const size_t before = packer_.size();
     const int64_t id = Draw();
-    packer_.Add(source_->Read(order_.TrainUnit(id)), id);
+    packer_.Add(Read(id), id);
     fruitless = packer_.size() > before ? 0 : fruitless + 1;
-    LWM_REQUIRE(fruitless <= order_.train_units(), "none of ", order_.train_units(),
+    LWM_REQUIRE(fruitless <= order_.epoch_visits(), "none of ", order_.train_units(),
                 " training examples has a token to learn");
   }
   return packer_.NextRow();
@@ -106,8 +111,7 @@ void RowStream::Restore(const StreamState& state) {
   std::map<int64_t, std::shared_ptr<const Example>> examples;
   for (const Packer::Held& held : state.held) {
     auto& example = examples[held.id];
-    if (!example)
-      example = std::make_shared<const Example>(source_->Read(order_.TrainUnit(held.id)));
+    if (!example) example = std::make_shared<const Example>(Read(held.id));
     packer_.AddHeld(example, held);
   }
   position_ = state.position;

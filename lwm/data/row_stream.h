@@ -30,7 +30,7 @@ StreamState ParseStreamState(const Json& json);
 StreamState Redistribute(const std::vector<StreamState>& groups, int rank, int size);
 
 // The endless training rows of one source for one group of ranks: the group takes the numbers rank,
-// rank + size, ... of UnitOrder::TrainUnit. Not for concurrent use.
+// rank + size, ... of UnitOrder::TrainVisit. Not for concurrent use.
 class RowStream {
  public:
   RowStream(std::shared_ptr<const ExampleSource> source, const UnitOrder& order,
@@ -45,6 +45,7 @@ class RowStream {
 
  private:
   int64_t Draw();
+  Example Read(int64_t id) const;
 
   std::shared_ptr<const ExampleSource> source_;
   UnitOrder order_;

@@ -52,7 +52,7 @@ std::vector<int32_t> TokenizeFile(const fs::path& path, const Tokenizer& tokeniz
   const MappedFile file(path);
   const auto* text = reinterpret_cast<const char*>(file.bytes().data());
   std::vector<int32_t> ids = tokenizer.Encode({text, file.bytes().size()});
-  if (tokenizer.bos_id() >= 0) ids.insert(ids.begin(), tokenizer.bos_id());
+  if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
   if (tokenizer.eos_id() >= 0) ids.push_back(tokenizer.eos_id());
   return ids;
 }
@@ -87,8 +87,9 @@ class TextSource : public ExampleSource {
  public:
   TextSource(const std::vector<DocumentFile>& files, const Tokenizer& tokenizer,
              const TextSourceOptions& options)
-      : options_(options), has_bos_(tokenizer.bos_id() >= 0) {
-    const std::string tokenizer_hash = HashHex(std::as_bytes(std::span(tokenizer.file_content())));
+      : options_(options), has_bos_(tokenizer.begins_with_bos()) {
+    const std::string tokenizer_key = tokenizer.file_content() + (has_bos_ ? "+" : "-");
+    const std::string tokenizer_hash = HashHex(std::as_bytes(std::span(tokenizer_key)));
     for (const DocumentFile& file : files)
       Append({OpenTokens(file.path, tokenizer, tokenizer_hash, options.cache), file.path.string(),
               0, 0});
@@ -101,7 +102,7 @@ class TextSource : public ExampleSource {
   int64_t units() const override { return units_; }
   int64_t files() const override { return static_cast<int64_t>(documents_.size()); }
   int64_t tokens() const override { return tokens_; }
-  Example Read(int64_t unit) const override {
+  Example Read(int64_t unit, int64_t /*epoch*/) const override {
     return options_.joined ? ReadJoined(unit) : ReadSeparate(unit);
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lwm/data/utf8.h"
+#include "lwm/data/vision_field.h"
 
 namespace lwm::data {
 namespace {
@@ -57,9 +58,27 @@ bool TrainingText::NextChunk() {
   return true;
 }
 
+// Anything that is not the text of a turn is left to those who read the conversation.
+void TrainingText::AppendChat(const Json& turns) {
+  const auto append = [&](const Json& text) {
+    if (text.is_string()) strings_ += text.get<std::string>() + "\n";
+  };
+  for (const Json& turn : turns) {
+    if (!turn.is_object() || !turn.contains("content")) continue;
+    const Json& content = turn.at("content");
+    append(content);
+    if (!content.is_array()) continue;
+    for (const Json& part : content)
+      append(part.is_object() && part.contains("text") ? part.at("text") : part);
+  }
+}
+
 void TrainingText::AppendStrings(const Json& object) {
-  for (const auto& [key, value] : object.items())
-    if (key != "fields" && value.is_string()) strings_ += value.get<std::string>() + "\n";
+  for (const auto& [key, value] : object.items()) {
+    if (key == "chat" && value.is_array()) AppendChat(value);
+    if (key != "fields" && !IsVisionField(key) && value.is_string())
+      strings_ += value.get<std::string>() + "\n";
+  }
 }
 
 }  // namespace lwm::data

@@ -11,7 +11,8 @@
 namespace lwm::data {
 
 // The text that a tokenizer is trained on, line by line: the lines of text files and, of JSONL
-// files, the lines of every string value except "fields". One file is mapped at a time.
+// files, the lines of every string value except "fields" and vision fields, and of the texts of a
+// "chat". One file is mapped at a time.
 class TrainingText {
  public:
   static constexpr size_t kMaxLineBytes = 1 << 14;  // longer ones are cut between characters
@@ -27,6 +28,7 @@ class TrainingText {
  private:
   bool NextChunk();
   void AppendStrings(const Json& object);
+  void AppendChat(const Json& turns);
 
   std::vector<DocumentFile> files_;
   size_t next_file_ = 0;

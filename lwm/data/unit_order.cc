@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <utility>
 
 #include "lwm/base/error.h"
 #include "lwm/base/random.h"
@@ -40,10 +42,41 @@ int64_t Permutation::At(int64_t index) const {
   return static_cast<int64_t>(x);
 }
 
-int64_t UnitOrder::TrainUnit(int64_t i) const {
-  const int64_t epoch = i / train_units();
-  const Permutation order(DeriveKey(seed_, static_cast<uint64_t>(epoch) + 1), train_units());
-  return split_.At(held_out_ + order.At(i % train_units()));
+UnitOrder::UnitOrder(uint64_t seed, int64_t units, int64_t held_out,
+                     const std::function<double(int64_t unit)>& weight_of)
+    : UnitOrder(seed, units, held_out) {
+  auto weights = std::make_shared<Weights>();
+  int64_t end = 0;
+  for (int64_t i = 0; i < train_units(); ++i) {
+    const double weight = weight_of(split_.At(held_out_ + i)), whole = std::floor(weight);
+    end += static_cast<int64_t>(std::ceil(weight));
+    weights->end_n.push_back(end);
+    weights->chance_n.push_back(weight > whole ? weight - whole : 1);
+  }
+  LWM_REQUIRE(end > 0, "all ", train_units(), " training lines have the weight 0");
+  weights_ = std::move(weights);
+}
+
+int64_t UnitOrder::epoch_visits() const {
+  return weights_ ? weights_->end_n.back() : train_units();
+}
+
+UnitVisit UnitOrder::TrainVisit(int64_t i) const {
+  UnitVisit visit{0, i / epoch_visits(), true};
+  const uint64_t key = DeriveKey(seed_, static_cast<uint64_t>(visit.epoch) + 1);
+  const int64_t at = Permutation(key, epoch_visits()).At(i % epoch_visits());
+  if (!weights_) {
+    visit.unit = split_.At(held_out_ + at);
+    return visit;
+  }
+  const auto& end_n = weights_->end_n;
+  const auto entry = std::upper_bound(end_n.begin(), end_n.end(), at) - end_n.begin();
+  visit.unit = split_.At(held_out_ + entry);
+  const bool last = at + 1 == end_n[static_cast<size_t>(entry)];
+  const uint64_t draw = DeriveKey(~key, static_cast<uint64_t>(visit.unit));
+  visit.takes_place =
+      !last || Random(draw).Uniform() < weights_->chance_n[static_cast<size_t>(entry)];
+  return visit;
 }
 
 }  // namespace lwm::data

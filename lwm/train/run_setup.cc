@@ -1,11 +1,17 @@
 #include "lwm/train/run_setup.h"
 
 #include <cmath>
+#include <span>
+#include <type_traits>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
 #include "lwm/data/documents.h"
 #include "lwm/model/import.h"
+#include "lwm/vision/code_cache.h"
+#include "lwm/vision/vqgan_import.h"
 
 namespace lwm::train {
 namespace {
@@ -15,29 +21,45 @@ namespace fs = std::filesystem;
 // Trains the tokenizer that every rank then opens.
 void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) {
   data::TokenizerTraining training;
-  for (const data::DocumentFile& document : data::FindDocuments(config.data.train))
+  for (const data::DocumentFile& document : data::FindDocuments(config.data.TrainPaths()))
     training.inputs.push_back(document.path);
   training.vocab_size = static_cast<int32_t>(config.data.train_tokenizer_vocab);
   WriteFileAtomically(file, data::TrainTokenizer(training));
 }
 
+data::SourceConfig MakeSource(const config::DataSection& section,
+                              const config::SourceTable& table) {
+  const auto either = [](const auto& own, const auto& common) {
+    return own == std::decay_t<decltype(own)>() ? common : own;
+  };
+  data::SourceConfig source;
+  source.paths = table.paths;
+  source.share = table.share;
+  source.fields = either(table.fields, section.fields);
+  source.min_document_tokens = either(table.min_document_tokens, section.min_document_tokens);
+  source.max_document_tokens = either(table.max_document_tokens, section.max_document_tokens);
+  source.max_frames = either(table.max_frames, section.max_frames);
+  source.prepend_text = table.prepend_text;
+  source.drop_text = table.drop_text;
+  source.order_by_visit = table.order == "epoch";
+  source.line_weights = table.line_weights;
+  return source;
+}
+
+std::vector<data::SourceConfig> MakeSources(const config::DataSection& section) {
+  std::vector<config::SourceTable> tables = section.source;
+  if (tables.empty() && section.weights.empty()) tables.push_back({.paths = section.train});
+  for (size_t i = 0; i < section.weights.size(); ++i)
+    tables.push_back({.paths = {section.train[i]}, .share = section.weights[i]});
+  std::vector<data::SourceConfig> sources;
+  for (const config::SourceTable& table : tables) sources.push_back(MakeSource(section, table));
+  return sources;
+}
+
 data::LoaderConfig MakeLoaderConfig(const config::TrainConfig& config) {
   const config::DataSection& section = config.data;
-  data::SourceConfig source;
-  source.fields = section.fields;
-  source.min_document_tokens = section.min_document_tokens;
-  source.max_document_tokens = section.max_document_tokens;
-  source.max_frames = section.max_frames;
   data::LoaderConfig loader;
-  if (section.weights.empty()) {
-    source.paths = section.train;
-    loader.sources = {source};
-  }
-  for (size_t i = 0; i < section.weights.size(); ++i) {
-    source.paths = {section.train[i]};
-    source.share = section.weights[i];
-    loader.sources.push_back(source);
-  }
+  loader.sources = MakeSources(section);
   loader.packing.row_tokens = section.row_tokens;
   loader.packing.policy = data::ParsePackingPolicy(section.packing);
   if (section.loss != "auto") loader.packing.normaliser = data::ParseLossNormaliser(section.loss);
@@ -45,9 +67,57 @@ data::LoaderConfig MakeLoaderConfig(const config::TrainConfig& config) {
   loader.held_out_fraction = section.held_out_fraction;
   loader.held_out_paths = section.held_out;
   loader.skip_bad_lines = section.skip_bad_lines;
+  if (section.codes_per_frame > 0) loader.codes_per_frame = section.codes_per_frame;
+  if (section.codebook_size > 0) loader.codebook_size = section.codebook_size;
   loader.cache =
       section.cache.empty() ? fs::path(config.train.run_folder) / "cache" : fs::path(section.cache);
   return loader;
+}
+
+// The VQGAN of the recipe, or nullptr.
+std::shared_ptr<vision::CodeCache> OpenMedia(const config::TrainConfig& config) {
+  const config::DataSection& section = config.data;
+  if (section.vqgan.empty()) return nullptr;
+  vision::CodeCacheOptions options;
+  options.vqgan = section.vqgan;
+  options.folder = section.code_cache.empty() ? fs::path(config.train.run_folder) / "code_cache"
+                                              : fs::path(section.code_cache);
+  options.frame_size = section.frame_size;
+  options.bf16 = section.vqgan_dtype == "bf16";
+  return std::make_shared<vision::CodeCache>(options);
+}
+
+// Every rank encodes its part of the lines; afterwards all are in the cache.
+void EncodeAhead(const data::RowLoader& rows, vision::CodeCache& media, dist::Communicator& world,
+                 const std::function<void(const std::string&)>& say) {
+  constexpr double kSecondsBetween = 5;
+  const double start = MonotonicSeconds();
+  double shown = start;
+  rows.EncodeMedia(world.rank(), world.size(), [&](int64_t done, int64_t total) {
+    const double now = MonotonicSeconds();
+    if (now - shown < kSecondsBetween) return;
+    shown = now;
+    const double left =
+        (now - start) / static_cast<double>(done) * static_cast<double>(total - done);
+    say(Cat("encoding media: ", done, " of ", total, " lines of this rank, ", FormatDuration(left),
+            " left"));
+  });
+  media.Unload();
+  double frames = static_cast<double>(media.counts().frames);
+  world.AllReduceSum(std::span(&frames, 1));
+  if (frames > 0)
+    say(Cat("encoded ", frames, " frames of media in ",
+            FormatDuration(MonotonicSeconds() - start)));
+}
+
+// Codes that the model has no row for would be found only where they occur.
+void RequireVisionFits(const config::TrainConfig& config, const config::ModelConfig& model) {
+  const config::DataSection& data = config.data;
+  int64_t codes = data.codebook_size;
+  if (!data.vqgan.empty()) codes = vision::OpenVqgan(data.vqgan)->config().num_vq_embeddings;
+  LWM_REQUIRE(codes == 0 || model.vision_vocab_size >= codes + 2, "model.vision_vocab_size is ",
+              model.vision_vocab_size, ", but the codebook has ", codes,
+              " codes and frames end with one of two more: it must be at least ", codes + 2);
 }
 
 InitOptions MakeInitOptions(const config::TrainConfig& config, const config::ModelConfig& model) {
@@ -96,20 +166,26 @@ std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfi
 config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<fs::path>& checkpoint,
                                  const data::Tokenizer& tokenizer) {
-  if (config.model.init.empty())
-    return config::ResolveModelConfig(config, nullptr, tokenizer.vocab_size());
-  const auto source = model::OpenModel(checkpoint.value_or(config.model.init));
-  return config::ResolveModelConfig(config, &source->config(), tokenizer.vocab_size());
+  std::unique_ptr<model::ModelSource> source;
+  if (!config.model.init.empty()) source = model::OpenModel(checkpoint.value_or(config.model.init));
+  config::ModelConfig resolved = config::ResolveModelConfig(
+      config, source ? &source->config() : nullptr, tokenizer.vocab_size());
+  RequireVisionFits(config, resolved);
+  return resolved;
 }
 
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
-                                          dist::Communicator& world) {
-  const data::LoaderConfig loader = MakeLoaderConfig(config);
+                                          dist::Communicator& world,
+                                          const std::function<void(const std::string&)>& say) {
+  data::LoaderConfig loader = MakeLoaderConfig(config);
+  loader.warn = world.rank() == 0;
+  loader.media = OpenMedia(config);
   std::unique_ptr<data::RowLoader> rows;
   if (world.rank() == 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
   world.Barrier();
   if (world.rank() != 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
+  if (loader.media && config.data.encode_ahead) EncodeAhead(*rows, *loader.media, world, say);
   return rows;
 }
 

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "lwm/config/train_config.h"
 #include "lwm/data/loader.h"
@@ -29,10 +31,12 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<std::filesystem::path>& checkpoint,
                                  const data::Tokenizer& tokenizer);
 
-// The stream of rows that all ranks read; a cache of token files is written by rank 0 alone.
+// The stream of rows that all ranks read; a cache of token files is written by rank 0 alone. Media
+// are encoded first, divided over the ranks; `say` gets progress on every rank.
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
-                                          dist::Communicator& world);
+                                          dist::Communicator& world,
+                                          const std::function<void(const std::string&)>& say);
 
 // Random weights by the recipe, or model.init's; tensors that model.init lacks because it knows no
 // vision stay random. Throws as model::OpenModel and ModelSource::Read do.

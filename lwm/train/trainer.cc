@@ -75,6 +75,8 @@ class Run {
     if (out_of_time && step_ < config_.train.steps)
       Say(fmt::format("stopped after {} (train.max_minutes) at step {}; run again to go on",
                       FormatDuration(MonotonicSeconds() - start), step_));
+    if (rows_->skipped() > 0)
+      Say(fmt::format("data: {} bad lines were skipped (data.skip_bad_lines)", rows_->skipped()));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
   }
 
@@ -96,7 +98,7 @@ class Run {
     Say(DescribeModel());
     Say("memory: about " + Describe(EstimateTraining(question)));
     RequireFits(question, dist::RanksOnThisNode(), UsableMemory());
-    rows_ = OpenRows(config_, tokenizer_, world_);
+    rows_ = OpenRows(config_, tokenizer_, world_, [&](const std::string& line) { Say(line); });
     const auto summary = rows_->summary();
     Say(fmt::format("data: {} files, {} training documents or pieces, {} held out{}", summary.files,
                     summary.train_units, summary.held_out_units,

@@ -1,7 +1,6 @@
 #include "lwm/vision/media_frames.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "lwm/base/error.h"
 #include "lwm/io/media_opencv.h"
@@ -9,55 +8,6 @@
 
 namespace lwm::vision {
 namespace fs = std::filesystem;
-
-// The chosen frames of one video.
-class MediaFrames::Video {
- public:
-  Video(const fs::path& path, const MediaOptions& options) : path_(path), reader_(path) {
-    if (options.max_frames > 0) {
-      const int64_t frames = io::CountFrames(path);
-      RequireFrames(frames > 0);
-      chosen_ = io::UniformFrames(frames, options.max_frames);
-    }
-    const double rate = reader_.frames_per_second();
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, options.frames_per_second == 0 || rate > 0,
-                   path.string(),
-                   ": the video does not state its frame rate; choose frames by "
-                   "number instead");
-    if (options.frames_per_second > 0) step_ = options.frames_per_second / rate;
-  }
-
-  std::optional<io::RgbImage> Next() {
-    while (!IsDone() && reader_.Grab()) {
-      const int64_t index = grabbed_++;
-      if (!Wanted(index)) continue;
-      ++taken_;
-      return reader_.Retrieve();
-    }
-    RequireFrames(grabbed_ > 0);
-    return {};
-  }
-
- private:
-  void RequireFrames(bool some) const {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, some, path_.string(),
-                   ": the video holds no frame that can be decoded");
-  }
-  bool IsDone() const { return !chosen_.empty() && taken_ == chosen_.size(); }
-  bool Wanted(int64_t index) const {
-    if (!chosen_.empty()) return chosen_[taken_] == index;
-    if (step_ == 0 || index == 0) return true;
-    const auto tick = [&](int64_t i) { return std::floor(static_cast<double>(i) * step_ + 1e-9); };
-    return tick(index) > tick(index - 1);
-  }
-
-  fs::path path_;
-  io::VideoReader reader_;
-  std::vector<int64_t> chosen_;  // empty = all, or by rate
-  double step_ = 0;              // wanted frames per frame; 0 = all
-  int64_t grabbed_ = 0;
-  size_t taken_ = 0;
-};
 
 MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions& options)
     : options_(options) {
@@ -100,7 +50,8 @@ std::optional<io::RgbImage> MediaFrames::NextOfCurrent() {
     items_.push_back({path, frames_, 0});
     return image;
   }
-  auto video = std::make_unique<Video>(path, options_);
+  auto video = std::make_unique<ClipFrames>(
+      path, ClipOptions{options_.frames_per_second, options_.max_frames, 0});
   items_.push_back({path, frames_, 0});
   video_ = std::move(video);
   return {};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/io/image.h"
+#include "lwm/vision/clip_frames.h"
 
 namespace lwm::vision {
 
@@ -49,7 +50,6 @@ class MediaFrames {
   const std::vector<SkippedMedia>& skipped() const { return skipped_; }
 
  private:
-  class Video;
   std::optional<io::RgbImage> NextOfCurrent();
   void Skip(const std::string& reason);
 
@@ -57,7 +57,7 @@ class MediaFrames {
   std::vector<std::filesystem::path> files_;
   size_t next_file_ = 0;
   int64_t frames_ = 0;
-  std::unique_ptr<Video> video_;  // being read
+  std::unique_ptr<ClipFrames> video_;  // being read
   std::vector<MediaItem> items_;
   std::vector<SkippedMedia> skipped_;
 };

@@ -1,0 +1,284 @@
+// lwm encode: pictures and videos as codes in JSONL, ahead of training.
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "lwm/base/error.h"
+#include "lwm/base/json.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "lwm/data/documents.h"
+#include "lwm/data/vision_field.h"
+#include "lwm/io/atomic_output.h"
+#include "lwm/io/media_opencv.h"
+#include "media_flags.h"
+
+namespace lwm::app {
+namespace {
+namespace fs = std::filesystem;
+
+struct EncodeFlags {
+  RunFlags run;
+  MediaFlags media;
+  std::vector<std::string> inputs;
+  std::string output;
+  double frames_per_second = 0;
+  int64_t frames = 0;
+  bool skip_bad = false;
+};
+
+// A line of a JSONL file, or a picture or video.
+struct Item {
+  const data::JsonlFile* file = nullptr;
+  int64_t line = 0;
+  fs::path path;  // of the JSONL file or the media
+};
+
+// Everything that is to be encoded, in order.
+class Inputs {
+ public:
+  explicit Inputs(const std::vector<std::string>& inputs) {
+    for (const std::string& input : inputs) {
+      LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::exists(input), "cannot read ", input,
+                     ": no such file or folder");
+      if (fs::is_directory(input)) {
+        AddFolder(input);
+      } else if (fs::path(input).extension() == ".jsonl" ||
+                 fs::path(input).extension() == ".ndjson") {
+        AddLines(input);
+      } else {
+        items_.push_back({.path = input});
+      }
+    }
+    LWM_REQUIRE(!items_.empty(), "there is nothing to encode in ", inputs[0]);
+  }
+
+  const std::vector<Item>& items() const { return items_; }
+  // Files of folders that are neither pictures nor videos by their names.
+  int64_t passed_over() const { return passed_over_; }
+
+ private:
+  void AddFolder(const fs::path& folder) {
+    std::vector<fs::path> inside;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (!entry.is_regular_file()) continue;
+      const bool is_media = io::IsImageName(entry.path()) || io::IsVideoName(entry.path());
+      if (is_media)
+        inside.push_back(entry.path());
+      else
+        ++passed_over_;
+    }
+    std::sort(inside.begin(), inside.end());
+    for (const fs::path& path : inside) items_.push_back({.path = path});
+  }
+
+  void AddLines(const fs::path& path) {
+    files_.push_back(std::make_unique<data::JsonlFile>(path));
+    const data::JsonlFile& file = *files_.back();
+    for (int64_t line = 0; line < file.lines(); ++line)
+      if (!file.is_blank(line)) items_.push_back({&file, line, path});
+  }
+
+  std::vector<std::unique_ptr<data::JsonlFile>> files_;
+  std::vector<Item> items_;
+  int64_t passed_over_ = 0;
+};
+
+// Turns items into lines of codes.
+class ItemEncoder {
+ public:
+  explicit ItemEncoder(const EncodeFlags& flags) : flags_(flags) {
+    data::UseMedia(grammar_,
+                   OpenMedia(flags.media, fs::path(flags.output).parent_path() / "code_cache"));
+  }
+
+  Json Encode(const Item& item) const {
+    if (item.file) return EncodeLine(item);
+    Json media = item.path.string();
+    const std::vector<int32_t> code_n =
+        Codes(media, "vision", {.where = item.path.string(), .folder = ""});
+    return {{"path", item.path.string()},
+            {"frames", static_cast<int64_t>(code_n.size()) / grammar_.tokens_per_frame},
+            {"vision", code_n}};
+  }
+
+  const data::FieldGrammar& grammar() const { return grammar_; }
+
+ private:
+  Json EncodeLine(const Item& item) const {
+    const data::LinePlace place{.index = item.line,
+                                .where = item.file->where(item.line),
+                                .folder = item.path.parent_path()};
+    Json object = item.file->Parse(item.line);
+    data::ForEachMedia(object, [&](Json& value, const std::string& field) {
+      const std::vector<int32_t> code_n = Codes(value, field, place);
+      const bool is_part = field == "chat";
+      value = is_part ? Json{{"type", value.at("type")}, {"codes", code_n}} : Json(code_n);
+    });
+    return object;
+  }
+
+  // --fps and --frames are for videos that do not say how many frames they give.
+  void SetDefaults(Json& media) const {
+    if (media.is_array()) {
+      for (Json& entry : media) SetDefaults(entry);
+      return;
+    }
+    if (flags_.frames_per_second == 0 && flags_.frames == 0) return;
+    Json object = media.is_string() ? Json{{"path", media}} : media;
+    if (!object.contains("path") || !object.at("path").is_string() || object.contains("fps") ||
+        object.contains("frames") || !io::IsVideoName(object.at("path").get<std::string>()))
+      return;
+    if (flags_.frames_per_second > 0) object["fps"] = flags_.frames_per_second;
+    if (flags_.frames > 0) object["frames"] = flags_.frames;
+    media = object;
+  }
+
+  std::vector<int32_t> Codes(Json& media, const std::string& field,
+                             const data::LinePlace& place) const {
+    SetDefaults(media);
+    return data::VisionCodes(media, field, place, grammar_);
+  }
+
+  const EncodeFlags& flags_;
+  data::FieldGrammar grammar_;
+};
+
+// The line, or why there is none.
+std::optional<Json> TryEncode(const ItemEncoder& encoder, const Item& item, bool skip_bad,
+                              std::string& reason) {
+  try {
+    return encoder.Encode(item);
+  } catch (const Error& error) {
+    if (!skip_bad || error.code() != ErrorCode::kCorruptData) throw;
+    reason = error.what();
+    return {};
+  }
+}
+
+class EncodeProgress {
+ public:
+  explicit EncodeProgress(int64_t total) : total_(total) {}
+
+  void Show(int64_t done, int64_t frames) {
+    constexpr double kSecondsBetween = 3;
+    const double now = MonotonicSeconds();
+    if (now - shown_ < kSecondsBetween) return;
+    shown_ = now;
+    const double seconds = now - start_;
+    const double left = seconds / static_cast<double>(done) * static_cast<double>(total_ - done);
+    std::fprintf(stderr, "encoded %lld of %lld, %.1f frames/s, %s left\n",
+                 static_cast<long long>(done), static_cast<long long>(total_),
+                 static_cast<double>(frames) / seconds, FormatDuration(left).c_str());
+  }
+  double seconds() const { return MonotonicSeconds() - start_; }
+
+ private:
+  int64_t total_;
+  double start_ = MonotonicSeconds(), shown_ = start_;
+};
+
+// Fills the cache: every rank takes its part of the items.
+void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder& encoder,
+               dist::Communicator& world) {
+  const auto& items = inputs.items();
+  const auto size = static_cast<size_t>(world.size());
+  const size_t share = (items.size() + size - 1 - static_cast<size_t>(world.rank())) / size;
+  EncodeProgress progress(static_cast<int64_t>(share));
+  int64_t done = 0;
+  std::string reason;
+  for (size_t i = static_cast<size_t>(world.rank()); i < items.size(); i += size) {
+    TryEncode(encoder, items[i], flags.skip_bad, reason);
+    ++done;
+    if (world.rank() == 0) progress.Show(done, encoder.grammar().media->counts().frames);
+  }
+  const auto counts = encoder.grammar().media->counts();
+  if (world.rank() == 0)
+    std::fprintf(stderr, "encoded %lld frames of %lld files in %s; %lld were in the cache\n",
+                 static_cast<long long>(counts.frames), static_cast<long long>(counts.encoded),
+                 FormatDuration(progress.seconds()).c_str(), static_cast<long long>(counts.found));
+  encoder.grammar().media->Unload();
+  world.Barrier();
+}
+
+void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder& encoder) {
+  io::AtomicOutput output(flags.output);
+  int64_t skipped = 0;
+  for (const Item& item : inputs.items()) {
+    std::string reason;
+    if (const auto line = TryEncode(encoder, item, flags.skip_bad, reason)) {
+      output.file().Write(line->dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    } else {
+      ++skipped;
+      std::fprintf(stderr, "skipped %s\n", reason.c_str());
+    }
+  }
+  const auto size = static_cast<int64_t>(inputs.items().size());
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, skipped < size, "none of ", size, " could be encoded; ",
+                 flags.output, " was not written");
+  output.Commit();
+  std::fprintf(stderr, "wrote %lld lines to %s, skipped %lld\n",
+               static_cast<long long>(size - skipped), flags.output.c_str(),
+               static_cast<long long>(skipped));
+  if (inputs.passed_over() > 0)
+    std::fprintf(stderr, "passed over %lld files that are no media by their names\n",
+                 static_cast<long long>(inputs.passed_over()));
+}
+
+void RunEncode(EncodeFlags flags) {
+  Session session(flags.run);
+  flags.media.dtype = flags.run.dtype;
+  const Inputs inputs(flags.inputs);
+  const ItemEncoder encoder(flags);
+  EncodeAll(flags, inputs, encoder, session.world());
+  if (session.is_root()) WriteLines(flags, inputs, encoder);
+  session.world().Barrier();
+}
+
+void AddEncodeCommand(CLI::App& root) {
+  CLI::App* command =
+      root.add_subcommand("encode", "pictures and videos as codes in JSONL, ahead of training");
+  auto flags = std::make_shared<EncodeFlags>();
+  flags->run.dtype = "f32";
+  command->add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
+  command
+      ->add_option("--input", flags->inputs,
+                   "JSONL whose vision fields name media, or pictures, videos, folders of them")
+      ->required();
+  command->add_option("--output", flags->output, "the JSONL file with codes")->required();
+  command->add_option("--code-cache", flags->media.cache,
+                      "folder of what was encoded (default: code_cache beside --output)");
+  command
+      ->add_option("--frame-size", flags->media.frame_size,
+                   "side of a frame, pixels; 0: the VQGAN's")
+      ->check(CLI::Range(0, 1 << 15))
+      ->capture_default_str();
+  command
+      ->add_option("--fps", flags->frames_per_second,
+                   "frames taken of every second of a video that does not say itself; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--frames", flags->frames,
+                   "most frames of such a video; without --fps spread evenly over it; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--skip-bad", flags->skip_bad,
+                    "leave out lines and files that cannot be encoded, and count them");
+  AddRunFlags(*command, flags->run);
+  AddExamples(*command,
+              "  lwm encode --vqgan models/vqgan --input captions.jsonl --output coded.jsonl\n"
+              "  lwm encode --vqgan models/vqgan --input clips --fps 2 --output clips.jsonl\n"
+              "A run that was stopped goes on where it was when it is started again.");
+  command->callback([flags] { RunEncode(*flags); });
+}
+const Command encode("encode", AddEncodeCommand);
+
+}  // namespace
+}  // namespace lwm::app

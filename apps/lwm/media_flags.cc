@@ -1,0 +1,29 @@
+#include "media_flags.h"
+
+namespace lwm::app {
+
+void AddMediaFlags(CLI::App& command, MediaFlags& flags) {
+  command.add_option("--vqgan", flags.vqgan,
+                     "model directory of the VQGAN that encodes pictures and videos");
+  command.add_option("--code-cache", flags.cache,
+                     "folder of what was encoded (default: code_cache beside the file)");
+  command.add_option("--frame-size", flags.frame_size, "side of a frame, pixels; 0: the VQGAN's")
+      ->check(CLI::Range(0, 1 << 15))
+      ->capture_default_str();
+  command.add_option("--vqgan-dtype", flags.dtype, "arithmetic of the VQGAN")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+}
+
+std::shared_ptr<vision::CodeCache> OpenMedia(const MediaFlags& flags,
+                                             const std::filesystem::path& folder) {
+  if (flags.vqgan.empty()) return nullptr;
+  vision::CodeCacheOptions options;
+  options.vqgan = flags.vqgan;
+  options.folder = flags.cache.empty() ? folder : std::filesystem::path(flags.cache);
+  options.frame_size = flags.frame_size;
+  options.bf16 = flags.dtype == "bf16";
+  return std::make_shared<vision::CodeCache>(options);
+}
+
+}  // namespace lwm::app

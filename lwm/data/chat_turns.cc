@@ -1,0 +1,146 @@
+#include "lwm/data/chat_turns.h"
+
+#include <utility>
+
+#include "lwm/base/error.h"
+#include "lwm/data/tokenizer.h"
+#include "lwm/data/vision_field.h"
+
+namespace lwm::data {
+namespace {
+
+constexpr char kSystem[] = "You are a helpful assistant.";
+
+// Vocabularies such as LLaMA's begin every encoded text with a space.
+bool PutsSpaceBefore(const Tokenizer& tokenizer) {
+  const std::vector<int32_t> ids = tokenizer.Encode("a");
+  return !ids.empty() && tokenizer.TokenBytes(ids[0]).starts_with(' ');
+}
+
+class ChatReader {
+ public:
+  ChatReader(const std::string& where, const Tokenizer& tokenizer)
+      : where_(where), space_(PutsSpaceBefore(tokenizer) ? "" : " ") {}
+
+  std::vector<ExamplePart> Read(const Json& chat) {
+    if (!chat.is_array() || chat.empty()) ThrowJsonField(where_, "chat", "is no list of turns");
+    size_t next = 0;
+    given_ = kSystem;
+    if (RoleOf(chat[0], 0) == "system") given_ = TextOnly(chat[0], next++);
+    if (next == chat.size()) Fail(0, "is followed by no turn of the user's");
+    for (const size_t first = next; next < chat.size(); ++next) {
+      const bool answers = (next - first) % 2 == 1;
+      const std::string wanted = answers ? "assistant" : "user";
+      if (RoleOf(chat[next], next) != wanted) Fail(next, "must be the " + wanted + "'s");
+      answers ? AddAnswer(chat[next], next) : AddQuestion(chat[next], next);
+    }
+    if (!given_.empty()) Fail(chat.size() - 1, "must be the assistant's, since it is the last");
+    return std::move(parts_);
+  }
+
+ private:
+  [[noreturn]] void Fail(size_t turn, const std::string& problem) const {
+    ThrowJsonField(where_, Cat("chat[", turn, "]"), problem);
+  }
+
+  std::string RoleOf(const Json& turn, size_t index) const {
+    if (!turn.is_object() || !turn.contains("role") || !turn.at("role").is_string())
+      Fail(index, "has no \"role\"");
+    const auto role = turn.at("role").get<std::string>();
+    if (role != "system" && role != "user" && role != "assistant")
+      Fail(index, "has the role \"" + role + "\", want system, user or assistant");
+    if (!turn.contains("content")) Fail(index, "has no \"content\"");
+    return role;
+  }
+
+  std::string Checked(const Json& text, size_t turn) const {
+    if (!text.is_string()) Fail(turn, "has a text that is no string");
+    RequireNoNul(text.get_ref<const std::string&>(), where_, Cat("chat[", turn, "]"));
+    return text.get<std::string>();
+  }
+
+  std::string TextOnly(const Json& turn, size_t index) const {
+    const Json& content = turn.at("content");
+    if (!content.is_string()) Fail(index, "is the system's and must be a text");
+    return Checked(content, index);
+  }
+
+  // Calls text(string) and vision(value) for the parts of the content in order.
+  template <class OnText, class OnVision>
+  void ForEachPart(const Json& turn, size_t index, OnText text, OnVision vision) const {
+    const Json& content = turn.at("content");
+    if (content.is_string()) return text(Checked(content, index));
+    if (!content.is_array()) Fail(index, "has a content that is neither a text nor a list");
+    for (const Json& part : content) {
+      if (part.is_string()) {
+        text(Checked(part, index));
+        continue;
+      }
+      const std::string type =
+          part.is_object() && part.contains("type") && part.at("type").is_string()
+              ? part.at("type").get<std::string>()
+              : "";
+      if (type == "text" && part.contains("text")) {
+        text(Checked(part.at("text"), index));
+      } else if (type == "image" || type == "video") {
+        vision(part.contains("codes") ? part.at("codes") : part);
+      } else {
+        Fail(index,
+             "has a part that is neither {\"type\": \"text\", \"text\"} nor an image or "
+             "video");
+      }
+    }
+  }
+
+  void AddQuestion(const Json& turn, size_t index) {
+    if (!given_.empty()) given_ += " ";
+    given_ += "USER:";
+    ForEachPart(
+        turn, index, [&](const std::string& text) { given_ += " " + text; },
+        [&](const Json& value) {
+          if (!given_.ends_with("USER:")) given_ += "\n";
+          FlushGiven();
+          AddVision(value, index, 0);
+        });
+    given_ += " ASSISTANT:";
+  }
+
+  void AddAnswer(const Json& turn, size_t index) {
+    FlushGiven();
+    const size_t before = parts_.size();
+    ForEachPart(
+        turn, index,
+        [&](const std::string& text) {
+          if (!text.empty()) parts_.push_back({.text = space_ + text, .is_condition = true});
+        },
+        [&](const Json& value) { AddVision(value, index, 1); });
+    if (parts_.size() == before) Fail(index, "is empty");
+    parts_.push_back({.kind = ExamplePart::Kind::kEos, .is_condition = true});
+  }
+
+  void FlushGiven() {
+    if (given_.empty()) return;
+    parts_.push_back({.text = std::exchange(given_, ""), .loss_weight = 0, .is_condition = true});
+  }
+
+  void AddVision(const Json& value, size_t turn, float loss_weight) {
+    parts_.push_back({.kind = ExamplePart::Kind::kVision,
+                      .vision = &value,
+                      .field = Cat("chat[", turn, "]"),
+                      .loss_weight = loss_weight});
+  }
+
+  const std::string& where_;
+  std::string space_;  // put before an answer
+  std::string given_;  // text of questions that is not yet a part
+  std::vector<ExamplePart> parts_;
+};
+
+}  // namespace
+
+std::vector<ExamplePart> ChatParts(const Json& object, const std::string& where,
+                                   const Tokenizer& tokenizer) {
+  return ChatReader(where, tokenizer).Read(object.at("chat"));
+}
+
+}  // namespace lwm::data

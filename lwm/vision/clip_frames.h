@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "lwm/io/image.h"
+#include "lwm/io/media_opencv.h"
+
+namespace lwm::vision {
+
+// Which frames of a video are taken, beginning at start_seconds:
+//   neither number      every frame
+//   frames_per_second   at most that many of every second
+//   max_frames          spread evenly over all that follows the start, both ends included
+//   both                at that rate, no more than max_frames
+struct ClipOptions {
+  double frames_per_second = 0;
+  int64_t max_frames = 0;
+  double start_seconds = 0;
+};
+
+// The chosen frames of one video in their own size, one in memory at a time. With max_frames alone
+// the video is decoded twice, once to count. Not for concurrent use.
+class ClipFrames {
+ public:
+  // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video,
+  // holds no frame, ends before the start, or does not state the rate that the options need.
+  ClipFrames(const std::filesystem::path& path, const ClipOptions& options);
+
+  // The next frame, or nothing at the end. Throws Error(kCorruptData) for what cannot be decoded
+  // and, at the end, when there was no frame at all.
+  std::optional<io::RgbImage> Next();
+
+ private:
+  void RequireFrames(bool some) const;
+  bool IsDone() const;
+  bool IsWanted(int64_t index) const;  // index from the first frame after the start
+
+  std::filesystem::path path_;
+  ClipOptions options_;
+  io::VideoReader reader_;
+  int64_t first_ = 0;            // frame at which the start lies
+  std::vector<int64_t> chosen_;  // from first_ on; empty = all, or by rate
+  double step_ = 0;              // wanted frames per frame; 0 = all
+  int64_t grabbed_ = 0;
+  int64_t taken_ = 0;
+};
+
+}  // namespace lwm::vision

@@ -1,0 +1,225 @@
+#include "lwm/vision/code_cache.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/format.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/io/resample.h"
+#include "lwm/vision/frames.h"
+#include "lwm/vision/vqgan_import.h"
+
+namespace lwm::vision {
+namespace fs = std::filesystem;
+namespace {
+
+// An entry: magic, number of codes (u64), the codes (i32), then the hash of all that (16 digits).
+constexpr char kMagic[] = "lwmcode1";
+constexpr size_t kMagicBytes = 8, kHeaderBytes = 16, kHashBytes = 16;
+
+std::string HashText(const std::string& text) { return HashHex(std::as_bytes(std::span(text))); }
+
+// The same for every file form of the same weights.
+std::string HashWeights(const VqganSource& source) {
+  StreamHash hash;
+  for (const VqganSpec& spec : VqganSpecs(source.config())) {
+    const at::Tensor weight = source.Read(spec);
+    hash.Add({static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes()});
+  }
+  return hash.Hex();
+}
+
+int64_t CodesPerFrame(const config::VqganConfig& config, int64_t frame_size) {
+  const int64_t side = frame_size / config.Reduction();
+  LWM_REQUIRE(side >= 1 && frame_size % config.Reduction() == 0, "frames of ", frame_size, " x ",
+              frame_size, " pixels are not a whole number of codes: this VQGAN needs a multiple ",
+              "of ", config.Reduction());
+  return side * side;
+}
+
+std::string Describe(const ClipOptions& clip) {
+  return fmt::format("fps {} frames {} start {}", clip.frames_per_second, clip.max_frames,
+                     clip.start_seconds);
+}
+
+bool IsDefault(const ClipOptions& clip) {
+  return clip.frames_per_second == 0 && clip.max_frames == 0 && clip.start_seconds == 0;
+}
+
+std::string SerializeEntry(const std::vector<int32_t>& code_n) {
+  const uint64_t count = code_n.size();
+  std::string bytes(kHeaderBytes + 4 * code_n.size(), '\0');
+  std::memcpy(bytes.data(), kMagic, kMagicBytes);
+  std::memcpy(bytes.data() + kMagicBytes, &count, sizeof(count));
+  std::memcpy(bytes.data() + kHeaderBytes, code_n.data(), 4 * code_n.size());
+  return bytes + HashText(bytes);
+}
+
+// Nothing when the entry is damaged.
+std::optional<std::vector<int32_t>> ParseEntry(const std::string& bytes, int64_t codes_per_frame,
+                                               int64_t codebook_size) {
+  if (bytes.size() <= kHeaderBytes + kHashBytes || bytes.compare(0, kMagicBytes, kMagic) != 0)
+    return {};
+  const size_t body = bytes.size() - kHashBytes;
+  uint64_t count = 0;
+  std::memcpy(&count, bytes.data() + kMagicBytes, sizeof(count));
+  if (count != (body - kHeaderBytes) / 4 || body % 4 != 0 ||
+      count % static_cast<uint64_t>(codes_per_frame) != 0 ||
+      HashText(bytes.substr(0, body)) != bytes.substr(body))
+    return {};
+  std::vector<int32_t> code_n(count);
+  std::memcpy(code_n.data(), bytes.data() + kHeaderBytes, 4 * code_n.size());
+  for (const int32_t code : code_n)
+    if (code < 0 || code >= codebook_size) return {};
+  return code_n;
+}
+
+// A picture as its only frame, or the chosen frames of a video, in their own size.
+class MediaReader {
+ public:
+  explicit MediaReader(const MediaRequest& request) {
+    if (io::IsVideoName(request.path))
+      clip_ = std::make_unique<ClipFrames>(request.path, request.clip);
+    else
+      picture_ = io::ReadImage(request.path);
+  }
+  std::optional<io::RgbImage> Next() {
+    if (clip_) return clip_->Next();
+    return std::exchange(picture_, std::nullopt);
+  }
+
+ private:
+  std::unique_ptr<ClipFrames> clip_;
+  std::optional<io::RgbImage> picture_;
+};
+
+}  // namespace
+
+// The loaded model.
+class CodeCache::Encoder {
+ public:
+  explicit Encoder(const CodeCacheOptions& options)
+      : vqgan_(LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)),
+        batch_(options.batch) {}
+
+  std::vector<int32_t> Encode(const MediaRequest& request, int64_t frame_size) const {
+    MediaReader reader(request);
+    std::vector<int32_t> code_n;
+    std::vector<io::RgbImage> frames;
+    while (auto frame = reader.Next()) {
+      frames.push_back(io::ResizeAndCrop(*frame, frame_size));
+      if (static_cast<int64_t>(frames.size()) == batch_) Flush(frames, code_n);
+    }
+    if (!frames.empty()) Flush(frames, code_n);
+    return code_n;
+  }
+
+ private:
+  void Flush(std::vector<io::RgbImage>& frames, std::vector<int32_t>& code_n) const {
+    const at::Tensor codes = vqgan_.Encode(TensorOfFrames(frames)).to(at::kInt).contiguous();
+    const int32_t* first = codes.const_data_ptr<int32_t>();
+    code_n.insert(code_n.end(), first, first + codes.numel());
+    frames.clear();
+  }
+
+  Vqgan vqgan_;
+  int64_t batch_;
+};
+
+CodeCache::CodeCache(const CodeCacheOptions& options) : options_(options) {
+  LWM_REQUIRE(options.batch >= 1, "code cache: a batch of ", options.batch, " frames");
+  const auto source = OpenVqgan(options.vqgan);
+  config_ = source->config();
+  frame_size_ = options.frame_size > 0 ? options.frame_size : config_.sample_size;
+  codes_per_frame_ = CodesPerFrame(config_, frame_size_);
+  settings_ = Cat(config::VqganConfigToJson(config_).dump(), '\n', HashWeights(*source), '\n',
+                  "size ", frame_size_, options.bf16 ? " bf16" : " f32");
+}
+
+CodeCache::~CodeCache() = default;
+
+std::vector<int32_t> CodeCache::Codes(const MediaRequest& request) {
+  const fs::path entry = EntryOf(request);
+  if (auto code_n = ReadEntry(entry)) return std::move(*code_n);
+  const std::lock_guard lock(encoder_mutex_);
+  if (auto code_n = ReadEntry(entry)) return std::move(*code_n);  // by another thread meanwhile
+  const bool damaged = fs::exists(entry);
+  if (!encoder_) encoder_ = std::make_unique<Encoder>(options_);
+  std::vector<int32_t> code_n = encoder_->Encode(request, frame_size_);
+  const auto size = static_cast<int64_t>(code_n.size());
+  LWM_CHECK(size > 0 && size % codes_per_frame_ == 0, size, " codes of ", request.path.string());
+  WriteEntry(entry, code_n);
+  const std::lock_guard counts_lock(mutex_);
+  ++counts_.encoded;
+  counts_.damaged += damaged;
+  counts_.frames += size / codes_per_frame_;
+  return code_n;
+}
+
+std::optional<std::vector<int32_t>> CodeCache::Find(const MediaRequest& request) {
+  return ReadEntry(EntryOf(request));
+}
+
+void CodeCache::Unload() {
+  const std::lock_guard lock(encoder_mutex_);
+  encoder_.reset();
+}
+
+CodeCache::Counts CodeCache::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
+}
+
+fs::path CodeCache::EntryOf(const MediaRequest& request) {
+  std::error_code ignored;
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(request.path, ignored), "cannot read ",
+                 request.path.string(), ": no such file");
+  LWM_REQUIRE(io::IsVideoName(request.path) || IsDefault(request.clip), request.path.string(),
+              " is a picture: fps, frames and start are for videos");
+  const std::string content = ContentHash(request.path);
+  return options_.folder /
+         Cat(content, "-", HashText(settings_ + '\n' + Describe(request.clip)), ".codes");
+}
+
+std::string CodeCache::ContentHash(const fs::path& path) {
+  const auto changed = fs::last_write_time(path).time_since_epoch().count();
+  const std::string version = Cat(path.string(), '\n', fs::file_size(path), '\n', changed);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto known = content_hash_.find(version); known != content_hash_.end())
+      return known->second;
+  }
+  const MappedFile file(path);
+  // The size beside the 64-bit hash makes two files of one name less likely still.
+  const std::string hash = Cat(HashHex(file.bytes()), "-", file.bytes().size());
+  const std::lock_guard lock(mutex_);
+  return content_hash_[version] = hash;
+}
+
+std::optional<std::vector<int32_t>> CodeCache::ReadEntry(const fs::path& entry) {
+  std::error_code ignored;
+  if (!fs::exists(entry, ignored)) return {};
+  auto code_n = ParseEntry(ReadFile(entry), codes_per_frame_, codebook_size());
+  if (!code_n) return {};
+  const std::lock_guard lock(mutex_);
+  ++counts_.found;
+  return code_n;
+}
+
+void CodeCache::WriteEntry(const fs::path& entry, const std::vector<int32_t>& code_n) const {
+  try {
+    fs::create_directories(options_.folder);
+    WriteFileAtomically(entry, SerializeEntry(code_n));
+  } catch (const std::exception& error) {  // Error or the file system's
+    throw Error(ErrorCode::kResourceExhausted,
+                Cat("the code cache in ", options_.folder.string(), " cannot be written: ",
+                    error.what()));
+  }
+}
+
+}  // namespace lwm::vision
