@@ -1,0 +1,149 @@
+#include "lwm/vision_train/discriminator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "lwm/base/error.h"
+#include "lwm/vision_train/gradient_check.h"
+
+namespace lwm::vision_train {
+namespace {
+
+DiscriminatorConfig Small(int64_t levels = 2) {
+  return {.channels = 4, .levels = levels, .norm_groups = 2};
+}
+
+// Pictures in [-1,1] that do not depend on the state of LibTorch's generator.
+at::Tensor Pictures(int64_t n, int64_t height, int64_t width, double phase,
+                    at::ScalarType dtype = at::kDouble) {
+  return at::sin(at::arange(n * height * width * 3, dtype) * 0.7 + phase)
+      .view({n, height, width, 3})
+      .clone();
+}
+
+// Weights large enough that every layer matters.
+void Enlarge(PatchDiscriminator& discriminator, double times) {
+  for (auto& [name, weight] : discriminator.weights()) {
+    const bool is_norm = name.find("norm") != std::string::npos;
+    if (!is_norm) weight.detach().mul_(times);
+  }
+}
+
+TEST(PatchDiscriminatorTest, GivesOneLogitAPatch) {
+  for (const auto& [levels, side, patches] :
+       {std::array<int64_t, 3>{2, 64, 14}, {3, 64, 6}, {1, 6, 1}, {2, 15, 1}}) {
+    const PatchDiscriminator discriminator(Small(levels), 1);
+    const at::Tensor images = Pictures(2, side, side + 1, 0, at::kFloat);
+    const at::Tensor logits = discriminator.Logits(images);
+    EXPECT_EQ(logits.size(0), 2);
+    EXPECT_EQ(logits.size(1), patches);
+    EXPECT_EQ(logits.scalar_type(), at::kFloat);
+    EXPECT_EQ(discriminator.Features(images).size(), static_cast<size_t>(levels) + 1);
+  }
+}
+
+TEST(PatchDiscriminatorTest, WeightsAreAFunctionOfTheSeedAndLive) {
+  PatchDiscriminator one(Small(), 5), again(Small(), 5), other(Small(), 6);
+  const at::Tensor images = Pictures(1, 16, 16, 0, at::kFloat);
+  EXPECT_TRUE(at::equal(one.Logits(images), again.Logits(images)));
+  EXPECT_FALSE(at::equal(one.Logits(images), other.Logits(images)));
+  EXPECT_EQ(one.weights().front().first, "level.0.conv.weight");
+  EXPECT_EQ(one.weights().size(), 12u);
+  one.weights().back().second.detach().add_(3);
+  EXPECT_TRUE(at::allclose(one.Logits(images), again.Logits(images) + 3, 0, 1e-6));
+}
+
+TEST(PatchDiscriminatorTest, EveryGradientMatchesDifferences) {
+  PatchDiscriminator discriminator(Small(), 2, at::kDouble);
+  Enlarge(discriminator, 15);
+  at::Tensor images = Pictures(2, 14, 13, 0.3).requires_grad_(true);
+  const at::Tensor others = Pictures(2, 14, 13, 2.1);
+  const auto loss = [&] {
+    return DiscriminatorHingeLoss(discriminator.Logits(images), discriminator.Logits(others));
+  };
+  testing::ExpectGradientMatchesDifferences(loss, images, "images", 1e-8);
+  for (const auto& [name, weight] : discriminator.weights())
+    testing::ExpectGradientMatchesDifferences(loss, weight, name, 1e-8);
+}
+
+TEST(PatchDiscriminatorTest, HalvesOfABatchGiveTheGradientOfTheWhole) {
+  PatchDiscriminator discriminator(Small(), 3, at::kDouble);
+  Enlarge(discriminator, 10);
+  const at::Tensor real = Pictures(4, 16, 16, 0), fake = Pictures(4, 16, 16, 1);
+  for (const auto& [name, weight] : discriminator.weights()) {
+    const auto gradient = [&](int64_t first, int64_t count) {
+      const at::Tensor loss =
+          DiscriminatorHingeLoss(discriminator.Logits(real.narrow(0, first, count)),
+                                 discriminator.Logits(fake.narrow(0, first, count)));
+      return torch::autograd::grad({loss}, {weight})[0];
+    };
+    EXPECT_TRUE(at::allclose((gradient(0, 2) + gradient(2, 2)) / 2, gradient(0, 4), 1e-9, 1e-12))
+        << name;
+  }
+}
+
+TEST(PatchDiscriminatorTest, WeightGradientsCanBeSwitchedOff) {
+  PatchDiscriminator discriminator(Small(), 3);
+  discriminator.RequireGradients(false);
+  at::Tensor images = Pictures(1, 16, 16, 0, at::kFloat);
+  EXPECT_FALSE(discriminator.Logits(images).requires_grad());
+  images.requires_grad_(true);
+  const at::Tensor loss = GeneratorHingeLoss(discriminator.Logits(images));
+  EXPECT_GT(GradientNorm(loss, images), 0);
+  discriminator.RequireGradients(true);
+  EXPECT_TRUE(discriminator.weights().front().second.requires_grad());
+}
+
+// A few steps of gradient descent tell black from white.
+TEST(PatchDiscriminatorTest, Learns) {
+  PatchDiscriminator discriminator(Small(), 8);
+  const at::Tensor real = Pictures(2, 16, 16, 0, at::kFloat).abs();
+  const at::Tensor fake = -Pictures(2, 16, 16, 1, at::kFloat).abs();
+  double first = 0, last = 0;
+  for (int step = 0; step < 60; ++step) {
+    const at::Tensor loss =
+        DiscriminatorHingeLoss(discriminator.Logits(real), discriminator.Logits(fake));
+    last = loss.item<double>();
+    if (step == 0) first = last;
+    std::vector<at::Tensor> leaves;
+    for (const auto& [name, weight] : discriminator.weights()) leaves.push_back(weight);
+    const auto gradients = torch::autograd::grad({loss}, leaves);
+    for (size_t i = 0; i < leaves.size(); ++i) leaves[i].detach().sub_(gradients[i], 0.1);
+  }
+  EXPECT_NEAR(first, 1, 0.15);
+  EXPECT_LT(last, 0.2);
+}
+
+TEST(PatchDiscriminatorTest, BadConfigsAndPicturesAreRefused) {
+  EXPECT_THROW(PatchDiscriminator({.channels = 6, .levels = 2, .norm_groups = 4}, 1), Error);
+  EXPECT_THROW(PatchDiscriminator({.channels = 8, .levels = 0}, 1), Error);
+  const PatchDiscriminator discriminator(Small(), 1);
+  EXPECT_THROW(discriminator.Logits(at::zeros({1, 11, 16, 3})), Error);
+  EXPECT_THROW(discriminator.Logits(at::zeros({1, 3, 16, 16})), Error);
+}
+
+TEST(HingeLossTest, IsTheMeanOfWhatFallsShortOfTheMargin) {
+  const at::Tensor real = at::tensor({2.0, 0.5, -1.0}, at::kDouble);
+  const at::Tensor fake = at::tensor({-2.0, 1.0, -0.5}, at::kDouble);
+  EXPECT_NEAR(DiscriminatorHingeLoss(real, fake).item<double>(), (2.5 / 3 + 2.5 / 3) / 2, 1e-12);
+  EXPECT_NEAR(GeneratorHingeLoss(fake).item<double>(), 0.5, 1e-12);
+}
+
+TEST(AdversarialScheduleTest, BalancesTheTwoGradientsFromItsStart) {
+  at::Tensor weight = at::tensor({3.0, -1.0}, at::kDouble).requires_grad_(true);
+  const double reconstruction = GradientNorm(weight.square().sum(), weight);
+  EXPECT_NEAR(reconstruction, 2 * std::sqrt(10.0), 1e-12);
+  EXPECT_EQ(GradientNorm(at::ones({1}).requires_grad_(true).sum(), weight), 0);
+  const AdversarialSchedule schedule = {.start_step = 10, .factor = 0.5, .maximum = 100};
+  EXPECT_EQ(schedule.Weight(9, 6, 2), 0);
+  EXPECT_NEAR(schedule.Weight(10, 6, 2), 1.5, 1e-3);
+  EXPECT_NEAR(schedule.Weight(10, 6, 0), 50, 1e-9);
+  EXPECT_EQ(schedule.Weight(10, std::numeric_limits<double>::quiet_NaN(), 2), 0);
+  EXPECT_FALSE((AdversarialSchedule{.factor = 0}).IsOn(100));
+}
+
+}  // namespace
+}  // namespace lwm::vision_train
