@@ -14,11 +14,12 @@ LAYERS = {  # module: the modules it may include besides itself
     "vision": ["base", "config", "io", "ops"],
     "data": ["base", "config", "io", "dist", "vision"],
     "train": ["base", "config", "io", "dist", "ops", "data", "model", "vision"],
+    "vision_train": ["base", "config", "io", "dist", "ops", "model", "vision", "train"],
     "infer": ["base", "config", "io", "dist", "ops", "data", "model", "vision"],
     "eval": ["base", "config", "io", "dist", "data", "model", "vision", "infer"],
     "serve": ["base", "config", "data", "vision", "infer"],
 }
-TENSOR_MODULES = ["ops", "model", "vision", "train", "infer"]
+TENSOR_MODULES = ["ops", "model", "vision", "train", "vision_train", "infer"]
 LIBRARIES = {  # third-party header prefix: where it may appear (module, or module/file stem)
     "torch/torch.h": [],  # 7 s per file; include the narrow headers instead
     "torch/": TENSOR_MODULES,

@@ -40,6 +40,11 @@ bool ConvertIfVqgan(const VqganConversion& conversion) {
   } else {
     vision::SaveVqganDiffusers(*source, conversion.to, dtype);
   }
+  if (source->config().space_to_depth > 1)
+    std::fprintf(stderr,
+                 "note: space_to_depth %lld is this program's own; no other program can run this "
+                 "VQGAN\n",
+                 static_cast<long long>(source->config().space_to_depth));
   std::fprintf(stderr, "%s: VQGAN of %lld weights from %s to %s in %s\n", conversion.to.c_str(),
                static_cast<long long>(source->config().ParameterCount()),
                std::string(source->source().format()).c_str(), as_pickle ? "lwm-jax" : "diffusers",

@@ -70,8 +70,9 @@ void RequireSupported(const Json& json, const std::string& where, size_t levels)
 int64_t VqganConfig::ParameterCount() const {
   const std::vector<int64_t> reversed(block_out_channels.rbegin(), block_out_channels.rend());
   const int64_t middle = block_out_channels.back();
-  return PyramidCount(block_out_channels, layers_per_block, in_channels, latent_channels, middle) +
-         PyramidCount(reversed, layers_per_block + 1, latent_channels, out_channels, middle) +
+  return PyramidCount(block_out_channels, layers_per_block, stem_channels(), latent_channels,
+                      middle) +
+         PyramidCount(reversed, layers_per_block + 1, latent_channels, head_channels(), middle) +
          ConvCount(latent_channels, vq_embed_dim, 1) + ConvCount(vq_embed_dim, latent_channels, 1) +
          num_vq_embeddings * vq_embed_dim;
 }
@@ -86,6 +87,7 @@ void VqganConfig::Validate() const {
   RequireRange("sample_size", sample_size, 1, 1 << 15);
   RequireRange("in_channels", in_channels, 3, 3);
   RequireRange("out_channels", out_channels, 3, 3);
+  RequireRange("space_to_depth", space_to_depth, 1, 64);
   for (const int64_t channels : block_out_channels) {
     RequireRange("block_out_channels", channels, 1, kMaxChannels);
     LWM_REQUIRE(channels % norm_num_groups == 0, "VQGAN config: block_out_channels has ", channels,
@@ -108,6 +110,7 @@ VqganConfig ParseVqganConfig(const Json& json, const std::string& where) {
   config.sample_size = JsonGet<int64_t>(json, "sample_size", where);
   config.in_channels = JsonGet<int64_t>(json, "in_channels", where, int64_t{3});
   config.out_channels = JsonGet<int64_t>(json, "out_channels", where, int64_t{3});
+  config.space_to_depth = JsonGet<int64_t>(json, "space_to_depth", where, int64_t{1});
   config.Validate();
   return config;
 }
@@ -118,22 +121,24 @@ VqganConfig ReadVqganConfig(const std::filesystem::path& file) {
 
 Json VqganConfigToJson(const VqganConfig& config) {
   const auto levels = config.block_out_channels.size();
-  return {{"_class_name", "VQModel"},
-          {"act_fn", "silu"},
-          {"block_out_channels", config.block_out_channels},
-          {"down_block_types", std::vector<std::string>(levels, kDownBlock)},
-          {"in_channels", config.in_channels},
-          {"latent_channels", config.latent_channels},
-          {"layers_per_block", config.layers_per_block},
-          {"lookup_from_codebook", true},
-          {"mid_block_add_attention", false},
-          {"norm_num_groups", config.norm_num_groups},
-          {"norm_type", "group"},
-          {"num_vq_embeddings", config.num_vq_embeddings},
-          {"out_channels", config.out_channels},
-          {"sample_size", config.sample_size},
-          {"up_block_types", std::vector<std::string>(levels, kUpBlock)},
-          {"vq_embed_dim", config.vq_embed_dim}};
+  Json json = {{"_class_name", "VQModel"},
+               {"act_fn", "silu"},
+               {"block_out_channels", config.block_out_channels},
+               {"down_block_types", std::vector<std::string>(levels, kDownBlock)},
+               {"in_channels", config.in_channels},
+               {"latent_channels", config.latent_channels},
+               {"layers_per_block", config.layers_per_block},
+               {"lookup_from_codebook", true},
+               {"mid_block_add_attention", false},
+               {"norm_num_groups", config.norm_num_groups},
+               {"norm_type", "group"},
+               {"num_vq_embeddings", config.num_vq_embeddings},
+               {"out_channels", config.out_channels},
+               {"sample_size", config.sample_size},
+               {"up_block_types", std::vector<std::string>(levels, kUpBlock)},
+               {"vq_embed_dim", config.vq_embed_dim}};
+  if (config.space_to_depth > 1) json["space_to_depth"] = config.space_to_depth;
+  return json;
 }
 
 }  // namespace lwm::config

@@ -20,10 +20,16 @@ struct VqganConfig {
   int64_t norm_num_groups = 32;
   int64_t sample_size = 256;  // side of the images it was made for, pixels
   int64_t in_channels = 3, out_channels = 3;
+  // Pixels of a square of this side become channels before the first convolution, and channels
+  // become pixels after the last: less work at full resolution. 1 = off. Ours, not diffusers'.
+  int64_t space_to_depth = 1;
 
   int64_t levels() const { return static_cast<int64_t>(block_out_channels.size()); }
-  // Pixels per code and axis: 2^(levels - 1).
-  int64_t Reduction() const { return int64_t{1} << (levels() - 1); }
+  // Pixels per code and axis: 2^(levels - 1) * space_to_depth.
+  int64_t Reduction() const { return (int64_t{1} << (levels() - 1)) * space_to_depth; }
+  // Channels of the first convolution's input and of the last one's output.
+  int64_t stem_channels() const { return in_channels * space_to_depth * space_to_depth; }
+  int64_t head_channels() const { return out_channels * space_to_depth * space_to_depth; }
   int64_t ParameterCount() const;
   // Throws Error(kInvalidArgument) naming the field, its value and what is allowed.
   void Validate() const;
@@ -37,7 +43,7 @@ struct VqganConfig {
 VqganConfig ParseVqganConfig(const Json& json, const std::string& where);
 VqganConfig ReadVqganConfig(const std::filesystem::path& file);
 
-// The reverse; diffusers reads it.
+// The reverse; diffusers reads it when space_to_depth is 1, and only then knows all of the model.
 Json VqganConfigToJson(const VqganConfig& config);
 
 }  // namespace lwm::config

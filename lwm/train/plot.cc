@@ -19,11 +19,12 @@ std::string Quoted(const std::string& text) {
   return quoted + "'";
 }
 
-std::string Script(const fs::path& png, const std::vector<Curve>& curves) {
+std::string Script(const fs::path& png, const std::vector<Curve>& curves,
+                   const std::string& y_label) {
   std::string script = fmt::format(
       "set terminal pngcairo size 900,560 font ',11'\nset output {}\nset grid\n"
-      "set xlabel 'step'\nset ylabel 'loss'\nset key top right\nplot ",
-      Quoted(png.string()));
+      "set xlabel 'step'\nset ylabel {}\nset key {} right\nplot ",
+      Quoted(png.string()), Quoted(y_label), y_label == "loss" ? "top" : "bottom");
   for (size_t i = 0; i < curves.size(); ++i)
     script += fmt::format("{}'-' with {} title {} noenhanced", i ? ", " : "",
                           curves[i].points.size() > 30 ? "lines" : "linespoints pt 7 ps 0.6",
@@ -49,14 +50,6 @@ bool RunGnuplot(const std::string& script) {
   return done;
 }
 
-Curve CurveOf(const fs::path& file, const std::string& title) {
-  Curve curve{title, {}};
-  for (const Json& line : ReadStepLog(file))
-    if (line.contains("loss") && line.at("loss").is_number())
-      curve.points.emplace_back(line.at("step").get<double>(), line.at("loss").get<double>());
-  return curve;
-}
-
 // Exponential mean over about a fiftieth of the run.
 Curve RunningMean(const Curve& curve) {
   Curve mean{"running mean", {}};
@@ -72,14 +65,15 @@ Curve RunningMean(const Curve& curve) {
 
 }  // namespace
 
-std::string PlotLoss(const fs::path& png, const std::vector<Curve>& curves) {
+std::string PlotLoss(const fs::path& png, const std::vector<Curve>& curves,
+                     const std::string& y_label) {
   std::vector<Curve> drawn;
   for (const Curve& curve : curves)
     if (!curve.points.empty()) drawn.push_back(curve);
   if (drawn.empty()) return "no losses to plot yet";
   const fs::path temporary = png.parent_path() / ("." + png.filename().string() + ".tmp");
   std::error_code error;
-  const bool made = RunGnuplot(Script(temporary, drawn)) && fs::exists(temporary, error) &&
+  const bool made = RunGnuplot(Script(temporary, drawn, y_label)) && fs::exists(temporary, error) &&
                     fs::file_size(temporary, error) > 0;
   if (made) fs::rename(temporary, png, error);
   if (made && !error) return "";
@@ -87,10 +81,18 @@ std::string PlotLoss(const fs::path& png, const std::vector<Curve>& curves) {
   return "cannot draw " + png.string() + ": is gnuplot installed and the folder writable?";
 }
 
+Curve CurveOf(const fs::path& log, const std::string& key, const std::string& title) {
+  Curve curve{title, {}};
+  for (const Json& line : ReadStepLog(log))
+    if (line.contains(key) && line.at(key).is_number())
+      curve.points.emplace_back(line.at("step").get<double>(), line.at(key).get<double>());
+  return curve;
+}
+
 std::vector<Curve> LossCurves(const fs::path& run_folder) {
-  std::vector<Curve> curves = {CurveOf(run_folder / "metrics.jsonl", "training")};
+  std::vector<Curve> curves = {CurveOf(run_folder / "metrics.jsonl", "loss", "training")};
   if (curves[0].points.size() > 60) curves.push_back(RunningMean(curves[0]));
-  curves.push_back(CurveOf(run_folder / "eval.jsonl", "held out"));
+  curves.push_back(CurveOf(run_folder / "eval.jsonl", "loss", "held out"));
   return curves;
 }
 

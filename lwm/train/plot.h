@@ -13,10 +13,15 @@ struct Curve {
   std::vector<std::pair<double, double>> points;
 };
 
-// Loss over steps as PNG, drawn by gnuplot through a pipe and put in place when complete. Points
-// that are not finite are left out. Returns the reason when it could not be drawn (gnuplot is not
-// installed, the file cannot be written), "" on success: a plot is never worth a run.
-std::string PlotLoss(const std::filesystem::path& png, const std::vector<Curve>& curves);
+// Loss (or what `y_label` says) over steps as PNG, drawn by gnuplot through a pipe and put in place
+// when complete. Points that are not finite are left out. Returns the reason when it could not be
+// drawn (gnuplot is not installed, the file cannot be written), "" on success: a plot is never
+// worth a run.
+std::string PlotLoss(const std::filesystem::path& png, const std::vector<Curve>& curves,
+                     const std::string& y_label = "loss");
+
+// A number that the lines of a step log may hold, as a curve.
+Curve CurveOf(const std::filesystem::path& log, const std::string& key, const std::string& title);
 
 // The curves of a run folder: the training loss of metrics.jsonl, its running mean, the held-out
 // loss of eval.jsonl.

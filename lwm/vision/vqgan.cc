@@ -32,6 +32,12 @@ at::Tensor Double(const ConvWeights& conv, const at::Tensor& x_NCHW) {
   return Conv(conv, at::upsample_nearest2d(x_NCHW, {2 * x_NCHW.size(2), 2 * x_NCHW.size(3)}));
 }
 
+// Whole squares only: what is over at the right and bottom is cut, as strided convolutions do.
+at::Tensor SpaceToDepth(const at::Tensor& x_NCHW, int64_t side) {
+  const int64_t height = x_NCHW.size(2) / side * side, width = x_NCHW.size(3) / side * side;
+  return at::pixel_unshuffle(x_NCHW.narrow(2, 0, height).narrow(3, 0, width), side);
+}
+
 void RequireImages(const at::Tensor& images, int64_t smallest) {
   LWM_REQUIRE(images.dim() == 4 && images.size(3) == 3 && images.is_floating_point(),
               "VQGAN encode: want images [N,H,W,3] of a float type, got ", images.sizes(), " ",
@@ -104,8 +110,9 @@ at::Tensor Vqgan::Latents(const at::Tensor& images_NHWC) const {
     return at::empty({0, images_NHWC.size(1) / config_.Reduction(),
                       images_NHWC.size(2) / config_.Reduction(), config_.vq_embed_dim},
                      stored);
-  const at::Tensor x_NCHW =
-      images_NHWC.to(dtype_).permute({0, 3, 1, 2}).contiguous(LayoutFor(dtype_));
+  at::Tensor x_NCHW = images_NHWC.to(dtype_).permute({0, 3, 1, 2});
+  if (config_.space_to_depth > 1) x_NCHW = SpaceToDepth(x_NCHW, config_.space_to_depth);
+  x_NCHW = x_NCHW.contiguous(LayoutFor(dtype_));
   const at::Tensor z_NCHW = Conv(weights_.quant_conv, RunEncoder(x_NCHW));
   return z_NCHW.permute({0, 2, 3, 1}).to(stored).contiguous();
 }
@@ -150,13 +157,20 @@ at::Tensor Vqgan::Decode(const at::Tensor& codes_Nhw) const {
   const auto stored = codebook_VC_.scalar_type();
   if (codes_Nhw.size(0) == 0)
     return at::empty({0, codes_Nhw.size(1) * side, codes_Nhw.size(2) * side, 3}, stored);
-  const at::Tensor z_NCHW = codebook_VC_.index_select(0, codes_Nhw.to(at::kLong).reshape({-1}))
-                                .to(dtype_)
-                                .view({codes_Nhw.size(0), codes_Nhw.size(1), codes_Nhw.size(2), -1})
-                                .permute({0, 3, 1, 2})
-                                .contiguous(LayoutFor(dtype_));
-  const at::Tensor x_NCHW = RunDecoder(Conv(weights_.post_quant_conv, z_NCHW));
-  return x_NCHW.permute({0, 2, 3, 1}).to(stored).contiguous();
+  const at::Tensor row_R = codes_Nhw.to(at::kLong).reshape({-1});
+  return DecodeLatents(codebook_VC_.index_select(0, row_R).view(
+      {codes_Nhw.size(0), codes_Nhw.size(1), codes_Nhw.size(2), config_.vq_embed_dim}));
+}
+
+at::Tensor Vqgan::DecodeLatents(const at::Tensor& latents_NhwC) const {
+  LWM_REQUIRE(latents_NhwC.dim() == 4 && latents_NhwC.size(3) == config_.vq_embed_dim,
+              "VQGAN decode: want latents [N,h,w,", config_.vq_embed_dim, "], got ",
+              latents_NhwC.sizes());
+  const at::Tensor z_NCHW =
+      latents_NhwC.to(dtype_).permute({0, 3, 1, 2}).contiguous(LayoutFor(dtype_));
+  at::Tensor x_NCHW = RunDecoder(Conv(weights_.post_quant_conv, z_NCHW));
+  if (config_.space_to_depth > 1) x_NCHW = at::pixel_shuffle(x_NCHW, config_.space_to_depth);
+  return x_NCHW.permute({0, 2, 3, 1}).to(codebook_VC_.scalar_type()).contiguous();
 }
 
 }  // namespace lwm::vision

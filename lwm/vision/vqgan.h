@@ -42,6 +42,10 @@ class Vqgan {
   // Throws Error(kInvalidArgument) naming a code that the codebook does not have.
   at::Tensor Decode(const at::Tensor& codes_Nhw) const;
 
+  // The same from rows of the codebook, or what stands for them in training: [N,h,w,C] of a float
+  // type, N >= 1. Latents and this are differentiable in their inputs and the weights given.
+  at::Tensor DecodeLatents(const at::Tensor& latents_NhwC) const;
+
   // What Decode demands of codes. Throws as it does.
   void RequireCodes(const at::Tensor& codes_Nhw) const;
 

@@ -65,9 +65,15 @@ at::Tensor Converted(const VqganSource& source, const VqganSpec& spec, at::Scala
   return weight;
 }
 
-void WriteConfig(const VqganSource& source, const fs::path& folder) {
-  WriteFileAtomically(folder / "config.json",
-                      config::VqganConfigToJson(source.config()).dump(2) + "\n");
+void WriteConfig(const config::VqganConfig& config, const fs::path& folder) {
+  WriteFileAtomically(folder / "config.json", config::VqganConfigToJson(config).dump(2) + "\n");
+}
+
+std::vector<io::TensorInfo> InfosOf(const config::VqganConfig& config, at::ScalarType dtype) {
+  std::vector<io::TensorInfo> infos;
+  for (const VqganSpec& spec : VqganSpecs(config))
+    infos.push_back({spec.name, StoredType(dtype), spec.shape});
+  return infos;
 }
 
 }  // namespace
@@ -135,15 +141,26 @@ Vqgan LoadVqgan(const fs::path& path, at::ScalarType dtype,
 
 void SaveVqganDiffusers(const VqganSource& source, const fs::path& folder, at::ScalarType dtype) {
   const std::vector<VqganSpec> specs = VqganSpecs(source.config());
-  std::vector<io::TensorInfo> infos;
-  for (const VqganSpec& spec : specs) infos.push_back({spec.name, StoredType(dtype), spec.shape});
   WriteFolderAtomically(folder, [&](const fs::path& part) {
-    io::SafetensorsWriter writer(part / kWeightFile, infos);
+    io::SafetensorsWriter writer(part / kWeightFile, InfosOf(source.config(), dtype));
     for (const VqganSpec& spec : specs)
       writer.Write(spec.name, Bytes(Converted(source, spec, dtype)));
     writer.Finish();
-    WriteConfig(source, part);
+    WriteConfig(source.config(), part);
   });
+}
+
+void SaveVqgan(const config::VqganConfig& config, const VqganWeights& weights,
+               const fs::path& folder) {
+  io::SafetensorsWriter writer(folder / kWeightFile, InfosOf(config, at::kFloat));
+  VqganWeights copy = weights;
+  ForEachWeight(config, copy, [&](const VqganSpec& spec, at::Tensor& weight) {
+    const at::Tensor stored = weight.detach().to(at::kFloat).contiguous();
+    LWM_CHECK(stored.sizes() == at::IntArrayRef(spec.shape), spec.name);
+    writer.Write(spec.name, Bytes(stored));
+  });
+  writer.Finish();
+  WriteConfig(config, folder);
 }
 
 void SaveVqganPickle(const VqganSource& source, const fs::path& folder, at::ScalarType dtype) {
@@ -162,7 +179,7 @@ void SaveVqganPickle(const VqganSource& source, const fs::path& folder, at::Scal
       const auto bytes = Bytes(weight);
       return std::vector<std::byte>(bytes.begin(), bytes.end());
     });
-    WriteConfig(source, part);
+    WriteConfig(source.config(), part);
   });
 }
 

@@ -64,4 +64,8 @@ void SaveVqganDiffusers(const VqganSource& source, const std::filesystem::path& 
 void SaveVqganPickle(const VqganSource& source, const std::filesystem::path& folder,
                      at::ScalarType dtype);
 
+// A model in memory as a diffusers folder in f32, into `folder`, which must be there.
+void SaveVqgan(const config::VqganConfig& config, const VqganWeights& weights,
+               const std::filesystem::path& folder);
+
 }  // namespace lwm::vision

@@ -71,7 +71,7 @@ void ForEachWeight(const config::VqganConfig& config, VqganWeights& weights,
   const auto& down = config.block_out_channels;
   const std::vector<int64_t> up(down.rbegin(), down.rend());
   const int64_t latent = config.latent_channels, dim = config.vq_embed_dim;
-  walk.Conv("encoder.conv_in", config.in_channels, down.front(), 3, weights.encoder.conv_in);
+  walk.Conv("encoder.conv_in", config.stem_channels(), down.front(), 3, weights.encoder.conv_in);
   walk.Levels("encoder.down_blocks", "downsamplers", down, config.layers_per_block,
               weights.encoder);
   walk.Ends("encoder", down.back(), down.back(), latent, weights.encoder);
@@ -80,7 +80,7 @@ void ForEachWeight(const config::VqganConfig& config, VqganWeights& weights,
   walk.Conv("post_quant_conv", dim, latent, 1, weights.post_quant_conv);
   walk.Conv("decoder.conv_in", latent, up.front(), 3, weights.decoder.conv_in);
   walk.Levels("decoder.up_blocks", "upsamplers", up, config.layers_per_block + 1, weights.decoder);
-  walk.Ends("decoder", up.front(), up.back(), config.out_channels, weights.decoder);
+  walk.Ends("decoder", up.front(), up.back(), config.head_channels(), weights.decoder);
 }
 
 std::vector<VqganSpec> VqganSpecs(const config::VqganConfig& config) {

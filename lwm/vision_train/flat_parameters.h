@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lwm/dist/communicator.h"
+
+namespace lwm::vision_train {
+
+using NamedWeight = std::pair<std::string, at::Tensor>;
+
+// Weights of one model as one f32 buffer, and their gradients as another: the optimiser, clipping,
+// averaging and the sum over ranks are one operation each.
+class FlatParameters {
+ public:
+  // Moves the weights' values into the buffer; the tensors stay the same objects, now views of it,
+  // leaves that require gradients, and whose gradients are views of gradient_n. Weights of two or
+  // more dimensions come first: these decay.
+  explicit FlatParameters(std::vector<NamedWeight> weights);
+
+  const at::Tensor& value_n() const { return value_n_; }
+  const at::Tensor& gradient_n() const { return gradient_n_; }
+  int64_t num_decayed() const { return num_decayed_; }
+
+ private:
+  std::vector<NamedWeight> weights_;
+  at::Tensor value_n_, gradient_n_;
+  int64_t num_decayed_ = 0;
+};
+
+struct AdamWSettings {
+  double beta1 = 0.9, beta2 = 0.99, eps = 1e-8, weight_decay = 0;
+};
+
+// AdamW (Loshchilov & Hutter 2019), decay decoupled and only on weights of two or more dimensions.
+class FlatAdamW {
+ public:
+  FlatAdamW(FlatParameters& parameters, const AdamWSettings& settings);
+
+  // One update with the gradients times `gradient_factor`; zeroes them.
+  void Step(double lr, double gradient_factor);
+
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  const at::Tensor& first_n() const { return first_n_; }
+  const at::Tensor& second_n() const { return second_n_; }
+
+ private:
+  void Update(int64_t begin, int64_t end, double decay, double lr, double gradient_factor);
+
+  FlatParameters& parameters_;
+  AdamWSettings settings_;
+  int64_t steps_ = 0;
+  at::Tensor first_n_, second_n_;
+};
+
+// The length of the gradient and the factor that brings it down to `clip` (1 when it is shorter or
+// clip is 0). Throws Error(kInvalidArgument) when it is not finite: training has diverged.
+struct Clip {
+  double norm = 0, factor = 1;
+};
+Clip ClipTo(double clip, const FlatParameters& parameters);
+
+// Sums the gradients over all ranks.
+void SumGradients(dist::Communicator& world, const FlatParameters& parameters);
+
+}  // namespace lwm::vision_train

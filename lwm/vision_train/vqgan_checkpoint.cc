@@ -1,0 +1,106 @@
+#include "lwm/vision_train/vqgan_checkpoint.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/model/tensor_file.h"
+#include "lwm/train/checkpoint_paths.h"
+#include "lwm/train/manifest.h"
+#include "lwm/train/shared_outcome.h"
+#include "lwm/vision/vqgan_import.h"
+
+namespace lwm::vision_train {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr char kStateFile[] = "training/state.safetensors";
+constexpr char kTrainerFile[] = "training/trainer.json";
+
+void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& learner) {
+  const vision::VqganWeights averaged = learner.Averaged();
+  vision::SaveVqgan(learner.sizes(), averaged, folder);
+  fs::create_directory(folder / "training");
+  const auto state = learner.State();
+  model::SaveTensors(folder / kStateFile, {state.begin(), state.end()});
+  WriteFileAtomically(folder / kTrainerFile,
+                      Json{{"format", 1}, {"step", step}, {"settings", settings}}.dump(1) + "\n");
+  Json files = Json::object();
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file())
+      files[fs::relative(entry.path(), folder).string()] = train::ManifestEntry(entry.path());
+  WriteFileAtomically(folder / train::kManifestName, train::ManifestText(files));
+}
+
+// A finished folder takes its place; one of the same step, left from another run, goes first.
+void Publish(const fs::path& writing, const fs::path& final_folder) {
+  const fs::path replaced =
+      final_folder.parent_path() / Cat(train::kDeletedPrefix, final_folder.filename().string());
+  if (fs::exists(final_folder)) RenameAndSync(final_folder, replaced);
+  RenameAndSync(writing, final_folder);
+}
+
+void DeleteOld(const fs::path& run_folder, int64_t step, int64_t keep) {
+  std::vector<int64_t> steps = train::CheckpointSteps(run_folder);
+  std::erase_if(steps, [&](int64_t other) { return other > step; });
+  const fs::path folder = train::CheckpointsFolder(run_folder);
+  std::error_code ignored;
+  for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
+    fs::rename(folder / Cat(train::kStepPrefix, steps[i]),
+               folder / Cat(train::kDeletedPrefix, train::kStepPrefix, steps[i]), ignored);
+  train::RemoveLeftovers(run_folder);
+}
+
+// RUN/model always leads to the newest checkpoint.
+void LinkModel(const fs::path& run_folder, const fs::path& checkpoint) {
+  const fs::path link = run_folder / ".model.tmp";
+  std::error_code ignored;
+  fs::remove(link, ignored);
+  fs::create_directory_symlink(fs::relative(checkpoint, run_folder), link);
+  fs::rename(link, run_folder / "model");
+}
+
+}  // namespace
+
+fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_folder, int64_t step,
+                             int64_t keep, const Json& settings, Learner& learner) {
+  const std::string name = Cat(train::kStepPrefix, step);
+  const fs::path folder = train::CheckpointsFolder(run_folder);
+  const fs::path final_folder = folder / name;
+  train::SharedOutcome outcome;
+  if (world.rank() == 0) {
+    const fs::path writing = folder / Cat(train::kWritingPrefix, name);
+    outcome.Try([&] {
+      fs::create_directories(folder);
+      train::RemoveLeftovers(run_folder);
+      fs::create_directory(writing);
+      Write(writing, step, settings, learner);
+      for (const auto& entry : fs::recursive_directory_iterator(writing)) SyncPath(entry.path());
+      SyncPath(writing);
+      Publish(writing, final_folder);
+      DeleteOld(run_folder, step, keep);
+      LinkModel(run_folder, final_folder);
+    });
+    std::error_code ignored;
+    if (outcome.failed()) fs::remove_all(writing, ignored);
+  }
+  const std::optional<Error> error = outcome.Agree(world);
+  if (error) throw Error(error->code(), Cat("checkpoint of step ", step, ": ", error->what()));
+  return final_folder;
+}
+
+LoadedVqganCheckpoint LoadVqganCheckpoint(const fs::path& folder, Learner& learner) {
+  const fs::path trainer_file = folder / kTrainerFile, state_file = folder / kStateFile;
+  const Json trainer = ReadJsonFile(trainer_file);
+  LoadedVqganCheckpoint loaded;
+  loaded.step = JsonGet<int64_t>(trainer, "step", trainer_file.string());
+  loaded.settings = JsonGet<Json>(trainer, "settings", trainer_file.string());
+  learner.LoadState(model::LoadTensors(state_file), loaded.step, state_file.string());
+  return loaded;
+}
+
+}  // namespace lwm::vision_train

@@ -1,0 +1,281 @@
+#include "lwm/vision_train/vqgan_trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/format.h"
+#include "lwm/base/process.h"
+#include "lwm/base/random.h"
+#include "lwm/base/text.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/train/checkpoint.h"
+#include "lwm/train/metrics.h"
+#include "lwm/train/plot.h"
+#include "lwm/train/run_setup.h"
+#include "lwm/vision_train/learner.h"
+#include "lwm/vision_train/measure.h"
+#include "lwm/vision_train/pictures.h"
+#include "lwm/vision_train/vqgan_checkpoint.h"
+
+namespace lwm::vision_train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kPictureStream = 21;
+
+PictureSetOptions MakePictureOptions(const config::VqganTrainConfig& config) {
+  const config::VqganDataSection& data = config.data;
+  PictureSetOptions options;
+  options.size = config.model.sizes.sample_size;
+  options.held_out = data.held_out;
+  options.skip_bad = data.skip_bad;
+  for (size_t i = 0; i < data.train.size(); ++i)
+    options.sources.push_back({.path = data.train[i],
+                               .weight = data.weights.empty() ? 1.0 : data.weights[i],
+                               .max_frames = data.max_frames,
+                               .frames_per_second = data.frames_per_second});
+  return options;
+}
+
+AugmentOptions MakeAugmentOptions(const config::VqganDataSection& data) {
+  AugmentOptions options{.flip = data.flip,
+                         .scale = data.scale,
+                         .aspect = data.aspect,
+                         .shift = data.shift,
+                         .gamma = data.gamma,
+                         .permute = data.permute};
+  options.Validate();
+  return options;
+}
+
+// One run from setup to its last checkpoint; every method is a phase and collective.
+class Run {
+ public:
+  Run(const config::VqganTrainConfig& config, dist::Communicator& world,
+      const std::function<void(const std::string&)>& say)
+      : config_(config),
+        folder_(config.train.run_folder),
+        world_(world),
+        say_(say),
+        augment_(MakeAugmentOptions(config.data)) {}
+
+  VqganTrainResult Execute() {
+    Prepare();
+    const double start = MonotonicSeconds();
+    double loss = 0;
+    bool out_of_time = false;
+    while (step_ < config_.train.steps && !out_of_time) {
+      loss = TrainStep(start);
+      out_of_time = OutOfTime(start);
+      AfterStep(out_of_time || step_ == config_.train.steps);
+    }
+    if (out_of_time && step_ < config_.train.steps)
+      Say(fmt::format("stopped after {} (train.max_minutes) at step {}; run again to go on",
+                      FormatDuration(MonotonicSeconds() - start), step_));
+    return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
+  }
+
+ private:
+  bool is_root() const { return world_.rank() == 0; }
+  void Say(const std::string& line) const {
+    if (is_root() && say_) say_(line);
+  }
+
+  void Prepare() {
+    LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
+                " pictures cannot be shared by ", world_.size(), " ranks");
+    train::PrepareRunFolder(folder_, world_);
+    checkpoint_ =
+        train::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+    pictures_ = std::make_unique<PictureSet>(MakePictureOptions(config_));
+    learner_ = std::make_unique<Learner>(config_, world_);
+    Describe();
+    if (checkpoint_) Resume();
+    if (!is_root()) return;
+    WriteFileAtomically(folder_ / "config.json",
+                        config::VqganTrainConfigToJson(config_).dump(2) + "\n");
+    metrics_ = std::make_unique<train::StepLog>(folder_ / "metrics.jsonl", step_);
+    evaluations_ = std::make_unique<train::StepLog>(folder_ / "eval.jsonl", step_);
+    fs::create_directories(folder_ / "grids");
+  }
+
+  void Describe() const {
+    const config::VqganConfig& sizes = config_.model.sizes;
+    const int64_t side = sizes.sample_size / sizes.Reduction();
+    Say(fmt::format(
+        "VQGAN: {:.2f} M weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {} "
+        "ranks, {}",
+        static_cast<double>(sizes.ParameterCount()) / 1e6, sizes.sample_size, sizes.sample_size,
+        side, side, sizes.num_vq_embeddings, config_.train.batch, world_.size(),
+        config_.train.dtype));
+    Say(fmt::format("data: {} pictures and frames to train on, {} held out{}",
+                    pictures_->num_trained(), pictures_->num_held_out(),
+                    pictures_->skipped().empty()
+                        ? ""
+                        : fmt::format(", {} files skipped", pictures_->skipped().size())));
+  }
+
+  void Resume() {
+    const LoadedVqganCheckpoint loaded = LoadVqganCheckpoint(*checkpoint_, *learner_);
+    step_ = loaded.step;
+    Say(fmt::format("resuming from {}: step {} of {}{}", checkpoint_->string(), step_,
+                    config_.train.steps,
+                    step_ >= config_.train.steps ? "; nothing is left to do" : ""));
+    const Json now = config::VqganTrainConfigToJson(config_);
+    for (const auto& [section, fields] : now.items())
+      for (const auto& [name, value] : fields.items()) {
+        const Json old = loaded.settings.value(section, Json::object()).value(name, value);
+        if (old != value)
+          Say(fmt::format("  changed: {}.{} {} -> {}", section, name, config::ShortValue(old),
+                          config::ShortValue(value)));
+      }
+  }
+
+  // Picture i of step s is a function of the seed, s and i alone, whichever rank draws it.
+  at::Tensor DrawPictures(int64_t first, int64_t end) const {
+    const uint64_t key =
+        DeriveKey(DeriveKey(static_cast<uint64_t>(config_.train.seed), kPictureStream),
+                  static_cast<uint64_t>(step_));
+    std::vector<at::Tensor> pictures;
+    for (int64_t i = first; i < end; ++i) {
+      Random random(DeriveKey(key, static_cast<uint64_t>(i)));
+      pictures.push_back(pictures_->Batch(1, random, augment_));
+    }
+    return at::cat(pictures);
+  }
+
+  double TrainStep(double start) {
+    const double begin = MonotonicSeconds();
+    const int64_t batch = config_.train.batch;
+    const int64_t first = batch * world_.rank() / world_.size();
+    const int64_t end = batch * (world_.rank() + 1) / world_.size();
+    const StepOutcome outcome = learner_->Step(step_, DrawPictures(first, end), first, batch);
+    ++step_;
+    revived_ += outcome.revived;
+    Log(outcome, MonotonicSeconds() - begin, start);
+    return outcome.loss;
+  }
+
+  double PeakGibOfAllRanks() {
+    double bytes = static_cast<double>(PeakMemoryBytes());
+    world_.AllReduceSum(std::span(&bytes, 1));
+    return bytes / (int64_t{1} << 30);
+  }
+
+  void Log(const StepOutcome& outcome, double seconds, double start) {
+    const double peak_gib = PeakGibOfAllRanks();
+    if (!is_root()) return;
+    const double rate = static_cast<double>(config_.train.batch) / seconds;
+    metrics_->Append({{"step", step_},
+                      {"pictures", step_ * config_.train.batch},
+                      {"loss", outcome.loss},
+                      {"l1", outcome.l1},
+                      {"mse", outcome.mse},
+                      {"commitment", outcome.commitment},
+                      {"perceptual", outcome.perceptual},
+                      {"adversarial", outcome.adversarial},
+                      {"discriminator", outcome.discriminator},
+                      {"lr", outcome.lr},
+                      {"grad_norm", outcome.grad_norm},
+                      {"codes_in_batch", outcome.codes_used},
+                      {"revived", outcome.revived},
+                      {"pictures_per_s", rate},
+                      {"peak_gib", peak_gib}});
+    // The first steps of a process are slower than the rest.
+    step_seconds_ = steps_timed_++ < 5 ? seconds : 0.98 * step_seconds_ + 0.02 * seconds;
+    if (step_ % config_.train.log_every != 0 && step_ != config_.train.steps) return;
+    double left = step_seconds_ * static_cast<double>(config_.train.steps - step_);
+    if (config_.train.max_minutes > 0)
+      left = std::min(left, config_.train.max_minutes * 60 - (MonotonicSeconds() - start));
+    Say(
+        fmt::format("step {}/{}  loss {:.4f}  L1 {:.4f}  {} revived  {:.0f} pictures/s  {} left  "
+                    "{:.2f} GiB",
+                    step_, config_.train.steps, outcome.loss, outcome.l1, revived_,
+                    static_cast<double>(config_.train.batch) / step_seconds_,
+                    FormatDuration(std::max(0.0, left)), peak_gib));
+    revived_ = 0;
+  }
+
+  // True on every rank when the time is up on any.
+  bool OutOfTime(double start) {
+    if (config_.train.max_minutes == 0) return false;
+    double out = MonotonicSeconds() - start > config_.train.max_minutes * 60 ? 1 : 0;
+    world_.AllReduceMax(std::span(&out, 1));
+    return out > 0;
+  }
+
+  bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
+
+  void AfterStep(bool last) {
+    const bool draws = IsDue(config_.train.grid_every, last);
+    if (draws || IsDue(config_.train.eval_every, last)) MeasureHeldOut(draws);
+    if (!IsDue(config_.train.checkpoint_every, last)) return;
+    checkpoint_ = SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
+                                      config::VqganTrainConfigToJson(config_), *learner_);
+    Say("saved " + checkpoint_->string());
+  }
+
+  // Rank 0 measures while the others wait.
+  void MeasureHeldOut(bool draws) {
+    if (is_root() && pictures_->num_held_out() > 0) {
+      const vision::Vqgan vqgan(learner_->sizes(), learner_->Averaged(), at::kFloat);
+      const at::Tensor images_NHWC = pictures_->HeldOut();
+      const Reconstruction result = Measure(vqgan, images_NHWC);
+      Json line = ToJson(result);
+      line["step"] = step_;
+      evaluations_->Append(line);
+      Say(fmt::format(
+          "held out at step {}: PSNR {:.2f} dB, {:+.2f} over box averages, SSIM {:.3f}, "
+          "{:.0f} % of codes used, perplexity {:.0f}",
+          step_, result.psnr_db, result.gain_db(), result.ssim, 100 * result.used_share,
+          result.perplexity));
+      if (draws)
+        io::WritePng(
+            folder_ / "grids" / fmt::format("step_{}.png", step_),
+            ReconstructionGrid(images_NHWC, result.output_NHWC, config_.train.grid_pictures));
+    }
+    if (is_root()) DrawCurves();
+    world_.Barrier();
+  }
+
+  void DrawCurves() {
+    train::Curve psnr = train::CurveOf(folder_ / "eval.jsonl", "psnr_db", "held out");
+    train::Curve box = train::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
+    std::string problem = train::PlotLoss(folder_ / "loss.png", train::LossCurves(folder_));
+    if (problem.empty() && !psnr.points.empty())
+      problem = train::PlotLoss(folder_ / "psnr.png", {psnr, box}, "PSNR, dB");
+    if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
+    plot_problem_said_ = plot_problem_said_ || !problem.empty();
+  }
+
+  const config::VqganTrainConfig& config_;
+  const fs::path folder_;
+  dist::Communicator& world_;
+  const std::function<void(const std::string&)>& say_;
+  const AugmentOptions augment_;
+  std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
+  std::unique_ptr<PictureSet> pictures_;
+  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<train::StepLog> metrics_, evaluations_;  // rank 0
+  int64_t step_ = 0;                                       // done
+  int64_t revived_ = 0;                                    // since the last line
+  double step_seconds_ = 0;
+  int64_t steps_timed_ = 0;
+  bool plot_problem_said_ = false;
+};
+
+}  // namespace
+
+VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
+                            const std::function<void(const std::string&)>& say) {
+  return Run(config, world, say).Execute();
+}
+
+}  // namespace lwm::vision_train

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "lwm/config/vqgan_train_config.h"
+#include "lwm/dist/communicator.h"
+
+namespace lwm::vision_train {
+
+struct VqganTrainResult {
+  int64_t step = 0;  // the last one done
+  double loss = 0;   // of that step; 0 when no step was left to do
+  std::filesystem::path checkpoint;
+};
+
+// Trains a VQGAN by the recipe until train.steps or train.max_minutes, going on from the newest
+// valid checkpoint of the run folder if there is one:
+//
+//   RUN/metrics.jsonl      one object per step
+//   RUN/eval.jsonl         held-out PSNR, SSIM, gain over box averages, codes used, perplexity
+//   RUN/loss.png, psnr.png
+//   RUN/grids/step_N.png   held-out pictures over their reconstructions
+//   RUN/config.json        every setting as used
+//   RUN/checkpoints/step_N VQGAN directories with the state to go on
+//   RUN/model              a link to the newest
+//
+// Ranks share every batch; for one recipe the losses are the same on any number of them to f32
+// rounding, and a resumed run on as many ranks gives the same bits as one that was never stopped.
+// `say` gets lines for a person, on rank 0. Collective. Throws Error(kInvalidArgument) on a recipe
+// that does not fit its files or more ranks than pictures in a batch.
+VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
+                            const std::function<void(const std::string& line)>& say);
+
+}  // namespace lwm::vision_train
