@@ -1,4 +1,4 @@
-// Loads, stores and exp in f32 lanes, for the Highway sections of this folder. Included once per
+// Loads, stores, exp and sigmoid in f32 lanes, for the Highway sections of this folder. Included once per
 // CPU target, hence the toggled guard.
 
 #if defined(LWM_KERNELS_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -69,6 +69,21 @@ HWY_INLINE hn::Vec<D> ExpOfNonPositive(D d, hn::Vec<D> x) {
   p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
   const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(d32, shifted)));
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -86.6f)), hn::Mul(p, scale));
+}
+
+template <class V>
+struct Gate {
+  V sigmoid, rest;  // 1 / (1 + exp(-g)) and 1 minus that, both to full relative precision
+};
+
+// From exp(-|g|), which cannot overflow.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE Gate<V> MakeGate(D d, V g) {
+  const V e = ExpOfNonPositive(d, hn::Neg(hn::Abs(g)));
+  const V one = hn::Set(d, 1.0f);
+  const V large = hn::Div(one, hn::Add(one, e)), small = hn::Mul(e, large);
+  const auto negative = hn::Lt(g, hn::Zero(d));
+  return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
 }
 
 // body(d, c) over [0, cols): full vectors first, then single lanes, so that a tail is computed by

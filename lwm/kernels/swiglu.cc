@@ -10,21 +10,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
-template <class V>
-struct Gate {
-  V sigmoid, rest;  // 1 / (1 + exp(-g)) and 1 minus that, both to full relative precision
-};
-
-// From exp(-|g|), which cannot overflow.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE Gate<V> MakeGate(D d, V g) {
-  const V e = ExpOfNonPositive(d, hn::Neg(hn::Abs(g)));
-  const V one = hn::Set(d, 1.0f);
-  const V large = hn::Div(one, hn::Add(one, e)), small = hn::Mul(e, large);
-  const auto negative = hn::Lt(g, hn::Zero(d));
-  return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
-}
-
 template <class T>
 HWY_INLINE void Forward(const T* g_N, const T* u_N, size_t n, T* a_N) {
   ForEachLanes(n, [=](auto d, size_t i) HWY_ATTR {

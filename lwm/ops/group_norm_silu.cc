@@ -1,0 +1,292 @@
+#include "lwm/ops/group_norm_silu.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "lwm/base/error.h"
+#include "lwm/kernels/group_norm.h"
+#include "lwm/ops/element.h"
+
+namespace lwm::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+
+// Runs of pixels of one image that one task works on. They depend on the shape only, so that
+// results do not depend on the number of threads.
+struct PixelRuns {
+  explicit PixelRuns(const at::Tensor& x_NCHW)
+      : images(x_NCHW.size(0)),
+        channels(x_NCHW.size(1)),
+        pixels(x_NCHW.size(2) * x_NCHW.size(3)),
+        run(std::max<int64_t>(32, (int64_t{1} << 16) / std::max<int64_t>(channels, 1))),
+        runs((pixels + run - 1) / run) {}
+
+  int64_t tasks() const { return images * runs; }
+  int64_t image(int64_t task) const { return task / runs; }
+  int64_t length(int64_t i) const { return std::min(run, pixels - i * run); }
+  // Of the first element.
+  int64_t offset(int64_t task) const {
+    return (image(task) * pixels + task % runs * run) * channels;
+  }
+
+  int64_t images, channels, pixels, run, runs;
+};
+
+// body(task, offset of its first element, pixels) in parallel.
+template <class Body>
+void ForEachRun(const PixelRuns& runs, const Body& body) {
+  at::parallel_for(0, runs.tasks(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task)
+      body(task, runs.offset(task), static_cast<size_t>(runs.length(task % runs.runs)));
+  });
+}
+
+// What x becomes before silu, v = (x - shift) * slope + offset, and the statistics behind it.
+struct Affine {
+  at::Tensor shift_NC, slope_NC, offset_NC;  // f32; shift is the group's mean, rounded
+  at::Tensor rest_NG, rstd_NG;               // f64: mean - shift, 1 / sqrt(var + eps)
+
+  kernels::ChannelAffine image(int64_t n) const {
+    const int64_t at = n * shift_NC.size(1);
+    return {shift_NC.const_data_ptr<float>() + at, slope_NC.const_data_ptr<float>() + at,
+            offset_NC.const_data_ptr<float>() + at};
+  }
+};
+
+struct Moments {
+  at::Tensor mean_TC, square_TC;  // f64, per run and channel
+};
+
+Moments MeasureRuns(const at::Tensor& x_NCHW, const PixelRuns& runs) {
+  const auto f64 = at::TensorOptions(at::kDouble);
+  Moments moments{at::empty({runs.tasks(), runs.channels}, f64),
+                  at::empty({runs.tasks(), runs.channels}, f64)};
+  double* mean = moments.mean_TC.mutable_data_ptr<double>();
+  double* square = moments.square_TC.mutable_data_ptr<double>();
+  DispatchElement(x_NCHW, [&](auto element) {
+    using T = decltype(element);
+    const T* x = Elements<T>(x_NCHW);
+    ForEachRun(runs, [&](int64_t task, int64_t offset, size_t pixels) {
+      const int64_t to = task * runs.channels;
+      kernels::ChannelMoments(x + offset, pixels, static_cast<size_t>(runs.channels), mean + to,
+                              square + to);
+    });
+  });
+  return moments;
+}
+
+// Joins the moments of all runs and channels of group `g` of image `n`.
+struct GroupMoments {
+  double mean = 0, variance = 0;
+};
+GroupMoments JoinGroup(const Moments& moments, const PixelRuns& runs, int64_t n, int64_t first,
+                       int64_t width) {
+  const double* mean = moments.mean_TC.const_data_ptr<double>();
+  const double* square = moments.square_TC.const_data_ptr<double>();
+  const auto visit = [&](const auto& body) {
+    for (int64_t i = 0; i < runs.runs; ++i)
+      for (int64_t c = 0; c < width; ++c)
+        body((n * runs.runs + i) * runs.channels + first + c, static_cast<double>(runs.length(i)));
+  };
+  const double count = static_cast<double>(runs.pixels * width);
+  GroupMoments group;
+  visit([&](int64_t at, double pixels) { group.mean += mean[at] * pixels / count; });
+  visit([&](int64_t at, double pixels) {
+    const double apart = mean[at] - group.mean;
+    group.variance += (square[at] + apart * apart * pixels) / count;
+  });
+  return group;
+}
+
+Affine MakeAffine(const at::Tensor& x_NCHW, const at::Tensor& scale_C, const at::Tensor& bias_C,
+                  int64_t groups, double eps) {
+  const PixelRuns runs(x_NCHW);
+  const Moments moments = MeasureRuns(x_NCHW, runs);
+  const at::Tensor scale64_C = scale_C.to(at::kDouble).contiguous();
+  const at::Tensor bias64_C = bias_C.to(at::kDouble).contiguous();
+  const double* scale = scale64_C.const_data_ptr<double>();
+  const double* bias = bias64_C.const_data_ptr<double>();
+  const auto make = [&](int64_t columns, at::ScalarType type) {
+    return at::empty({runs.images, columns}, at::TensorOptions(type));
+  };
+  const Affine affine{make(runs.channels, at::kFloat), make(runs.channels, at::kFloat),
+                      make(runs.channels, at::kFloat), make(groups, at::kDouble),
+                      make(groups, at::kDouble)};
+  float* shift_NC = affine.shift_NC.mutable_data_ptr<float>();
+  float* slope_NC = affine.slope_NC.mutable_data_ptr<float>();
+  float* offset_NC = affine.offset_NC.mutable_data_ptr<float>();
+  double* rest_NG = affine.rest_NG.mutable_data_ptr<double>();
+  double* rstd_NG = affine.rstd_NG.mutable_data_ptr<double>();
+  const int64_t width = runs.channels / groups;
+  at::parallel_for(0, runs.images * groups, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t ng = begin; ng < end; ++ng) {
+      const int64_t n = ng / groups, first = ng % groups * width;
+      const GroupMoments group = JoinGroup(moments, runs, n, first, width);
+      const auto shift = static_cast<float>(group.mean);
+      rest_NG[ng] = group.mean - static_cast<double>(shift);
+      rstd_NG[ng] = 1 / std::sqrt(group.variance + eps);
+      for (int64_t c = first; c < first + width; ++c) {
+        const double slope = rstd_NG[ng] * scale[c];
+        shift_NC[n * runs.channels + c] = shift;
+        slope_NC[n * runs.channels + c] = static_cast<float>(slope);
+        offset_NC[n * runs.channels + c] = static_cast<float>(bias[c] - rest_NG[ng] * slope);
+      }
+    }
+  });
+  return affine;
+}
+
+at::Tensor Apply(const at::Tensor& x_NCHW, const Affine& affine) {
+  const PixelRuns runs(x_NCHW);
+  const at::Tensor y_NCHW = at::empty_like(x_NCHW);
+  DispatchElement(x_NCHW, [&](auto element) {
+    using T = decltype(element);
+    const T* x = Elements<T>(x_NCHW);
+    T* y = MutableElements<T>(y_NCHW);
+    ForEachRun(runs, [&](int64_t task, int64_t offset, size_t pixels) {
+      kernels::NormSilu(x + offset, pixels, static_cast<size_t>(runs.channels),
+                        affine.image(runs.image(task)), y + offset);
+    });
+  });
+  return y_NCHW;
+}
+
+// Sums over the pixels of each image of dv and dv * (x - mean), f64 [N,C].
+struct ChannelSums {
+  at::Tensor sum_NC, dot_NC;
+};
+
+ChannelSums SumGradients(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW,
+                         const Affine& affine) {
+  const PixelRuns runs(x_NCHW);
+  const auto f64 = at::TensorOptions(at::kDouble);
+  const at::Tensor sum_TC = at::empty({runs.tasks(), runs.channels}, f64);
+  const at::Tensor dot_TC = at::empty({runs.tasks(), runs.channels}, f64);
+  double* sum = sum_TC.mutable_data_ptr<double>();
+  double* dot = dot_TC.mutable_data_ptr<double>();
+  DispatchElement(x_NCHW, [&](auto element) {
+    using T = decltype(element);
+    const T *dy = Elements<T>(dy_NCHW), *x = Elements<T>(x_NCHW);
+    ForEachRun(runs, [&](int64_t task, int64_t offset, size_t pixels) {
+      const int64_t to = task * runs.channels;
+      kernels::NormSiluSums(dy + offset, x + offset, pixels, static_cast<size_t>(runs.channels),
+                            affine.image(runs.image(task)), sum + to, dot + to);
+    });
+  });
+  const std::array<int64_t, 3> by_image = {runs.images, runs.runs, runs.channels};
+  const at::Tensor sum_NC = sum_TC.view(by_image).sum(1);
+  const at::Tensor rest_NC =
+      affine.rest_NG.repeat_interleave(runs.channels / affine.rest_NG.size(1), 1);
+  return {sum_NC, dot_TC.view(by_image).sum(1) - rest_NC * sum_NC};
+}
+
+// dx = dv slope - rstd mean(dv scale) - (x - mean) rstd^2 mean(dv scale (x - mean) rstd), the means
+// over the group; in the kernel's terms level and pull.
+at::Tensor InputGradient(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW, const Affine& affine,
+                         const ChannelSums& sums) {
+  const PixelRuns runs(x_NCHW);
+  const int64_t groups = affine.rstd_NG.size(1), width = runs.channels / groups;
+  const at::Tensor slope_NC = affine.slope_NC.to(at::kDouble);
+  const auto mean = [&](const at::Tensor& dv_NC) {
+    return (dv_NC * slope_NC).view({runs.images, groups, width}).sum(2) /
+           static_cast<double>(width * runs.pixels);
+  };
+  const auto spread = [&](const at::Tensor& value_NG) {
+    return value_NG.to(at::kFloat).repeat_interleave(width, 1).contiguous();
+  };
+  const at::Tensor pull_NG = affine.rstd_NG.square() * mean(sums.dot_NC);
+  const at::Tensor pull_NC = spread(pull_NG);
+  const at::Tensor level_NC = spread(mean(sums.sum_NC) - affine.rest_NG * pull_NG);
+  const float* pull = pull_NC.const_data_ptr<float>();
+  const float* level = level_NC.const_data_ptr<float>();
+  const at::Tensor dx_NCHW = at::empty_like(x_NCHW);
+  DispatchElement(x_NCHW, [&](auto element) {
+    using T = decltype(element);
+    const T *dy = Elements<T>(dy_NCHW), *x = Elements<T>(x_NCHW);
+    T* dx = MutableElements<T>(dx_NCHW);
+    ForEachRun(runs, [&](int64_t task, int64_t offset, size_t pixels) {
+      const int64_t n = runs.image(task);
+      kernels::NormSiluBackward(dy + offset, x + offset, pixels, static_cast<size_t>(runs.channels),
+                                affine.image(n), level + n * runs.channels,
+                                pull + n * runs.channels, dx + offset);
+    });
+  });
+  return dx_NCHW;
+}
+
+class GroupNormSiluFunction : public torch::autograd::Function<GroupNormSiluFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_NCHW,
+                            const at::Tensor& scale_C, const at::Tensor& bias_C, int64_t groups,
+                            double eps) {
+    const Affine affine = MakeAffine(x_NCHW, scale_C, bias_C, groups, eps);
+    context->save_for_backward({x_NCHW, affine.shift_NC, affine.slope_NC, affine.offset_NC,
+                                affine.rest_NG, affine.rstd_NG});
+    context->saved_data["scale_type"] = static_cast<int64_t>(scale_C.scalar_type());
+    context->saved_data["bias_type"] = static_cast<int64_t>(bias_C.scalar_type());
+    return Apply(x_NCHW, affine);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    LWM_REQUIRE(!at::GradMode::is_enabled(), "GroupNormSilu has no second derivative");
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& x_NCHW = saved[0];
+    const Affine affine{saved[1], saved[2], saved[3], saved[4], saved[5]};
+    const at::Tensor dy_NCHW = gradients[0].to(x_NCHW.scalar_type()).contiguous(kChannelsLast);
+    const ChannelSums sums = SumGradients(dy_NCHW, x_NCHW, affine);
+    const at::Tensor rstd_NC =
+        affine.rstd_NG.repeat_interleave(x_NCHW.size(1) / affine.rstd_NG.size(1), 1);
+    const auto type = [&](const char* name) {
+      return static_cast<at::ScalarType>(context->saved_data[name].toInt());
+    };
+    const at::Tensor dx_NCHW =
+        context->needs_input_grad(0) ? InputGradient(dy_NCHW, x_NCHW, affine, sums) : at::Tensor();
+    return {dx_NCHW, (sums.dot_NC * rstd_NC).sum(0).to(type("scale_type")),
+            sums.sum_NC.sum(0).to(type("bias_type")), at::Tensor(), at::Tensor()};
+  }
+};
+
+void RequireInputs(const at::Tensor& x_NCHW, const at::Tensor& scale_C, const at::Tensor& bias_C,
+                   int64_t groups, double eps) {
+  LWM_REQUIRE(x_NCHW.dim() == 4 && groups >= 1 && x_NCHW.size(1) % groups == 0,
+              "GroupNormSilu: want x [N,C,H,W] with C a multiple of ", groups, " groups, got ",
+              x_NCHW.sizes());
+  LWM_REQUIRE(
+      scale_C.sizes() == at::IntArrayRef{x_NCHW.size(1)} && bias_C.sizes() == scale_C.sizes(),
+      "GroupNormSilu: want scale and bias [", x_NCHW.size(1), "], got ", scale_C.sizes(), " and ",
+      bias_C.sizes());
+  LWM_REQUIRE(eps > 0, "GroupNormSilu: want eps > 0, got ", eps);
+  if (x_NCHW.scalar_type() == at::kDouble) return;
+  RequireFloatOrBf16("GroupNormSilu", "x", x_NCHW);
+  RequireFloatOrBf16("GroupNormSilu", "scale", scale_C);
+  RequireFloatOrBf16("GroupNormSilu", "bias", bias_C);
+}
+
+}  // namespace
+
+at::Tensor GroupNormSilu(const at::Tensor& x_NCHW, const at::Tensor& scale_C,
+                         const at::Tensor& bias_C, int64_t groups, double eps) {
+  RequireInputs(x_NCHW, scale_C, bias_C, groups, eps);
+  if (x_NCHW.scalar_type() == at::kDouble)
+    return at::silu(
+        at::group_norm(x_NCHW, groups, scale_C.to(at::kDouble), bias_C.to(at::kDouble), eps));
+  if (x_NCHW.numel() == 0) return x_NCHW;
+  const at::Tensor x = x_NCHW.contiguous(kChannelsLast);
+  const bool differentiable =
+      at::GradMode::is_enabled() &&
+      (x.requires_grad() || scale_C.requires_grad() || bias_C.requires_grad());
+  if (differentiable) return GroupNormSiluFunction::apply(x, scale_C, bias_C, groups, eps);
+  return Apply(x, MakeAffine(x, scale_C, bias_C, groups, eps));
+}
+
+}  // namespace lwm::ops
