@@ -191,11 +191,15 @@ bool IsImageName(const fs::path& path) {
 struct VideoReader::State {
   std::string where;
   mutable cv::VideoCapture capture;
+  bool has_table = false;  // of frames, exact
+  int64_t grabbed = 0;
 };
 
 VideoReader::VideoReader(const fs::path& path) : state_(std::make_unique<State>()) {
   SilenceLibraries();
   state_->where = path.string();
+  static constexpr std::array<std::string_view, 3> kWithTable = {".mp4", ".m4v", ".mov"};
+  state_->has_table = Contains(kWithTable, LowerExtension(path));
   LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(path), "cannot read ", path.string(),
                  ": no such file");
   // FFmpeg only: other back ends take names for image sequences or cameras.
@@ -215,7 +219,24 @@ double VideoReader::frames_per_second() const {
   return std::isfinite(rate) && rate > 0 ? rate : 0;
 }
 
-bool VideoReader::Grab() { return state_->capture.grab(); }
+int64_t VideoReader::stated_frames() const {
+  const double frames = state_->capture.get(cv::CAP_PROP_FRAME_COUNT);
+  return std::isfinite(frames) && frames > 0 && frames < 1e12 ? static_cast<int64_t>(frames) : 0;
+}
+
+bool VideoReader::Grab() {
+  if (state_->capture.grab()) {
+    ++state_->grabbed;
+    return true;
+  }
+  // A few frames may be missing for good: edit lists, frames that refer to what was cut off.
+  const int64_t stated = state_->has_table ? stated_frames() : 0;
+  if (state_->grabbed > 0 && state_->grabbed < stated * 9 / 10 - 2)
+    ThrowBroken(state_->where,
+                Cat("the video is truncated or damaged: it ends after ", state_->grabbed, " of ",
+                    stated, " frames"));
+  return false;
+}
 
 RgbImage VideoReader::Retrieve() const {
   cv::Mat frame;

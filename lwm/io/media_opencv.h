@@ -39,8 +39,11 @@ class VideoReader {
 
   // As the container states it; 0 when it does not.
   double frames_per_second() const;
+  // As the container states or implies it, often wrong by a few; 0 when it does not.
+  int64_t stated_frames() const;
 
-  // Decodes the next frame and keeps it aside; false at the end.
+  // Decodes the next frame and keeps it aside; false at the end. Throws Error(kCorruptData) when an
+  // MP4 ends long before the last frame of its table: it is truncated.
   bool Grab();
   // The frame grabbed last. Throws Error(kCorruptData) when it cannot be decoded.
   RgbImage Retrieve() const;
