@@ -20,4 +20,7 @@ int AllowedCores();
 // Seconds of a monotonic clock, for differences.
 double MonotonicSeconds();
 
+// Processor time that this process has used so far on all cores, seconds.
+double ProcessSeconds();
+
 }  // namespace lwm

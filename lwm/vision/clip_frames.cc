@@ -1,5 +1,6 @@
 #include "lwm/vision/clip_frames.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "lwm/base/error.h"
@@ -33,6 +34,12 @@ std::optional<io::RgbImage> ClipFrames::Next() {
   }
   RequireFrames(taken_ > 0);
   return {};
+}
+
+double ClipFrames::ShareRead() const {
+  const int64_t frames = reader_.stated_frames();
+  return frames > 0 ? std::min(1.0, static_cast<double>(grabbed_) / static_cast<double>(frames))
+                    : 0;
 }
 
 void ClipFrames::RequireFrames(bool some) const {

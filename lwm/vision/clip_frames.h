@@ -33,6 +33,9 @@ class ClipFrames {
   // and, at the end, when there was no frame at all.
   std::optional<io::RgbImage> Next();
 
+  // The share of the video that was read so far, in [0, 1], by what it says of its length.
+  double ShareRead() const;
+
  private:
   void RequireFrames(bool some) const;
   bool IsDone() const;

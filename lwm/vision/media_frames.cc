@@ -34,6 +34,11 @@ MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions&
   }
   LWM_REQUIRE(!files_.empty(), "there is no picture or video to read",
               paths.empty() ? std::string() : " in " + paths[0].string());
+  for (const fs::path& file : files_) {
+    std::error_code error;
+    const auto size = fs::file_size(file, error);
+    bytes_.push_back(error ? 0 : static_cast<double>(size));
+  }
 }
 
 MediaFrames::~MediaFrames() = default;
@@ -55,6 +60,16 @@ std::optional<io::RgbImage> MediaFrames::NextOfCurrent() {
   items_.push_back({path, frames_, 0});
   video_ = std::move(video);
   return {};
+}
+
+double MediaFrames::ShareRead() const {
+  double read = 0, all = 1;
+  for (size_t i = 0; i < bytes_.size(); ++i) {
+    all += bytes_[i];
+    if (i < next_file_) read += bytes_[i];
+  }
+  if (video_) read -= bytes_[next_file_ - 1] * (1 - video_->ShareRead());
+  return read / all;
 }
 
 void MediaFrames::Skip(const std::string& reason) {

@@ -16,7 +16,7 @@ struct MediaOptions {
   int64_t size = 256;            // side of the frames
   int64_t max_frames = 0;        // of a video, spread evenly over all of it; 0 = every frame
   double frames_per_second = 0;  // taken from a video at most; 0 = every frame
-  bool skip_bad = false;         // leave out what cannot be decoded, and count it
+  bool skip_bad = false;  // leave out what cannot be decoded (of a broken video the rest), count it
 };
 
 // A picture or video that was read: its frames are [first, first + frames) of the stream.
@@ -46,6 +46,9 @@ class MediaFrames {
   // cannot be decoded and for a video without frames.
   std::optional<io::RgbImage> Next();
 
+  // The share of all media that was read so far, in [0, 1], by the sizes of the files.
+  double ShareRead() const;
+
   const std::vector<MediaItem>& items() const { return items_; }
   const std::vector<SkippedMedia>& skipped() const { return skipped_; }
 
@@ -55,6 +58,7 @@ class MediaFrames {
 
   MediaOptions options_;
   std::vector<std::filesystem::path> files_;
+  std::vector<double> bytes_;  // of each file
   size_t next_file_ = 0;
   int64_t frames_ = 0;
   std::unique_ptr<ClipFrames> video_;  // being read

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lwm/base/process.h"
+
+namespace lwm::app {
+
+// Says on stderr how far work on frames is, every few seconds, and at the end how fast it was.
+class FrameProgress {
+ public:
+  // `what` in the past tense, "encoded".
+  explicit FrameProgress(const char* what) : what_(what) {}
+
+  // `frames` more; `share` of all work is done now, in [0, 1], 0 = not known.
+  void Add(int64_t frames, double share);
+  // Also prints the peak memory and how busy the threads were.
+  void Finish(int threads) const;
+
+ private:
+  double Seconds() const { return MonotonicSeconds() - start_; }
+  double Rate() const;
+
+  const char* what_;
+  int64_t done_ = 0;
+  double start_ = MonotonicSeconds(), shown_ = start_, start_cpu_ = ProcessSeconds();
+};
+
+}  // namespace lwm::app
