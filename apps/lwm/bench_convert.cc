@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "lwm/model/export.h"
 #include "lwm/model/import.h"
 #include "lwm/model/model_directory.h"
+#include "lwm/model/stored_form.h"
 
 namespace lwm::app {
 namespace {
@@ -121,15 +123,16 @@ void Convert(const fs::path& from, const fs::path& to, const ConvertBenchFlags& 
   const at::ScalarType dtype = flags.weights == "f32"   ? at::kFloat
                                : flags.weights == "f16" ? at::kHalf
                                                         : at::kBFloat16;
+  const auto blocks = flags.weights == "q8_0"   ? std::optional(io::GgufType::kQ8_0)
+                      : flags.weights == "q4_0" ? std::optional(io::GgufType::kQ4_0)
+                                                : std::nullopt;
   if (flags.format == "gguf") {
-    const io::GgufType type = flags.weights == "f32"   ? io::GgufType::kF32
-                              : flags.weights == "f16" ? io::GgufType::kF16
-                                                       : io::GgufType::kBF16;
-    model::SaveGguf(source->config(), read, to, type, "bench", {});
+    model::SaveGguf(source->config(), read, to, blocks.value_or(model::GgufTypeOf(dtype)), "bench",
+                    {});
   } else if (flags.format == "lwm-jax") {
     model::SaveLwmCheckpoint(source->config(), read, to, dtype);
   } else {
-    model::SaveModelDirectory(source->config(), read, to, {.dtype = dtype});
+    model::SaveModelDirectory(source->config(), read, to, {.dtype = dtype, .blocks = blocks});
   }
 }
 
@@ -175,14 +178,16 @@ Bench::Measure AddConvertBench(CLI::App& command) {
   command.add_option("--format", flags->format, "what to write")
       ->check(CLI::IsMember({"hf", "lwm-jax", "gguf"}))
       ->capture_default_str();
-  command.add_option("--weights", flags->weights, "dtype written")
-      ->check(CLI::IsMember({"f32", "bf16", "f16"}))
+  command.add_option("--weights", flags->weights, "type written")
+      ->check(CLI::IsMember({"f32", "bf16", "f16", "q8_0", "q4_0"}))
       ->capture_default_str();
   command.add_option("--folder", flags->folder, "where to write")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
   return [flags](Session& session, const RunFlags&) {
     LWM_REQUIRE(session.world().size() == 1, "lwm bench convert runs on one rank");
+    LWM_REQUIRE(flags->format != "lwm-jax" || !flags->weights.starts_with("q"),
+                "the JAX stream holds no quantised weights");
     return MeasureConvert(*flags);
   };
 }

@@ -4,23 +4,25 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "command.h"
+#include "convert_tokenizer.h"
 #include "convert_vqgan.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
-#include "lwm/data/foreign_vocabulary.h"
-#include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/io/gguf_source.h"
+#include "lwm/io/gguf_blocks.h"
 #include "lwm/model/add_vision.h"
 #include "lwm/model/export.h"
 #include "lwm/model/import.h"
 #include "lwm/model/model_directory.h"
+#include "lwm/model/stored_form.h"
 #include "model_flags.h"
 
 namespace lwm::app {
@@ -54,85 +56,34 @@ fs::path FolderOf(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-// What stands beside the weights and belongs to the model.
-std::map<std::string, std::string> TokenizerFilesBeside(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const char* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
-                           "special_tokens_map.json", "generation_config.json"})
-    if (fs::is_regular_file(folder / name)) files[name] = ReadFile(folder / name);
-  return files;
-}
-
-std::map<std::string, std::string> PieceModelFile(const data::PieceVocabulary& vocabulary,
-                                                  const std::string& where) {
-  const auto tokenizer = data::MakePieceTokenizer(vocabulary, where);
-  return {{tokenizer->file_name(), tokenizer->file_content()}};
-}
-
-// The vocabulary inside a GGUF file. Weights whose vocabulary this program cannot read convert
-// nonetheless.
-std::map<std::string, std::string> GgufTokenizerFile(const io::GgufSource& gguf) {
-  try {
-    const auto tokenizer = data::OpenTokenizer(gguf.where());
-    return {{tokenizer->file_name(), tokenizer->file_content()}};
-  } catch (const Error& error) {
-    std::fprintf(stderr, "no tokenizer is written: %s\n", error.what());
-    return {};
-  }
-}
-
-std::map<std::string, std::string> TokenizerFiles(const ConvertFlags& flags,
-                                                  const model::ModelSource& source) {
-  if (!flags.tokenizer.empty()) {
-    if (source.source().format() == "llama2c" && fs::path(flags.tokenizer).extension() == ".bin")
-      return PieceModelFile(
-          data::ReadLlama2cVocabulary(flags.tokenizer, source.config().vocab_size),
-          flags.tokenizer);
-    const auto tokenizer = data::OpenTokenizer(flags.tokenizer);
-    return {{tokenizer->file_name(), tokenizer->file_content()}};
-  }
-  if (const auto* gguf = dynamic_cast<const io::GgufSource*>(&source.source())) {
-    return GgufTokenizerFile(*gguf);
-  }
-  return TokenizerFilesBeside(FolderOf(flags.from));
-}
-
-// What is to be written: a config, its weights, and the tokenizer's files.
+// What is to be written: a config, its weights, and what stands beside them.
 struct Conversion {
   config::ModelConfig config;
   model::ReadWeight read;
   at::ScalarType dtype;
-  std::map<std::string, std::string> files;
+  std::unique_ptr<data::Tokenizer> tokenizer;  // none: nullptr
+  std::map<std::string, std::string> files;    // beside the weights: name -> content
+  std::map<std::string, fs::path> folders;     // name -> what to copy
 };
 
-model::GgufVocabulary VocabularyOf(const std::map<std::string, std::string>& files) {
-  model::GgufVocabulary result;
-  const auto found = files.find("tokenizer.model");
-  if (found == files.end()) return result;
-  const auto pieces = data::ParseSentencePieceModel(found->second, "tokenizer.model").vocabulary;
-  result.tokens = pieces.piece_V;
-  result.scores = pieces.score_V;
-  for (const auto type : pieces.type_V) result.types.push_back(static_cast<int32_t>(type));
-  result.bos = pieces.bos_id;
-  result.eos = pieces.eos_id;
-  result.unknown = pieces.unk_id;
-  result.padding = pieces.pad_id;
-  result.add_space_prefix = pieces.add_space_prefix;
-  return result;
+std::optional<io::GgufType> BlocksOf(const ConvertFlags& flags) {
+  if (flags.quantize.empty()) return {};
+  return flags.quantize == "q8_0" ? io::GgufType::kQ8_0 : io::GgufType::kQ4_0;
 }
 
-io::GgufType GgufTypeOf(const ConvertFlags& flags, at::ScalarType dtype) {
-  if (flags.quantize == "q8_0") return io::GgufType::kQ8_0;
-  if (flags.quantize == "q4_0") return io::GgufType::kQ4_0;
-  return dtype == at::kFloat  ? io::GgufType::kF32
-         : dtype == at::kHalf ? io::GgufType::kF16
-                              : io::GgufType::kBF16;
+void WriteBeside(const Conversion& conversion, const fs::path& folder) {
+  for (const auto& [name, content] : conversion.files) WriteFileAtomically(folder / name, content);
+  for (const auto& [name, from] : conversion.folders)
+    fs::copy(from, folder / name, fs::copy_options::recursive);
 }
 
 void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
+  const model::GgufVocabulary vocabulary =
+      conversion.tokenizer ? GgufVocabularyOf(*conversion.tokenizer) : model::GgufVocabulary();
   const auto save = [&](const fs::path& file) {
-    model::SaveGguf(conversion.config, conversion.read, file, GgufTypeOf(flags, conversion.dtype),
-                    fs::path(flags.to).stem().string(), VocabularyOf(conversion.files));
+    model::SaveGguf(conversion.config, conversion.read, file,
+                    BlocksOf(flags).value_or(model::GgufTypeOf(conversion.dtype)),
+                    fs::path(flags.to).stem().string(), vocabulary);
   };
   if (fs::path(flags.to).extension() == ".gguf") return save(flags.to);
   WriteFolderAtomically(flags.to, [&](const fs::path& folder) { save(folder / "model.gguf"); });
@@ -146,16 +97,16 @@ void WriteLwm(const ConvertFlags& flags, const Conversion& conversion) {
     const Json json =
         config::ModelConfigToJson(conversion.config, model::DtypeName(conversion.dtype));
     WriteFileAtomically(folder / "config.json", json.dump(2) + "\n");
-    for (const auto& [name, content] : conversion.files)
-      WriteFileAtomically(folder / name, content);
+    WriteBeside(conversion, folder);
   });
 }
 
 void WriteHuggingFace(const ConvertFlags& flags, const Conversion& conversion) {
   model::SaveOptions options;
   options.dtype = conversion.dtype;
+  options.blocks = BlocksOf(flags);
   options.max_shard_bytes = static_cast<int64_t>(flags.max_shard_gb * 1e9);
-  options.files = conversion.files;
+  options.also = [&](const fs::path& folder) { WriteBeside(conversion, folder); };
   model::SaveModelDirectory(conversion.config, conversion.read, flags.to, options);
 }
 
@@ -163,7 +114,16 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
   Conversion conversion;
   conversion.config = source.config();
   conversion.dtype = TargetDtype(flags, source);
-  conversion.files = TokenizerFiles(flags, source);
+  const bool is_folder = fs::is_directory(flags.from), is_gguf = source.source().format() == "gguf";
+  conversion.tokenizer = FindTokenizer(flags.tokenizer, source.source(), FolderOf(flags.from),
+                                       source.config().vocab_size);
+  const bool keep_tokenizer = flags.tokenizer.empty() && !is_gguf;
+  if (is_folder || !is_gguf)
+    conversion.files = FilesBesideWeights(FolderOf(flags.from), keep_tokenizer);
+  if (conversion.tokenizer && !keep_tokenizer)
+    conversion.files[conversion.tokenizer->file_name()] = conversion.tokenizer->file_content();
+  if (is_folder && fs::is_directory(fs::path(flags.from) / "vqgan"))
+    conversion.folders["vqgan"] = fs::path(flags.from) / "vqgan";
   conversion.read = [&](const model::TensorSpec& spec) { return source.Read(spec); };
   if (flags.add_vision) {
     conversion.config = model::WithVision(conversion.config, flags.vision_vocab);
@@ -173,8 +133,8 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
 }
 
 void RequireConsistent(const ConvertFlags& flags) {
-  LWM_REQUIRE(flags.quantize.empty() || flags.format == "gguf",
-              "--quantize goes with --format gguf");
+  LWM_REQUIRE(flags.quantize.empty() || flags.format == "gguf" || flags.format == "hf",
+              "--quantize goes with --format hf or gguf");
   LWM_REQUIRE(flags.quantize.empty() || flags.dtype.empty(),
               "--quantize and --dtype exclude each other");
   model::RequireNewFolder(flags.to);
@@ -220,7 +180,7 @@ void AddConvert(CLI::App& root) {
       ->capture_default_str();
   command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}));
-  command->add_option("--quantize", flags->quantize, "matrices of a GGUF file in blocks of 32")
+  command->add_option("--quantize", flags->quantize, "matrices in blocks of 32 weights")
       ->check(CLI::IsMember({"q8_0", "q4_0"}));
   command->add_option("--config", flags->config,
                       "config.json in Hugging Face form, for what the source does not say");
@@ -242,6 +202,7 @@ void AddConvert(CLI::App& root) {
               "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
               "  lwm convert --from vqgan --config vq.json --to vqgan-dir --format diffusers\n"
               "  lwm convert --from model --to model-q8_0.gguf --format gguf --quantize q8_0\n"
+              "  lwm convert --from model --to model-q8_0 --quantize q8_0\n"
               "  lwm convert --from model --to model-jax --format lwm-jax --dtype bf16\n"
               "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");
   command->callback([flags] { RunConvert(*flags); });

@@ -50,7 +50,7 @@ Json DescribeTensors(const io::TensorSource& source) {
     tensors.push_back({{"name", info.name},
                        {"dtype", source.Encoding(i)},
                        {"shape", info.shape},
-                       {"bytes", io::TensorBytes(info)},
+                       {"bytes", source.StoredBytes(i)},
                        {"xxh3", Checksum(source, i, piece)}});
   }
   return tensors;
@@ -71,18 +71,25 @@ Json DescribeTokenizer(const fs::path& path, const io::TensorSource& source) {
     if (!kind) return {};
     return {{"kind", *kind}, {"pieces", gguf->metadata().Texts("tokenizer.ggml.tokens").size()}};
   }
-  const fs::path file = (fs::is_directory(path) ? path : path.parent_path()) / "tokenizer.model";
-  if (!fs::exists(file)) return {};
-  const auto tokenizer = data::OpenTokenizer(file);
-  return {{"kind", tokenizer->file_name()}, {"pieces", tokenizer->vocab_size()}};
+  const fs::path folder = fs::is_directory(path) ? path : path.parent_path();
+  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
+    if (!fs::exists(folder / name)) continue;
+    try {
+      return {{"kind", name}, {"pieces", data::OpenTokenizer(folder / name)->vocab_size()}};
+    } catch (const Error& error) {  // the weights are shown nonetheless
+      return {{"kind", name}, {"problem", error.what()}};
+    }
+  }
+  return {};
 }
 
 Json Describe(const fs::path& path) {
   const auto source = io::OpenTensorSource(path);
   uint64_t elements = 0, bytes = 0;
-  for (const io::TensorInfo& info : source->infos()) {
+  for (size_t i = 0; i < source->infos().size(); ++i) {
+    const io::TensorInfo& info = source->infos()[i];
     elements += io::TensorBytes(info) / io::DTypeSize(info.dtype);
-    bytes += io::TensorBytes(info);
+    bytes += source->StoredBytes(i);
   }
   return {{"path", path.string()},
           {"format", source->format()},

@@ -136,11 +136,22 @@ Json BosTemplate(const std::string& bos, int32_t id) {
           {"special_tokens", {{bos, entry}}}};
 }
 
+// GGUF's names of the ways to cut words that this program knows.
+struct Cut {
+  std::string_view name;
+  std::vector<std::string> patterns;
+};
+const Cut kCuts[] = {{"gpt-2", {kGpt2Pattern}}, {"smollm", {kDigitPattern, kGpt2Pattern}}};
+
 }  // namespace
 
-ByteBpeVocabulary ReadByteBpeJson(const fs::path& file) {
-  const std::string where = file.string();
-  const Json json = ReadJsonFile(file);
+std::string GgufNameOfPatterns(const std::vector<std::string>& patterns) {
+  for (const Cut& cut : kCuts)
+    if (cut.patterns == patterns) return std::string(cut.name);
+  return "";
+}
+
+ByteBpeVocabulary ParseByteBpeJson(const Json& json, const std::string& where) {
   const Json model = JsonGet<Json>(json, "model", where);
   const auto type = JsonGet<std::string>(model, "type", where, std::string("BPE"));
   if (type != "BPE") Refuse(where, Cat("model ", type));
@@ -161,6 +172,12 @@ ByteBpeVocabulary ReadByteBpeJson(const fs::path& file) {
              JsonGet<bool>(token, "special", where, false), where);
   ReadMerges(JsonGet<Json>(model, "merges", where), where, vocabulary);
   ReadPreTokenizer(JsonGet<Json>(json, "pre_tokenizer", where), where, vocabulary.patterns);
+  return vocabulary;
+}
+
+ByteBpeVocabulary ReadByteBpeJson(const fs::path& file) {
+  const Json json = ReadJsonFile(file);
+  ByteBpeVocabulary vocabulary = ParseByteBpeJson(json, file.string());
   vocabulary.bos_id = FindSpecial(file.parent_path(), "bos", vocabulary);
   vocabulary.eos_id = FindSpecial(file.parent_path(), "eos", vocabulary);
   vocabulary.add_bos = SaysAddBos(file.parent_path(), json);
@@ -227,10 +244,10 @@ ByteBpeVocabulary ByteBpeVocabularyOfGguf(const io::GgufMetadata& metadata) {
   for (const std::string& merge : metadata.Texts("tokenizer.ggml.merges")) merges.push_back(merge);
   ReadMerges(merges, metadata.where, vocabulary);
   const std::string cut = metadata.Text("tokenizer.ggml.pre").value_or("");
-  if (cut != "gpt-2" && cut != "smollm")
-    Refuse(metadata.where, Cat("tokenizer.ggml.pre \"", cut, "\""));
-  if (cut == "smollm") vocabulary.patterns.push_back(kDigitPattern);
-  vocabulary.patterns.push_back(kGpt2Pattern);
+  const auto known = std::find_if(std::begin(kCuts), std::end(kCuts),
+                                  [&](const Cut& candidate) { return candidate.name == cut; });
+  if (known == std::end(kCuts)) Refuse(metadata.where, Cat("tokenizer.ggml.pre \"", cut, "\""));
+  vocabulary.patterns = known->patterns;
   const auto special = [&](const std::string& name) {
     return static_cast<int32_t>(
         metadata.Integer("tokenizer.ggml." + name + "_token_id").value_or(-1));

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "lwm/data/tokenizer.h"
+#include "lwm/io/tensor_source.h"
+#include "lwm/model/export.h"
+
+namespace lwm::app {
+
+// The tokenizer that goes with a conversion: the one in `named` if that is given (llama2.c's
+// tokenizer.bin for such a source), else the source's own: inside a GGUF file, or beside the
+// weights in `folder`. Nothing when there is none, or none that this program reads; then a line on
+// stderr says why.
+std::unique_ptr<data::Tokenizer> FindTokenizer(const std::string& named,
+                                               const io::TensorSource& source,
+                                               const std::filesystem::path& folder,
+                                               int64_t vocab_size);
+
+// The files that stand beside the weights in a model directory and belong to the model: settings of
+// generation and, `with_tokenizer`, the tokenizer's. Name -> content.
+std::map<std::string, std::string> FilesBesideWeights(const std::filesystem::path& folder,
+                                                      bool with_tokenizer);
+
+// The tokenizer as a GGUF file states it. Throws Error(kInvalidArgument) when its way of cutting
+// words has no name there.
+model::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer);
+
+}  // namespace lwm::app
