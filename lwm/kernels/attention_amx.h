@@ -10,9 +10,8 @@ namespace lwm::kernels {
 // Tile pairs of bf16 attention in Intel AMX: scores, softmax and products of one block of queries
 // follow each other in the first-level cache, and every operand is laid out in whole 1 KB
 // registers. Same mathematics and arguments as AttentionForwardTile and AttentionBackwardTile; dim
-// (K) is padded to 32, rows (R) and keys (N) are multiples of 64, at
-// most 1024. Matrices are bf16 unless said
-// otherwise, and 64-byte aligned.
+// (K) is padded to 32, rows (R) and keys (N) are multiples of 64, at most 1024. Matrices are bf16
+// unless said otherwise, and 64-byte aligned.
 //
 // Block layouts ("registers" of 16 rows x 64 bytes, one after another):
 //   pairs of x_CN      [N/16][C/32] of 16 pairs of rows c x 16 columns n x 2
@@ -38,33 +37,42 @@ struct AmxShape {
 
 // Scratch that a thread keeps between calls: numbers of each kind for a shape.
 struct AmxScratch {
-  float* s;     // 64 * keys
+  float* s;     // forward 64 * keys, backward kAmxBackwardScores
   uint16_t* p;  // forward 32 * keys, backward 3 * rows * keys
 };
+constexpr size_t kAmxBackwardScores = 18 * 1024;
 
-//   q_RK     row-major
-//   k_pairs  pairs of k^T [K, N];  v_pairs  pairs of v [N, K]
-//   next_keys  the k_pairs and v_pairs, one after the other, of the next call; nullptr: unknown
-void AmxForward(const AmxShape& shape, const uint16_t* q_RK, const uint16_t* k_pairs,
-                const uint16_t* v_pairs, const void* next_keys, float scale, const TileMask* mask,
-                const AmxScratch& scratch, float* max_R, float* sum_R, float* acc_RK) noexcept;
+struct AmxForwardTask {
+  const uint16_t* q_RK;     // row-major
+  const uint16_t* k_pairs;  // pairs of k^T [K, N]
+  const uint16_t* v_pairs;  // pairs of v [N, K]
+  const void* next_keys;  // k_pairs and v_pairs, one after the other, of the next call, or nullptr
+  float scale;
+  const TileMask* mask;
+  float *max_R, *sum_R, *acc_RK;  // in/out
+};
+void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
+                const AmxScratch& scratch) noexcept;
 
-struct AmxBackwardInputs {
+struct AmxBackwardTask {
   const uint16_t *q_RK, *dout_RK;            // row-major
   const uint16_t *q_KR_rows, *dout_KR_rows;  // rows of the transposes
   const uint16_t *k_pairs, *v_pairs;         // pairs of k^T, v^T [K, N]
   const uint16_t* k_NK_pairs;                // pairs of k [N, K], in halves
+  const void* next_queries;  // the q_RK to dout_KR_rows of the next call, one after the other
+  float scale;
+  const TileMask* mask;
   const float *lse_R, *delta_R;
-  const void* next_queries;  // the q_RK to dout_KR_rows of the next call, nullptr: unknown
+  // in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys
+  float *dk_KN, *dv_KN;
+  // in/out  R rows of head_dim numbers, f32, any alignment; nullptr: nobody wants it
+  float* const* dq_rows;
+  int head_dim;
 };
+void AmxBackward(const AmxShape& shape, const AmxBackwardTask& task,
+                 const AmxScratch& scratch) noexcept;
 
-//   dk_KN, dv_KN  in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys
-//   dq_RK         out     f32 [R, K]
-void AmxBackward(const AmxShape& shape, const AmxBackwardInputs& inputs, float scale,
-                 const TileMask* mask, const AmxScratch& scratch, float* dk_KN, float* dv_KN,
-                 float* dq_RK) noexcept;
-
-// x_NK, f32 row-major, += the transpose of blocks_KN as above.
-void AmxAddTransposed(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept;
+// x_NK, f32 row-major, = the transpose of blocks_KN as above.
+void AmxTransposeBlocks(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept;
 
 }  // namespace lwm::kernels

@@ -77,16 +77,17 @@ class AttentionBackwardTile {
   // The keys of the coming calls, with zero gradients.
   virtual bool StartKeys(const AttentionRows& keys) = 0;
 
-  // Adds to the gradients of the keys; returns that of the queries, f32 [rows, padded_dim], valid
-  // until the next call.
-  //   lse_R, delta_R  in  f32 [rows]; a missing row has lse = +inf
-  //   next_queries    in  packed queries of the coming call, nullptr when not known
+  // Adds to the gradients of the keys and of the queries.
+  //   lse_R, delta_R  in      f32 [rows]; a missing row has lse = +inf
+  //   next_queries    in      packed queries of the coming call, nullptr when not known
+  //   dq_rows         in/out  rows of head_dim numbers, f32, any alignment; nullptr is missing
   // A masked non-finite row reaches everyone: such pairs belong to CarefulBackward.
-  virtual const float* Run(const void* packed_queries, const void* next_queries, float scale,
-                           const TileMask* mask, const float* lse_R, const float* delta_R) = 0;
+  virtual void Run(const void* packed_queries, const void* next_queries, float scale,
+                   const TileMask* mask, const float* lse_R, const float* delta_R,
+                   float* const* dq_rows) = 0;
 
-  // dk_NK, dv_NK [keys, padded_dim] += the gradients of the keys.
-  virtual void AddKeyGradients(float* dk_NK, float* dv_NK) = 0;
+  // dk_NK, dv_NK [keys, padded_dim] = the gradients of the keys.
+  virtual void KeyGradients(float* dk_NK, float* dv_NK) = 0;
 };
 
 // The calling thread's objects, made at first use. The last few shapes are kept.

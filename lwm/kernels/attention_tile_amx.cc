@@ -43,9 +43,16 @@ class AmxForwardTile : public AttentionForwardTile {
   void Run(const void* packed_queries, const void* packed_keys, const void* next_keys, float scale,
            const TileMask* mask, float* max_R, float* sum_R, float* acc_RK) override {
     const uint16_t* keys = static_cast<const uint16_t*>(packed_keys);
-    AmxForward(ShapeOf(shape_), static_cast<const uint16_t*>(packed_queries), keys,
-               keys + Numbers(shape_, shape_.keys), next_keys, scale, mask, {s_.get(), p_.get()},
-               max_R, sum_R, acc_RK);
+    const AmxForwardTask task{static_cast<const uint16_t*>(packed_queries),
+                              keys,
+                              keys + Numbers(shape_, shape_.keys),
+                              next_keys,
+                              scale,
+                              mask,
+                              max_R,
+                              sum_R,
+                              acc_RK};
+    AmxForward(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
 
  private:
@@ -58,8 +65,7 @@ class AmxBackwardTile : public AttentionBackwardTile {
  public:
   explicit AmxBackwardTile(const AttentionTileShape& shape)
       : shape_(shape),
-        s_(MakeAlignedBuffer<float>(64 * static_cast<size_t>(shape.keys))),
-        dq_RK_(MakeAlignedBuffer<float>(Numbers(shape, shape.rows))),
+        s_(MakeAlignedBuffer<float>(kAmxBackwardScores)),
         dk_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
         dv_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
         p_(MakeAlignedBuffer<uint16_t>(3 * static_cast<size_t>(shape.rows) *
@@ -90,28 +96,39 @@ class AmxBackwardTile : public AttentionBackwardTile {
     return k_finite && v_finite;
   }
 
-  const float* Run(const void* packed_queries, const void* next_queries, float scale,
-                   const TileMask* mask, const float* lse_R, const float* delta_R) override {
+  void Run(const void* packed_queries, const void* next_queries, float scale, const TileMask* mask,
+           const float* lse_R, const float* delta_R, float* const* dq_rows) override {
     const uint16_t* queries = static_cast<const uint16_t*>(packed_queries);
     const size_t size = Numbers(shape_, shape_.rows);
-    const AmxBackwardInputs inputs{
-        queries, queries + size, queries + 2 * size, queries + 3 * size, Keys(0), Keys(1), Keys(2),
-        lse_R,   delta_R,        next_queries};
-    AmxBackward(ShapeOf(shape_), inputs, scale, mask, {s_.get(), p_.get()}, dk_KN_.get(),
-                dv_KN_.get(), dq_RK_.get());
-    return dq_RK_.get();
+    const AmxBackwardTask task{queries,
+                               queries + size,
+                               queries + 2 * size,
+                               queries + 3 * size,
+                               Keys(0),
+                               Keys(1),
+                               Keys(2),
+                               next_queries,
+                               scale,
+                               mask,
+                               lse_R,
+                               delta_R,
+                               dk_KN_.get(),
+                               dv_KN_.get(),
+                               dq_rows,
+                               shape_.head_dim};
+    AmxBackward(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
 
-  void AddKeyGradients(float* dk_NK, float* dv_NK) override {
-    AmxAddTransposed(dk_KN_.get(), shape_.keys, shape_.padded_dim(), dk_NK);
-    AmxAddTransposed(dv_KN_.get(), shape_.keys, shape_.padded_dim(), dv_NK);
+  void KeyGradients(float* dk_NK, float* dv_NK) override {
+    AmxTransposeBlocks(dk_KN_.get(), shape_.keys, shape_.padded_dim(), dk_NK);
+    AmxTransposeBlocks(dv_KN_.get(), shape_.keys, shape_.padded_dim(), dv_NK);
   }
 
  private:
   uint16_t* Keys(size_t which) { return packed_keys_.get() + which * Numbers(shape_, shape_.keys); }
 
   AttentionTileShape shape_;
-  AlignedBuffer<float> s_, dq_RK_, dk_KN_, dv_KN_;
+  AlignedBuffer<float> s_, dk_KN_, dv_KN_;
   AlignedBuffer<uint16_t> p_, rows_NK_, packed_keys_;
 };
 

@@ -120,10 +120,14 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     return k_finite && v_finite;
   }
 
-  const float* Run(const void* packed_queries, const void* /*next_queries*/, float scale,
-                   const TileMask* mask, const float* lse_R, const float* delta_R) override {
+  void Run(const void* packed_queries, const void* /*next_queries*/, float scale,
+           const TileMask* mask, const float* lse_R, const float* delta_R,
+           float* const* dq_rows) override {
     const char* queries = static_cast<const char*>(packed_queries);
     const size_t bytes = shape_.query_bytes();
+    for (int r = 0; r < shape_.rows; ++r) {
+      if (dq_rows[r]) FetchRow(dq_rows[r], sizeof(float) * static_cast<size_t>(shape_.head_dim));
+    }
     scores_.Run(queries, Keys(0), s_RN_.get());
     scores_.Run(queries + bytes, Keys(1), dp_RN_.get());
     SoftmaxGradientTile(shape_.type, shape_.rows, shape_.keys, scale, mask, s_RN_.get(),
@@ -133,13 +137,15 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     TransposeTile(shape_.type, shape_.rows, shape_.keys, ds_RN_.get(), transposed_NR_.get());
     key_gradient_.Run(transposed_NR_.get(), queries + 2 * bytes, dk_NK_.get());
     query_gradient_.Run(ds_RN_.get(), Keys(2), dq_RK_.get());
-    return dq_RK_.get();
+    for (int r = 0; r < shape_.rows; ++r) {
+      const float* dq_K = dq_RK_.get() + static_cast<ptrdiff_t>(r) * shape_.padded_dim();
+      if (dq_rows[r]) AddRow(dq_K, shape_.head_dim, dq_rows[r]);
+    }
   }
 
-  void AddKeyGradients(float* dk_NK, float* dv_NK) override {
-    const int count = static_cast<int>(Numbers(shape_, shape_.keys));
-    AddRow(dk_NK_.get(), count, dk_NK);
-    AddRow(dv_NK_.get(), count, dv_NK);
+  void KeyGradients(float* dk_NK, float* dv_NK) override {
+    std::copy_n(dk_NK_.get(), Numbers(shape_, shape_.keys), dk_NK);
+    std::copy_n(dv_NK_.get(), Numbers(shape_, shape_.keys), dv_NK);
   }
 
  private:

@@ -4,10 +4,12 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "lwm/base/error.h"
 #include "lwm/kernels/tile_layout.h"
+#include "lwm/ops/attention_tiling.h"
 
 namespace lwm::ops {
 namespace {
@@ -35,12 +37,22 @@ void ForEachQuery(at::IntArrayRef shape_BTH, const Fn& fn) {
 
 }  // namespace
 
+float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max, float sum,
+                  void* out_K) {
+  if (sum == 0.0f) {
+    std::memset(out_K, 0, static_cast<size_t>(dim) * kernels::BytesPerElement(type));
+    return kMinusInfinity;
+  }
+  kernels::ScaleRowTo(type, acc_K, dim, 1.0f / sum, out_K);
+  return max + std::log(sum);
+}
+
 AttentionCarry MakeAttentionCarry(const at::Tensor& q_BTHK) {
   const int64_t batch = q_BTHK.size(0), tokens = q_BTHK.size(1), heads = q_BTHK.size(2);
   const auto f32 = at::TensorOptions(at::kFloat);
   return {at::full({batch, heads, tokens}, kMinusInfinity, f32),
           at::zeros({batch, heads, tokens}, f32),
-          at::zeros({batch, tokens, heads, q_BTHK.size(3)}, f32)};
+          at::empty({batch, tokens, heads, q_BTHK.size(3)}, f32)};
 }
 
 void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
@@ -56,10 +68,8 @@ void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tens
   char* out = static_cast<char*>(out_BTHK.mutable_data_ptr());
   float* lse = lse_BHT.mutable_data_ptr<float>();
   ForEachQuery(out_BTHK.sizes(), [&](int64_t row, int64_t stat) {
-    const bool nothing = sum[stat] == 0.0f;
-    kernels::ScaleRowTo(type, acc + row * dim, dim, nothing ? 0.0f : 1.0f / sum[stat],
-                        out + row * row_bytes);
-    lse[stat] = nothing ? kMinusInfinity : max[stat] + std::log(sum[stat]);
+    lse[stat] =
+        FinishQuery(type, dim, acc + row * dim, max[stat], sum[stat], out + row * row_bytes);
   });
 }
 

@@ -11,7 +11,7 @@ namespace lwm::ops {
 struct AttentionCarry {
   at::Tensor max_BHT;   // largest scaled score, -inf before the first key
   at::Tensor sum_BHT;   // sum of exp(score - max)
-  at::Tensor acc_BTHK;  // sum of exp(score - max) * v
+  at::Tensor acc_BTHK;  // sum of exp(score - max) * v; undefined where sum is 0
 };
 AttentionCarry MakeAttentionCarry(const at::Tensor& q_BTHK);
 
@@ -31,15 +31,22 @@ struct KeyBlock {
 // Called on the calling thread between tiles, to let transfers progress; may be empty.
 using Progress = std::function<void()>;
 
+// out = acc / sum in the dtype of q [B,T,H,K], lse = max + log(sum) f32 [B,H,T]; 0 and -inf where
+// nothing was seen.
+struct AttentionOutput {
+  at::Tensor out_BTHK, lse_BHT;
+};
+
 // carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
 // compared element by element, by the extremes of index and begin. Threads over (row, head, query
-// tile); allocates tiles per thread and one packed
-// copy of keys and queries of at most 64 MiB.
+// tile); allocates tiles per thread and one packed copy of keys and queries of at most 64 MiB.
+//   output  nullptr, or: these are the last keys, and *output becomes the result. Saves a pass over
+//           carry.acc, which is undefined afterwards.
 void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
-                           AttentionCarry& carry, const Progress& progress);
+                           AttentionCarry& carry, const Progress& progress,
+                           AttentionOutput* output = nullptr);
 
-// out = acc / sum in `dtype` [B,T,H,K], lse = max + log(sum) f32 [B,H,T]; 0 and -inf where nothing
-// was seen.
+// The output of a carry.
 void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
                      at::Tensor& lse_BHT);
 
@@ -52,10 +59,15 @@ struct QueryGradientBlock {
 };
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK);  // f32 [B,H,T]
 
-// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]), bit-identical
-// for any number of threads.
+// Gradient tensors that hold nothing yet: they are set instead of added to.
+struct AttentionGradientStart {
+  bool queries = false, keys = false;
+};
+
+// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]; with start.keys
+// the dtype of k will do), bit-identical for any number of threads.
 void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                             at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress);
+                            const Progress& progress, AttentionGradientStart start = {});
 
 }  // namespace lwm::ops

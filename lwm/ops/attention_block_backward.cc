@@ -1,7 +1,9 @@
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <thread>
@@ -18,14 +20,17 @@ namespace lwm::ops {
 namespace {
 
 struct Gradients {
-  float *dq_BTHK, *dk_BUGK, *dv_BUGK;
+  float* dq_BTHK;
+  char *dk_BUGK, *dv_BUGK;      // f32 where they are added to
+  kernels::TileType keys_type;  // of dk and dv
+  AttentionGradientStart start;
 };
 
 // The queries of tiles [first, last) of every batch row and head, against all keys. A thread takes
-// one tile of keys of one kv head, in order, and adds its gradients up over the queries; what it
-// adds to the gradient of a tile of queries waits for its turn, so that the order of the sum, and
-// with it every bit, does not depend on the number of threads. Tiles of keys are taken in the order
-// of the turns, so the one that everybody waits for is always being computed.
+// one tile of keys of one kv head, in order, and adds its gradients up over the queries. It waits
+// for its turn with a tile of queries, so that the order of the sum of their gradient, and with it
+// every bit, does not depend on the number of threads. Tiles of keys are taken in the order of the
+// turns, so the one that everybody waits for is always being computed.
 class BackwardPass {
  public:
   BackwardPass(const AttentionTiling& tiling, const QueryGradientBlock& queries,
@@ -39,7 +44,7 @@ class BackwardPass {
         first_(first),
         last_(last),
         query_bytes_(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
-        packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * query_bytes_)),
+        packed_(PackedCount() * query_bytes_),
         finite_(PackedCount()),
         turn_(PackedCount()) {}
 
@@ -60,13 +65,18 @@ class BackwardPass {
           delta_R(lse_R.size()),
           dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
-          dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())) {}
+          careful_dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          careful_dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
+          dq_rows(lse_R.size()) {}
 
     kernels::AttentionBackwardTile& kernel;
     QueryTile tile;
     std::vector<float> lse_R, delta_R;
     kernels::AlignedBuffer<float> dk_NK, dv_NK;
-    kernels::AlignedBuffer<float> dq_RK;  // of careful pairs
+    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK, dq_RK;  // of careful pairs
+    bool careful = false;  // there were some with these keys
+    std::vector<float*> dq_rows;
     bool keys_finite = true;
     const char* next_queries = nullptr;
   };
@@ -81,7 +91,7 @@ class BackwardPass {
 
   size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
   size_t KeyNumbers() const { return static_cast<size_t>(tiling_.shape.keys) * Dim(); }
-  const char* Packed(size_t at) const { return packed_.get() + at * query_bytes_; }
+  const char* Packed(size_t at) const { return packed_.data() + at * query_bytes_; }
   int64_t Blocks() const { return tiling_.kv_heads * tiling_.head_blocks; }
   size_t PackedCount() const {
     return static_cast<size_t>(tiling_.batch * Blocks() * (last_ - first_));
@@ -113,12 +123,17 @@ class BackwardPass {
       const int64_t head_block = i / tiles % blocks, query_tile = first_ + i % tiles;
       const size_t at = PackedIndex(b, g, head_block, query_tile);
       turn_[at] = NextTurn(b, query_tile, 0);
-      if (turn_[at] == tiling_.key_tile_count()) continue;  // sees nothing
       tile.Select(b, g, head_block, query_tile);
+      if (gradients_.start.queries) {
+        tile.ForEach([&](int, int64_t slot, int64_t head) {
+          std::fill_n(QueryGradient(b, slot, head), tiling_.shape.head_dim, 0.0f);
+        });
+      }
+      if (turn_[at] == tiling_.key_tile_count()) continue;  // sees nothing
       const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
       const auto dout_rows = tile.Rows(queries_.dout_BTHK);
       finite_[at] =
-          kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.get() + at * query_bytes_);
+          kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.data() + at * query_bytes_);
     }
   }
 
@@ -148,7 +163,10 @@ class BackwardPass {
   void TakeKeyTile(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
                    const Progress& progress) {
     Place place = NextSeeing(b, key_tile, {first_, 0});
-    if (place.tile == last_) return;
+    if (place.tile == last_) {
+      if (gradients_.start.keys) SetKeysToZero(b, g, key_tile);
+      return;
+    }
     LoadKeys(worker, b, g, key_tile);
     while (place.tile < last_) {
       const Place next = NextSeeing(b, key_tile, {place.tile, place.head_block + 1});
@@ -156,10 +174,8 @@ class BackwardPass {
           next.tile < last_ ? Packed(PackedIndex(b, g, next.head_block, next.tile)) : nullptr;
       worker.tile.Select(b, g, place.head_block, place.tile);
       const size_t at = PackedIndex(b, g, place.head_block, place.tile);
-      FetchQueryGradient(worker, b);
-      const float* dq_RK = ComputePair(worker, b, g, at, place.tile, key_tile);
       if (!WaitForTurn(turn_[at], key_tile)) return;
-      AddQueryGradient(worker, b, dq_RK);
+      ComputePair(worker, b, g, at, place.tile, key_tile);
       turn_[at] = NextTurn(b, place.tile, key_tile + 1);
       if (progress) progress();
       place = next;
@@ -180,70 +196,101 @@ class BackwardPass {
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
     worker.keys_finite = worker.kernel.StartKeys({k_rows.data(), v_rows.data()});
-    std::fill_n(worker.dk_NK.get(), KeyNumbers(), 0.0f);
-    std::fill_n(worker.dv_NK.get(), KeyNumbers(), 0.0f);
+    worker.careful = false;
   }
 
-  const float* ComputePair(Worker& worker, int64_t b, int64_t g, size_t at, int64_t query_tile,
-                           int64_t key_tile) {
+  void ComputePair(Worker& worker, int64_t b, int64_t g, size_t at, int64_t query_tile,
+                   int64_t key_tile) {
     const float* lse_BHT = queries_.lse_BHT.const_data_ptr<float>();
     const float* delta_BHT = queries_.delta_BHT.const_data_ptr<float>();
     std::fill(worker.lse_R.begin(), worker.lse_R.end(), std::numeric_limits<float>::infinity());
     std::fill(worker.delta_R.begin(), worker.delta_R.end(), 0.0f);
+    std::fill(worker.dq_rows.begin(), worker.dq_rows.end(), nullptr);
     worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
       const int64_t stat = (b * tiling_.heads + head) * tiling_.tokens + slot;
       worker.lse_R[static_cast<size_t>(row)] = lse_BHT[stat];
       worker.delta_R[static_cast<size_t>(row)] = delta_BHT[stat];
+      worker.dq_rows[static_cast<size_t>(row)] = QueryGradient(b, slot, head);
     });
     const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, key_tile));
     const bool masked = Seen(b, query_tile, key_tile) == Visibility::kSome;
     if (masked && !(worker.keys_finite && finite_[at])) {
-      return ComputePairCarefully(worker, b, g, key_tile, mask);
+      ComputePairCarefully(worker, b, g, key_tile, mask);
+    } else {
+      worker.kernel.Run(Packed(at), worker.next_queries, scale_, masked ? &mask : nullptr,
+                        worker.lse_R.data(), worker.delta_R.data(), worker.dq_rows.data());
     }
-    return worker.kernel.Run(Packed(at), worker.next_queries, scale_, masked ? &mask : nullptr,
-                             worker.lse_R.data(), worker.delta_R.data());
   }
 
-  const float* ComputePairCarefully(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
-                                    const kernels::TileMask& mask) {
+  void ComputePairCarefully(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
+                            const kernels::TileMask& mask) {
     const auto q_rows = worker.tile.Rows(queries_.queries.q_BTHK);
     const auto dout_rows = worker.tile.Rows(queries_.dout_BTHK);
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
+    if (!worker.careful) {
+      std::fill_n(worker.careful_dk_NK.get(), KeyNumbers(), 0.0f);
+      std::fill_n(worker.careful_dv_NK.get(), KeyNumbers(), 0.0f);
+      worker.careful = true;
+    }
     kernels::CarefulBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
                              {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
-                             worker.delta_R.data(), worker.dk_NK.get(), worker.dv_NK.get(),
-                             worker.dq_RK.get());
-    return worker.dq_RK.get();
+                             worker.delta_R.data(), worker.careful_dk_NK.get(),
+                             worker.careful_dv_NK.get(), worker.dq_RK.get());
+    for (size_t row = 0; row < worker.dq_rows.size(); ++row) {
+      if (!worker.dq_rows[row]) continue;
+      kernels::AddRow(worker.dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
+                      worker.dq_rows[row]);
+    }
   }
 
   float* QueryGradient(int64_t b, int64_t slot, int64_t head) const {
     return gradients_.dq_BTHK +
            ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
-  void FetchQueryGradient(const Worker& worker, int64_t b) const {
-    worker.tile.ForEach([&](int, int64_t slot, int64_t head) {
-      kernels::FetchRow(QueryGradient(b, slot, head), 4 * Dim());
-    });
-  }
-  void AddQueryGradient(const Worker& worker, int64_t b, const float* dq_RK) const {
-    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
-      kernels::AddRow(dq_RK + static_cast<size_t>(row) * Dim(), tiling_.shape.head_dim,
-                      QueryGradient(b, slot, head));
-    });
-  }
 
-  void StoreKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
-    worker.kernel.AddKeyGradients(worker.dk_NK.get(), worker.dv_NK.get());
+  // Calls fn(key of the tile, where its first number lies in [B,U,G,K]).
+  template <class Fn>
+  void ForEachKey(int64_t b, int64_t g, int64_t key_tile, const Fn& fn) const {
     const SlotTile& slots =
         tiling_.key_tiles[static_cast<size_t>(b)][static_cast<size_t>(key_tile)];
     for (int n = 0; n < slots.count; ++n) {
       const int64_t row = (b * tiling_.key_slots + slots.first + n) * tiling_.kv_heads + g;
-      const int64_t at = row * tiling_.shape.head_dim;
-      const size_t from = static_cast<size_t>(n) * Dim();
-      kernels::AddRow(worker.dk_NK.get() + from, tiling_.shape.head_dim, gradients_.dk_BUGK + at);
-      kernels::AddRow(worker.dv_NK.get() + from, tiling_.shape.head_dim, gradients_.dv_BUGK + at);
+      fn(static_cast<size_t>(n), row * tiling_.shape.head_dim);
     }
+  }
+
+  void StoreKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) const {
+    worker.kernel.KeyGradients(worker.dk_NK.get(), worker.dv_NK.get());
+    if (worker.careful) {
+      kernels::AddRow(worker.careful_dk_NK.get(), static_cast<int>(KeyNumbers()),
+                      worker.dk_NK.get());
+      kernels::AddRow(worker.careful_dv_NK.get(), static_cast<int>(KeyNumbers()),
+                      worker.dv_NK.get());
+    }
+    ForEachKey(b, g, key_tile, [&](size_t n, int64_t at) {
+      StoreKey(worker.dk_NK.get() + n * Dim(), gradients_.dk_BUGK, at);
+      StoreKey(worker.dv_NK.get() + n * Dim(), gradients_.dv_BUGK, at);
+    });
+  }
+  void StoreKey(const float* x_K, char* to_BUGK, int64_t at) const {
+    char* to_K = to_BUGK + at * KeyElement();
+    const int dim = tiling_.shape.head_dim;
+    if (gradients_.start.keys) {
+      kernels::ScaleRowTo(gradients_.keys_type, x_K, dim, 1.0f, to_K);
+    } else {
+      kernels::AddRow(x_K, dim, reinterpret_cast<float*>(to_K));
+    }
+  }
+  void SetKeysToZero(int64_t b, int64_t g, int64_t key_tile) const {
+    const auto bytes = static_cast<size_t>(tiling_.shape.head_dim * KeyElement());
+    ForEachKey(b, g, key_tile, [&](size_t, int64_t at) {
+      std::memset(gradients_.dk_BUGK + at * KeyElement(), 0, bytes);
+      std::memset(gradients_.dv_BUGK + at * KeyElement(), 0, bytes);
+    });
+  }
+  int64_t KeyElement() const {
+    return static_cast<int64_t>(kernels::BytesPerElement(gradients_.keys_type));
   }
 
   const AttentionTiling& tiling_;
@@ -253,39 +300,66 @@ class BackwardPass {
   const Gradients gradients_;
   const int64_t first_, last_;
   const size_t query_bytes_;
-  kernels::AlignedBuffer<char> packed_;
+  PackedTiles packed_;
   std::vector<char> finite_;
   std::vector<std::atomic<int64_t>> turn_;
   std::atomic<int64_t> next_{0};
   std::atomic<bool> abandoned_{false};
 };
 
-}  // namespace
-
-void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
-                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress) {
+void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+                    const at::Tensor& dq_BTHK, const at::Tensor& dk_BUGK, const at::Tensor& dv_BUGK,
+                    AttentionGradientStart start) {
   CheckAttentionBlock(queries.queries, keys, scale);
   const at::Tensor &q = queries.queries.q_BTHK, &k = keys.k_BUGK;
   CheckLikeQueries(queries.dout_BTHK, q, "dout");
   CheckF32(queries.lse_BHT, {q.size(0), q.size(2), q.size(1)}, "lse");
   CheckF32(queries.delta_BHT, {q.size(0), q.size(2), q.size(1)}, "delta");
   CheckF32(dq_BTHK, q.sizes(), "dq");
-  CheckF32(dk_BUGK, k.sizes(), "dk");
-  CheckF32(dv_BUGK, k.sizes(), "dv");
-  if (q.numel() == 0 || k.numel() == 0) return;
+  if (start.keys && dk_BUGK.scalar_type() == k.scalar_type()) {
+    CheckLikeQueries(dk_BUGK, k, "dk");
+    CheckLikeQueries(dv_BUGK, k, "dv");
+  } else {
+    CheckF32(dk_BUGK, k.sizes(), "dk");
+    CheckF32(dv_BUGK, k.sizes(), "dv");
+  }
+}
+
+}  // namespace
+
+void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
+                            const Progress& progress, AttentionGradientStart start) {
+  CheckArguments(queries, keys, scale, dq_BTHK, dk_BUGK, dv_BUGK, start);
+  if (queries.queries.q_BTHK.numel() == 0 || keys.k_BUGK.numel() == 0) {
+    if (start.queries) dq_BTHK.zero_();
+    if (start.keys) dk_BUGK.zero_();
+    if (start.keys) dv_BUGK.zero_();
+    return;
+  }
   const AttentionTiling tiling(queries.queries, keys);
-  const Gradients gradients{dq_BTHK.data_ptr<float>(), dk_BUGK.data_ptr<float>(),
-                            dv_BUGK.data_ptr<float>()};
   const int64_t tile_bytes =
       tiling.batch * tiling.kv_heads * tiling.head_blocks *
       static_cast<int64_t>(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape));
   const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
   const int64_t tiles = tiling.query_tile_count();
+  const bool rounds = dk_BUGK.scalar_type() != at::kFloat;
+  if (rounds && step < tiles) {  // sums of several passes are rounded once
+    at::Tensor dk = at::empty(dk_BUGK.sizes(), at::TensorOptions(at::kFloat));
+    at::Tensor dv = at::empty(dv_BUGK.sizes(), at::TensorOptions(at::kFloat));
+    AttentionBlockBackward(queries, keys, scale, dq_BTHK, dk, dv, progress, start);
+    dk_BUGK.copy_(dk);
+    dv_BUGK.copy_(dv);
+    return;
+  }
+  Gradients gradients{dq_BTHK.data_ptr<float>(), static_cast<char*>(dk_BUGK.data_ptr()),
+                      static_cast<char*>(dv_BUGK.data_ptr()),
+                      rounds ? kernels::TileType::kBF16 : kernels::TileType::kF32, start};
   for (int64_t first = 0; first < tiles; first += step) {
     BackwardPass(tiling, queries, keys, SafeScale(scale), gradients, first,
                  std::min(first + step, tiles))
         .Run(progress);
+    gradients.start.keys = false;
   }
 }
 

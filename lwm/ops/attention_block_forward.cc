@@ -1,4 +1,5 @@
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,11 +16,13 @@
 namespace lwm::ops {
 namespace {
 
-// The keys of tiles [first, last) of every batch row and kv head, against all queries.
+// The keys of tiles [first, last) of every batch row and kv head, against all queries. With an
+// output, these are the last keys of all.
 class ForwardPass {
  public:
   ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, const KeyBlock& keys,
-              float scale, AttentionCarry& carry, int64_t first, int64_t last)
+              float scale, AttentionCarry& carry, AttentionOutput* output, int64_t first,
+              int64_t last)
       : tiling_(tiling),
         queries_(queries),
         keys_(keys),
@@ -27,11 +30,13 @@ class ForwardPass {
         first_(first),
         last_(last),
         key_bytes_(kernels::AttentionForwardTile::PackedKeyBytes(tiling.shape)),
-        packed_(kernels::MakeAlignedBuffer<char>(PackedCount() * key_bytes_)),
+        packed_(PackedCount() * key_bytes_),
         finite_(PackedCount()),
         max_BHT_(carry.max_BHT.data_ptr<float>()),
         sum_BHT_(carry.sum_BHT.data_ptr<float>()),
-        acc_BTHK_(carry.acc_BTHK.data_ptr<float>()) {}
+        acc_BTHK_(carry.acc_BTHK.data_ptr<float>()),
+        out_BTHK_(output ? static_cast<char*>(output->out_BTHK.data_ptr()) : nullptr),
+        lse_BHT_(output ? output->lse_BHT.data_ptr<float>() : nullptr) {}
 
   void Run(const Progress& progress) {
     next_ = 0;
@@ -96,7 +101,7 @@ class ForwardPass {
       const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
       const size_t at = PackedIndex(b, g, tile);
       finite_[at] =
-          kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.get() + at * key_bytes_);
+          kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.data() + at * key_bytes_);
     }
   }
 
@@ -114,19 +119,24 @@ class ForwardPass {
   void AttendTile(Worker& worker, int64_t b, int64_t g, int64_t head_block, int64_t query_tile,
                   const Progress& progress) {
     int64_t tile = NextSeen(b, query_tile, first_);
-    if (tile == last_) return;
+    if (tile == last_ && !out_BTHK_) return;
     worker.tile.Select(b, g, head_block, query_tile);
     Load(worker, b);
+    if (tile < last_) PackQueries(worker);
     while (tile < last_) {
       const int64_t next = NextSeen(b, query_tile, tile + 1);
       AttendPair(worker, b, g, tile, next, Seen(b, query_tile, tile));
       if (progress) progress();
       tile = next;
     }
-    Store(worker, b);
+    if (out_BTHK_) {
+      Finish(worker, b);
+    } else {
+      Store(worker, b);
+    }
   }
 
-  const char* Packed(size_t at) const { return packed_.get() + at * key_bytes_; }
+  const char* Packed(size_t at) const { return packed_.data() + at * key_bytes_; }
 
   void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, int64_t next,
                   Visibility seen) {
@@ -149,31 +159,50 @@ class ForwardPass {
   int64_t Stat(int64_t b, int64_t head, int64_t slot) const {
     return (b * tiling_.heads + head) * tiling_.tokens + slot;
   }
-  float* Acc(int64_t b, int64_t head, int64_t slot) const {
-    return acc_BTHK_ +
-           ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
+  // Where the query's first number lies in [B,T,H,K].
+  int64_t At(int64_t b, int64_t head, int64_t slot) const {
+    return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
 
-  void Load(Worker& worker, int64_t b) {
+  void PackQueries(Worker& worker) const {
     worker.rows = worker.tile.Rows(queries_.q_BTHK);
     worker.kernel.PackQueries({worker.rows.data(), nullptr}, worker.packed_queries.get());
+  }
+
+  void Load(Worker& worker, int64_t b) const {
     std::fill(worker.max_R.begin(), worker.max_R.end(), 0.0f);
     std::fill(worker.sum_R.begin(), worker.sum_R.end(), 0.0f);
     std::fill_n(worker.acc_RK.get(), worker.max_R.size() * Dim(), 0.0f);
     worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const float sum = sum_BHT_[Stat(b, head, slot)];
       worker.max_R[static_cast<size_t>(row)] = max_BHT_[Stat(b, head, slot)];
-      worker.sum_R[static_cast<size_t>(row)] = sum_BHT_[Stat(b, head, slot)];
-      std::copy_n(Acc(b, head, slot), tiling_.shape.head_dim,
+      worker.sum_R[static_cast<size_t>(row)] = sum;
+      if (sum == 0.0f) return;  // acc is undefined
+      std::copy_n(acc_BTHK_ + At(b, head, slot), tiling_.shape.head_dim,
                   worker.acc_RK.get() + static_cast<size_t>(row) * Dim());
     });
   }
 
-  void Store(const Worker& worker, int64_t b) {
+  void Store(const Worker& worker, int64_t b) const {
     worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
       max_BHT_[Stat(b, head, slot)] = worker.max_R[static_cast<size_t>(row)];
       sum_BHT_[Stat(b, head, slot)] = worker.sum_R[static_cast<size_t>(row)];
       std::copy_n(worker.acc_RK.get() + static_cast<size_t>(row) * Dim(), tiling_.shape.head_dim,
-                  Acc(b, head, slot));
+                  acc_BTHK_ + At(b, head, slot));
+    });
+  }
+
+  void Finish(const Worker& worker, int64_t b) const {
+    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const float max = worker.max_R[static_cast<size_t>(row)];
+      const float sum = worker.sum_R[static_cast<size_t>(row)];
+      max_BHT_[Stat(b, head, slot)] = max;
+      sum_BHT_[Stat(b, head, slot)] = sum;
+      lse_BHT_[Stat(b, head, slot)] =
+          FinishQuery(tiling_.shape.type, tiling_.shape.head_dim,
+                      worker.acc_RK.get() + static_cast<size_t>(row) * Dim(), max, sum,
+                      out_BTHK_ + At(b, head, slot) * element);
     });
   }
 
@@ -183,29 +212,40 @@ class ForwardPass {
   const float scale_;
   const int64_t first_, last_;
   const size_t key_bytes_;
-  kernels::AlignedBuffer<char> packed_;
+  PackedTiles packed_;
   std::vector<char> finite_;
   float *max_BHT_, *sum_BHT_, *acc_BTHK_;
+  char* out_BTHK_;  // with lse: nullptr unless these are the last keys
+  float* lse_BHT_;
   std::atomic<int64_t> next_{0};
 };
 
 }  // namespace
 
 void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
-                           AttentionCarry& carry, const Progress& progress) {
+                           AttentionCarry& carry, const Progress& progress,
+                           AttentionOutput* output) {
   CheckAttentionBlock(queries, keys, scale);
   const at::Tensor& q = queries.q_BTHK;
   CheckF32(carry.acc_BTHK, q.sizes(), "carry.acc");
   CheckF32(carry.max_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.max");
   CheckF32(carry.sum_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.sum");
-  if (q.numel() == 0 || keys.k_BUGK.numel() == 0) return;
+  if (q.numel() == 0 || keys.k_BUGK.numel() == 0) {
+    if (output) FinishAttention(carry, q.scalar_type(), output->out_BTHK, output->lse_BHT);
+    return;
+  }
+  if (output) {
+    output->out_BTHK = at::empty(q.sizes(), at::TensorOptions(q.scalar_type()));
+    output->lse_BHT = at::empty(carry.max_BHT.sizes(), at::TensorOptions(at::kFloat));
+  }
   const AttentionTiling tiling(queries, keys);
   const int64_t tile_bytes =
       tiling.batch * tiling.kv_heads * 2 * static_cast<int64_t>(tiling.shape.key_bytes());
   const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
   const int64_t tiles = tiling.key_tile_count();
   for (int64_t first = 0; first < tiles; first += step) {
-    ForwardPass(tiling, queries, keys, SafeScale(scale), carry, first,
+    const bool is_last = first + step >= tiles;
+    ForwardPass(tiling, queries, keys, SafeScale(scale), carry, is_last ? output : nullptr, first,
                 std::min(first + step, tiles))
         .Run(progress);
   }

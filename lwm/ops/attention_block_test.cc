@@ -144,6 +144,36 @@ void ExpectMatchesReference(const Case& c, double f32_bound = 5e-6) {
   EXPECT_LE(Worst(Compute(rounded), Reference(rounded)), 2e-2);
 }
 
+TEST(AttentionBlockTest, OutputWithTheLastKeysIsThatOfTheCarry) {
+  // Queries that see keys of both blocks, of the first only, and none.
+  const Case c{2, 300, 700, 2, 1, 40, {90, 410}, 100};
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    Problem p = MakeProblem(c, type);
+    p.index_BT.narrow(1, 7, 3).fill_(-1);
+    p.begin_BT.narrow(1, 7, 3).fill_(0);
+    const auto part = [&](int64_t first, int64_t count) {
+      return KeyBlock{p.k_BUGK.narrow(1, first, count), p.v_BUGK.narrow(1, first, count),
+                      p.key_index_BU.narrow(1, first, count).contiguous()};
+    };
+    for (const bool two : {false, true}) {
+      AttentionCarry carry = MakeAttentionCarry(p.q_BTHK), same = MakeAttentionCarry(p.q_BTHK);
+      AttentionOutput output;
+      if (two) AttentionBlockForward(p.queries(), part(0, 300), p.scale, carry, {});
+      if (two) AttentionBlockForward(p.queries(), part(0, 300), p.scale, same, {});
+      const KeyBlock last = two ? part(300, 400) : p.keys();
+      AttentionBlockForward(p.queries(), last, p.scale, carry, {}, &output);
+      AttentionBlockForward(p.queries(), last, p.scale, same, {});
+      at::Tensor out_BTHK, lse_BHT;
+      FinishAttention(same, type, out_BTHK, lse_BHT);
+      EXPECT_TRUE(at::equal(output.out_BTHK, out_BTHK));
+      EXPECT_TRUE(at::equal(output.lse_BHT, lse_BHT));
+      EXPECT_TRUE(at::equal(carry.max_BHT, same.max_BHT));
+      EXPECT_TRUE(at::equal(carry.sum_BHT, same.sum_BHT));
+      EXPECT_TRUE(at::all(output.out_BTHK.narrow(1, 7, 3) == 0).item<bool>());
+    }
+  }
+}
+
 TEST(AttentionBlockTest, MatchesReferenceForOddSizesAndHeadDims) {
   for (const int64_t dim : {8, 20, 33, 64, 128, 256}) {
     SCOPED_TRACE(dim);

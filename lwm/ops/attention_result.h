@@ -20,6 +20,8 @@ struct AttentionResult {
 at::Tensor ExponentOf(const at::Tensor& m);
 
 AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype);
+// The same where the output of the carry is there already.
+AttentionResult MakeAttentionResult(const AttentionCarry& carry, AttentionOutput output);
 
 // dout * exp(-lse_rest): the backward pass is linear in dout, so that this makes up for weights
 // that are computed from the rounded lse. dout itself where there is no rest.

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/ops/attention_block.h"
 
@@ -85,6 +86,11 @@ void CheckAttentionBlock(const QueryBlock& queries, const KeyBlock& keys, double
 void CheckLikeQueries(const at::Tensor& x_BTHK, const at::Tensor& q_BTHK, const char* name);
 void CheckF32(const at::Tensor& x, at::IntArrayRef shape, const char* name);
 
+// out_K = acc_K / sum in `type`, 0 where nothing was seen (sum is 0; acc_K is not read then).
+// Returns lse.
+float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max, float sum,
+                  void* out_K);
+
 // The kernels multiply hidden scores, -inf, by the scale, which must therefore not be 0.
 inline float SafeScale(double scale) { return std::max(static_cast<float>(scale), 1e-30f); }
 
@@ -93,5 +99,21 @@ void OnEachThread(const std::function<void()>& work);
 
 // Packed copies of one side are made for as many tiles at a time as fit in this.
 constexpr int64_t kPackedBytes = int64_t{64} << 20;
+
+// Room for them, page-aligned. The process keeps the largest so far, up to kPackedBytes, for the
+// next call: the system clears new pages, which would cost as much as packing.
+class PackedTiles {
+ public:
+  explicit PackedTiles(size_t bytes);
+  ~PackedTiles();
+  PackedTiles(const PackedTiles&) = delete;
+  PackedTiles& operator=(const PackedTiles&) = delete;
+
+  char* data() const { return memory_.get(); }
+
+ private:
+  size_t bytes_;
+  kernels::AlignedBuffer<char> memory_;
+};
 
 }  // namespace lwm::ops

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "lwm/base/error.h"
 #include "lwm/ops/attention_block.h"
+#include "lwm/ops/ring_slots.h"
 #include "lwm/ops/ring_transfer.h"
 
 namespace lwm::ops {
@@ -63,7 +65,7 @@ Extremes ExtremesOf(const SequenceView& view, int rank, int64_t row) {
 // The hops of one pass: who owns what, and which pairs of ranks have nothing to say to each other.
 class Ring {
  public:
-  explicit Ring(SequenceView view) : view_(std::move(view)) {
+  Ring(SequenceView view, RingSlots slots) : view_(std::move(view)), slots_(std::move(slots)) {
     if (!view_.sp) self_ = dist::MakeSelfCommunicator();
     for (int rank = 0; rank < view_.ranks(); ++rank) {
       for (int64_t row = 0; row < view_.rows(); ++row) {
@@ -77,8 +79,14 @@ class Ring {
   int rank() const { return view_.rank(); }
   int Owner(int hop) const { return (rank() + hops() - hop) % hops(); }
 
+  const RingSlots& slots() const { return slots_; }
+
   // Whether any query of one rank may see any key of the other.
   bool Sees(int query_rank, int key_rank) const {
+    if (query_rank != key_rank && (slots_.keys_P[static_cast<size_t>(key_rank)].count == 0 ||
+                                   slots_.queries_P[static_cast<size_t>(query_rank)].count == 0)) {
+      return false;
+    }
     for (int64_t row = 0; row < view_.rows(); ++row) {
       const Extremes& queries = extremes_PB_[query_rank * view_.rows() + row];
       const Extremes& keys = extremes_PB_[key_rank * view_.rows() + row];
@@ -86,29 +94,57 @@ class Ring {
     }
     return false;
   }
+  // The last hop whose keys this rank's queries see some of, -1: none.
+  int LastHopSeen() const {
+    int hop = hops() - 1;
+    while (hop >= 0 && !Sees(rank(), Owner(hop))) --hop;
+    return hop;
+  }
+  // The slots of a rank's bundle: all of this rank's own, what travels of the others'.
   QueryBlock Queries(int rank, const at::Tensor& q_BTHK) const {
-    return {q_BTHK, view_.index_PBT[rank], view_.begin_PBT[rank]};
+    return {q_BTHK, Slots(view_.index_PBT, rank, slots_.queries_P),
+            Slots(view_.begin_PBT, rank, slots_.queries_P)};
   }
   KeyBlock Keys(int rank, const at::Tensor& k_BTGK, const at::Tensor& v_BTGK) const {
-    return {k_BTGK, v_BTGK, view_.index_PBT[rank]};
+    return {k_BTGK, v_BTGK, Slots(view_.index_PBT, rank, slots_.keys_P)};
   }
 
  private:
+  at::Tensor Slots(const at::Tensor& x_PBT, int rank, const std::vector<SlotRange>& range_P) const {
+    if (rank == view_.rank()) return x_PBT[rank];
+    const SlotRange& range = range_P[static_cast<size_t>(rank)];
+    return x_PBT[rank].narrow(1, range.first, range.count).contiguous();
+  }
+
   const SequenceView view_;
+  const RingSlots slots_;
   std::unique_ptr<dist::Communicator> self_;
   std::vector<Extremes> extremes_PB_;
 };
 
-struct F32Gradients {
+// Uninitialised: the first hop sets them. f32, but dk and dv of a lone rank, which are complete
+// then.
+struct GradientSums {
   at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
 };
 
+void BackwardAlone(const Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
+                   double scale, GradientSums& gradients) {
+  if (ring.Sees(0, 0)) {
+    AttentionBlockBackward(queries, keys, scale, gradients.dq_BTHK, gradients.dk_BTGK,
+                           gradients.dv_BTGK, {}, {.queries = true, .keys = true});
+    return;
+  }
+  for (at::Tensor* x : {&gradients.dq_BTHK, &gradients.dk_BTGK, &gradients.dv_BTGK}) x->zero_();
+}
+
 // K and V travel, their gradients behind them; queries stay.
 void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
-                      double scale, F32Gradients& gradients) {
-  TravellingSum sum(ring.group(), {gradients.dk_BTGK, gradients.dv_BTGK});
+                      double scale, GradientSums& gradients) {
+  const auto& slots_P = ring.slots().keys_P;
+  TravellingSum sum(ring.group(), {{gradients.dk_BTGK}, {gradients.dv_BTGK}}, slots_P);
   {
-    TravellingBundle bundle(ring.group(), {keys.k_BUGK, keys.v_BUGK});
+    TravellingBundle bundle(ring.group(), {{keys.k_BUGK}, {keys.v_BUGK}}, slots_P);
     const Progress progress = [&] {
       bundle.Progress();
       sum.Progress();
@@ -119,7 +155,10 @@ void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBl
       const int owner = ring.Owner(hop);
       if (ring.Sees(ring.rank(), owner)) {
         AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale, gradients.dq_BTHK,
-                               dkv[0], dkv[1], progress);
+                               dkv[0], dkv[1], progress, {.queries = hop == 0, .keys = true});
+      } else {
+        if (hop == 0) gradients.dq_BTHK.zero_();
+        for (at::Tensor& part : dkv) part.zero_();
       }
       sum.End(hop);
     }
@@ -129,11 +168,16 @@ void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBl
 
 // The queries and what belongs to them travel; K, V and their gradients stay.
 void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
-                         double scale, F32Gradients& gradients) {
-  TravellingSum sum(ring.group(), {gradients.dq_BTHK});
+                         double scale, GradientSums& gradients) {
+  const auto& slots_P = ring.slots().queries_P;
+  TravellingSum sum(ring.group(), {{gradients.dq_BTHK}}, slots_P);
   {
-    TravellingBundle bundle(ring.group(), {queries.queries.q_BTHK, queries.dout_BTHK,
-                                           queries.lse_BHT, queries.delta_BHT});
+    TravellingBundle bundle(ring.group(),
+                            {{queries.queries.q_BTHK},
+                             {queries.dout_BTHK},
+                             {queries.lse_BHT, /*slot_dim=*/2},
+                             {queries.delta_BHT, /*slot_dim=*/2}},
+                            slots_P);
     const Progress progress = [&] {
       bundle.Progress();
       sum.Progress();
@@ -144,7 +188,12 @@ void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const Ke
       const int owner = ring.Owner(hop);
       if (ring.Sees(owner, ring.rank())) {
         AttentionBlockBackward({ring.Queries(owner, q[0]), q[1], q[2], q[3]}, keys, scale, dq[0],
-                               gradients.dk_BTGK, gradients.dv_BTGK, progress);
+                               gradients.dk_BTGK, gradients.dv_BTGK, progress,
+                               {.queries = true, .keys = hop == 0});
+      } else {
+        dq[0].zero_();
+        if (hop == 0) gradients.dk_BTGK.zero_();
+        if (hop == 0) gradients.dv_BTGK.zero_();
       }
       sum.End(hop);
     }
@@ -167,7 +216,7 @@ void AddAlone(const at::Tensor& alone_BT, const at::Tensor& dout_BTHK, at::Tenso
   const at::Tensor dout_NHK = dout_BTHK.index({row_N, slot_N}).to(at::kFloat);
   const int64_t kv_heads = dv_BTGK.size(2), head_dim = dv_BTGK.size(3);
   const at::Tensor dv_NGK =
-      dout_NHK.view({-1, kv_heads, dout_BTHK.size(2) / kv_heads, head_dim}).sum(2);
+      dout_NHK.view({-1, kv_heads, dout_BTHK.size(2) / kv_heads, head_dim}).sum(2).to(dv_BTGK);
   dv_BTGK.index_put_({row_N, slot_N}, dv_NGK, /*accumulate=*/true);
 }
 
@@ -182,18 +231,22 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
                                      const at::Tensor& v_BTGK, const SequenceView& view,
                                      double scale) {
   CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
-  Ring ring(view);
+  Ring ring(view, FindRingSlots(view));
   const QueryBlock queries = ring.Queries(ring.rank(), q_BTHK);
   AttentionCarry carry = MakeAttentionCarry(q_BTHK);
-  TravellingBundle bundle(ring.group(), {k_BTGK, v_BTGK});
+  AttentionOutput output;
+  TravellingBundle bundle(ring.group(), {{k_BTGK}, {v_BTGK}}, ring.slots().keys_P);
   const Progress progress = [&] { bundle.Progress(); };
+  const int last = ring.LastHopSeen();
   for (int hop = 0; hop < ring.hops(); ++hop) {
     const auto& kv = bundle.Arrive(hop);
     const int owner = ring.Owner(hop);
     if (!ring.Sees(ring.rank(), owner)) continue;
-    AttentionBlockForward(queries, ring.Keys(owner, kv[0], kv[1]), scale, carry, progress);
+    AttentionBlockForward(queries, ring.Keys(owner, kv[0], kv[1]), scale, carry, progress,
+                          hop == last ? &output : nullptr);
   }
-  return FinishAttentionResult(carry, q_BTHK.scalar_type());
+  return last < 0 ? FinishAttentionResult(carry, q_BTHK.scalar_type())
+                  : MakeAttentionResult(carry, std::move(output));
 }
 
 AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
@@ -207,24 +260,27 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
               "attention: want dout and out like q ", q_BTHK.sizes(), ", got ", dout_BTHK.sizes(),
               " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
   const at::Tensor alone_PBT = AloneSlots(view);
-  Ring ring(WithoutAlone(view, alone_PBT));
+  Ring ring(WithoutAlone(view, alone_PBT), FindRingSlots(view));
   const at::Tensor scaled_dout = GradientForRoundedLse(dout_BTHK, forward);
   const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
-  F32Gradients gradients{at::zeros(q_BTHK.sizes(), at::kFloat),
-                         at::zeros(k_BTGK.sizes(), at::kFloat),
-                         at::zeros(v_BTGK.sizes(), at::kFloat)};
+  const at::ScalarType dtype = q_BTHK.scalar_type(), sums = ring.hops() == 1 ? dtype : at::kFloat;
+  GradientSums gradients{at::empty(q_BTHK.sizes(), at::kFloat), at::empty(k_BTGK.sizes(), sums),
+                         at::empty(v_BTGK.sizes(), sums)};
   if (traveller == RingTraveller::kLighter) {
     traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
                     ? RingTraveller::kQueries
                     : RingTraveller::kKeys;
   }
-  const auto backward =
-      traveller == RingTraveller::kQueries ? BackwardOverQueries : BackwardOverKeys;
-  backward(ring, queries, keys, scale, gradients);
+  if (ring.hops() == 1) {
+    BackwardAlone(ring, queries, keys, scale, gradients);
+  } else if (traveller == RingTraveller::kQueries) {
+    BackwardOverQueries(ring, queries, keys, scale, gradients);
+  } else {
+    BackwardOverKeys(ring, queries, keys, scale, gradients);
+  }
   AddAlone(alone_PBT[view.rank()], dout_BTHK, gradients.dv_BTGK);
-  const at::ScalarType dtype = q_BTHK.scalar_type();
   return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
 }
 

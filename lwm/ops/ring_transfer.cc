@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "lwm/base/error.h"
@@ -16,97 +17,145 @@ int Next(const dist::Communicator& group) { return (group.rank() + 1) % group.si
 int Previous(const dist::Communicator& group) {
   return (group.rank() + group.size() - 1) % group.size();
 }
+size_t Owner(const dist::Communicator& group, int hop) {
+  return static_cast<size_t>((group.rank() + group.size() - hop) % group.size());
+}
 
 std::span<std::byte> Bytes(const at::Tensor& x) {
   return {static_cast<std::byte*>(x.data_ptr()), x.nbytes()};
 }
 
-int64_t AlignedBytes(const at::Tensor& x) {
-  const auto bytes = static_cast<int64_t>(x.numel() * x.element_size());
+std::vector<int64_t> Shape(const Traveller& traveller, int64_t slots) {
+  std::vector<int64_t> shape = traveller.own.sizes().vec();
+  shape[static_cast<size_t>(traveller.slot_dim)] = slots;
+  return shape;
+}
+
+int64_t AlignedBytes(const Traveller& traveller, int64_t slots) {
+  int64_t bytes = static_cast<int64_t>(traveller.own.element_size());
+  for (const int64_t size : Shape(traveller, slots)) bytes *= size;
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// Contiguous tensors like those of `like`, one after another in `bytes`.
-std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<at::Tensor>& like) {
+int64_t BundleBytes(const std::vector<Traveller>& travellers, int64_t slots) {
+  int64_t bytes = 0;
+  for (const Traveller& traveller : travellers) bytes += AlignedBytes(traveller, slots);
+  return bytes;
+}
+
+int64_t MostSlots(const std::vector<SlotRange>& slots_P) {
+  int64_t most = 0;
+  for (const SlotRange& slots : slots_P) most = std::max(most, slots.count);
+  return most;
+}
+
+// Contiguous tensors for `slots` slots, one after another in `bytes`.
+std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<Traveller>& travellers,
+                              int64_t slots) {
   std::vector<at::Tensor> views;
   int64_t offset = 0;
-  for (const at::Tensor& x : like) {
-    const auto size = static_cast<int64_t>(x.numel() * x.element_size());
-    views.push_back(bytes.narrow(0, offset, size).view(x.scalar_type()).view(x.sizes()));
-    offset += AlignedBytes(x);
+  for (const Traveller& traveller : travellers) {
+    const std::vector<int64_t> shape = Shape(traveller, slots);
+    const int64_t aligned = AlignedBytes(traveller, slots);
+    const at::Tensor room = bytes.narrow(0, offset, aligned).view(traveller.own.scalar_type());
+    views.push_back(room.narrow(0, 0, c10::multiply_integers(shape)).view(shape));
+    offset += aligned;
   }
   return views;
 }
 
+at::Tensor Narrow(const Traveller& traveller, const SlotRange& slots) {
+  return traveller.own.narrow(traveller.slot_dim, slots.first, slots.count);
+}
+
 }  // namespace
 
-TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<at::Tensor> own)
-    : group_(group) {
-  if (group.size() == 1) {
-    bundle_[0] = std::move(own);
-    return;
+TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
+                                   std::vector<SlotRange> slots_P)
+    : group_(group), own_(std::move(own)), slots_P_(std::move(slots_P)) {
+  for (const Traveller& traveller : own_) now_.push_back(traveller.own);
+  if (group.size() == 1) return;
+  for (const Traveller& traveller : own_) {
+    sent_.push_back(Narrow(traveller, slots_P_[Owner(group_, 0)]).contiguous());
   }
-  int64_t size = 0;
-  for (const at::Tensor& x : own) size += AlignedBytes(x);
-  for (int i = 0; i < 2; ++i) {
-    bytes_[i] = at::empty({size}, at::kByte);
-    bundle_[i] = Views(bytes_[i], own);
-  }
-  for (size_t i = 0; i < own.size(); ++i) bundle_[0][i].copy_(own[i]);
+}
+
+std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
+  at::Tensor& bytes = bytes_[hop % 2];
+  if (!bytes.defined()) bytes = at::empty({BundleBytes(own_, MostSlots(slots_P_))}, at::kByte);
+  return Views(bytes, own_, slots_P_[Owner(group_, hop)].count);
 }
 
 const std::vector<at::Tensor>& TravellingBundle::Arrive(int hop) {
-  send_.Wait();
-  receive_.Wait();
-  if (hop + 1 < group_.size()) {
-    receive_ = group_.StartReceive(Bytes(bytes_[(hop + 1) % 2]), Previous(group_), kBundleTag);
-    send_ = group_.StartSend(Bytes(bytes_[hop % 2]), Next(group_), kBundleTag);
+  requests_.clear();  // waits
+  if (hop > 0) {
+    now_ = next_;
+    sent_ = next_;
   }
-  return bundle_[hop % 2];
+  if (hop + 1 == group_.size()) return now_;
+  next_ = Buffer(hop + 1);
+  for (const at::Tensor& x : next_) {
+    if (x.numel() == 0) continue;
+    requests_.push_back(group_.StartReceive(Bytes(x), Previous(group_), kBundleTag));
+  }
+  for (const at::Tensor& x : sent_) {
+    if (x.numel() == 0) continue;
+    requests_.push_back(group_.StartSend(Bytes(x), Next(group_), kBundleTag));
+  }
+  return now_;
 }
 
 void TravellingBundle::Progress() {
-  receive_.Test();
-  send_.Test();
+  for (dist::Request& request : requests_) request.Test();
 }
 
-TravellingSum::TravellingSum(dist::Communicator& group, std::vector<at::Tensor> own)
-    : group_(group), own_(std::move(own)) {
-  for (const at::Tensor& x : own_) {
-    LWM_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "a travelling sum is f32");
-    count_ += AlignedBytes(x) / static_cast<int64_t>(sizeof(float));
+TravellingSum::TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
+                             std::vector<SlotRange> slots_P)
+    : group_(group), travellers_(std::move(own)), slots_P_(std::move(slots_P)) {
+  for (const Traveller& traveller : travellers_) {
+    LWM_CHECK(traveller.own.scalar_type() == at::kFloat && traveller.own.is_contiguous(),
+              "a travelling sum is f32");
+    own_.push_back(traveller.own);
   }
+}
+
+int64_t TravellingSum::Numbers(int hop) const {
+  const int64_t bytes = BundleBytes(travellers_, slots_P_[Owner(group_, hop)].count);
+  return bytes / static_cast<int64_t>(sizeof(float));
 }
 
 std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   if (hop == 0) return own_;
-  if (hop >= 2) Receive();
+  if (hop >= 2) Receive(hop);
   at::Tensor& flat = flat_[hop % 2];  // its send of two hops ago is done
-  if (flat.defined()) {
-    flat.zero_();
-  } else {
-    flat = at::zeros({count_}, at::kFloat);
-    part_[hop % 2] = Views(flat.view(at::kByte), own_);
+  if (!flat.defined()) {
+    const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
+    flat = at::empty({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
   }
-  return part_[hop % 2];
+  part_ = Views(flat.view(at::kByte), travellers_, slots_P_[Owner(group_, hop)].count);
+  return part_;
 }
 
 void TravellingSum::End(int hop) {
   if (hop == 0) return;
-  if (hop >= 2) {
+  const at::Tensor part = flat_[hop % 2].narrow(0, 0, Numbers(hop));
+  if (hop >= 2 && part.numel() > 0) {
     receive_.Wait();
-    flat_[hop % 2].add_(arrived_);
+    part.add_(arrived_.narrow(0, 0, part.numel()));
   }
   send_.Wait();
-  send_ = group_.StartSend(Bytes(flat_[hop % 2]), Next(group_), kSumTag);
+  if (part.numel() > 0) send_ = group_.StartSend(Bytes(part), Next(group_), kSumTag);
 }
 
 void TravellingSum::Finish() {
   if (group_.size() == 1) return;
-  Receive();
+  Receive(0);
   receive_.Wait();
-  const std::vector<at::Tensor> added = Views(arrived_.view(at::kByte), own_);
-  for (size_t i = 0; i < own_.size(); ++i) own_[i].add_(added[i]);
+  const SlotRange& slots = slots_P_[Owner(group_, 0)];
+  if (slots.count > 0) {
+    const auto added = Views(arrived_.view(at::kByte), travellers_, slots.count);
+    for (size_t i = 0; i < own_.size(); ++i) Narrow(travellers_[i], slots).add_(added[i]);
+  }
   send_.Wait();
 }
 
@@ -115,9 +164,15 @@ void TravellingSum::Progress() {
   send_.Test();
 }
 
-void TravellingSum::Receive() {
-  if (!arrived_.defined()) arrived_ = at::empty({count_}, at::kFloat);
-  receive_ = group_.StartReceive(Bytes(arrived_), Previous(group_), kSumTag);
+// What the rank before has collected for the owner of the bundle of this hop.
+void TravellingSum::Receive(int hop) {
+  const int64_t count = Numbers(hop);
+  if (count == 0) return;
+  if (!arrived_.defined()) {
+    const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
+    arrived_ = at::empty({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
+  }
+  receive_ = group_.StartReceive(Bytes(arrived_.narrow(0, 0, count)), Previous(group_), kSumTag);
 }
 
 }  // namespace lwm::ops

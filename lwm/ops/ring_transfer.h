@@ -5,39 +5,55 @@
 #include <vector>
 
 #include "lwm/dist/communicator.h"
+#include "lwm/ops/ring_slots.h"
 
 namespace lwm::ops {
 
+// A tensor of which the slots in the owner's range travel.
+struct Traveller {
+  at::Tensor own;  // this rank's, all slots
+  int64_t slot_dim = 1;
+};
+
 // A read-only bundle of tensors of every rank on its way round the ring: at hop h this rank holds
-// the bundle of rank() - h (modulo size), hop 0 is its own. Two buffers of the bundle's size; one
-// message per hop, P - 1 in all, under way while the bundle before it is in use.
+// the bundle of rank() - h (modulo size), hop 0 is its own. Up to two buffers of the largest
+// bundle; one message per tensor and hop, P - 1 hops in all, under way while the bundle before it
+// is in use. A bundle without slots does not travel.
 class TravellingBundle {
  public:
-  // Copies `own` unless the group has one rank. All ranks pass the same shapes and dtypes.
-  TravellingBundle(dist::Communicator& group, std::vector<at::Tensor> own);
+  // slots_P: of each owner; the same on all ranks, as are dtypes and the other dimensions. Copies
+  // what travels of `own` where it is not contiguous.
+  TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
+                   std::vector<SlotRange> slots_P);
 
-  // The bundle of this hop, once it has arrived; what the hop before returned is overwritten from
-  // now on. Hops are 0, 1, ... P - 1 in order.
+  // The bundle of this hop, once it has arrived: all slots of this rank's own, and those of the
+  // owner's range after that. What the hop before returned is overwritten from now on. Hops are 0,
+  // 1, ... P - 1 in order.
   const std::vector<at::Tensor>& Arrive(int hop);
 
   // Lets the transfer progress; call between tiles.
   void Progress();
 
  private:
+  std::vector<at::Tensor> Buffer(int hop);
+
   dist::Communicator& group_;
-  std::vector<at::Tensor> bundle_[2];  // views into bytes_
+  const std::vector<Traveller> own_;
+  const std::vector<SlotRange> slots_P_;
+  std::vector<at::Tensor> now_, next_, sent_;
   at::Tensor bytes_[2];
-  dist::Request send_, receive_;  // after the buffers: done before they are freed
+  std::vector<dist::Request> requests_;  // after the buffers: done before they are freed
 };
 
 // The f32 gradient of a travelling bundle: each rank adds its part while the bundle is with it, and
 // the sum comes home. The owner's part stays at home, so that it makes P - 1 hops.
 class TravellingSum {
  public:
-  // own: this rank's gradients, zero or to be added to; contiguous f32, same shapes on all ranks.
-  TravellingSum(dist::Communicator& group, std::vector<at::Tensor> own);
+  // own: this rank's gradients, contiguous f32.
+  TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
+                std::vector<SlotRange> slots_P);
 
-  // Where the part of this hop goes: own at hop 0, zeros after that.
+  // Where the part of this hop goes, to be set: own at hop 0, the owner's range after that.
   std::vector<at::Tensor>& Begin(int hop);
   // The part is complete: adds what has travelled so far and passes it on.
   void End(int hop);
@@ -47,12 +63,14 @@ class TravellingSum {
   void Progress();
 
  private:
-  void Receive();
+  int64_t Numbers(int hop) const;
+  void Receive(int hop);
 
   dist::Communicator& group_;
-  std::vector<at::Tensor> own_, part_[2];
-  at::Tensor flat_[2], arrived_;  // f32; flat_[i] holds part_[i]
-  int64_t count_ = 0;
+  const std::vector<Traveller> travellers_;
+  const std::vector<SlotRange> slots_P_;
+  std::vector<at::Tensor> own_, part_;
+  at::Tensor flat_[2], arrived_;  // f32, of the largest range; flat_[hop % 2] holds part_
   dist::Request send_, receive_;
 };
 

@@ -210,6 +210,7 @@ WholeAttentionResult AttendSplitKeys(const WholeAttention& p, dist::Communicator
       my_keys(p.k_BGSK), my_keys(p.v_BGSK),
       at::arange(first, first + count, at::kInt).expand({rows, count}).contiguous()};
   AttentionCarry carry = MakeAttentionCarry(queries.q_BTHK);
+  carry.acc_BTHK.zero_();  // summed over the ranks, whatever they have seen
   AttentionBlockForward(queries, block, p.scale, carry, {});
   MergeCarries(group, carry);
   const AttentionResult forward = FinishAttentionResult(carry, p.q_BHTK.scalar_type());

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lwm/ops/sequence_view.h"
+
+namespace lwm::ops {
+
+struct SlotRange {
+  int64_t first = 0, count = 0;
+};
+
+// What of each rank has to travel round the ring, one range of slots per rank: the same for all
+// rows, with slots between that nobody needs. Cost: a pass over the slots of all ranks.
+struct RingSlots {
+  std::vector<SlotRange> keys_P;     // seen by some query of another rank
+  std::vector<SlotRange> queries_P;  // that see some key of another rank
+};
+RingSlots FindRingSlots(const SequenceView& view);
+
+}  // namespace lwm::ops
