@@ -9,6 +9,8 @@
 namespace lwm::dist {
 namespace {
 
+constexpr double kEven = 0.997;  // balance from which on there is nothing to gain
+
 // A run of tokens that goes to one rank as a whole.
 struct Chunk {
   int64_t first, count;
@@ -81,6 +83,44 @@ int64_t BalancedChunkTokens(int64_t row_tokens, int ranks) {
   return tokens >= 64 ? tokens / 64 * 64 : std::max<int64_t>(tokens, 1);
 }
 
+std::vector<Chunk> EqualChunks(int64_t row_tokens, int64_t length,
+                               std::span<const int32_t> begin_S) {
+  std::vector<Chunk> chunks;
+  for (int64_t first = 0; first < row_tokens; first += length) {
+    chunks.push_back(MakeChunk(first, std::min(length, row_tokens - first), begin_S));
+  }
+  return chunks;
+}
+
+// Segments of up to a few lengths stay whole, so that their rank needs nothing from the others; the
+// long ones are cut.
+std::vector<Chunk> SegmentChunks(int64_t row_tokens, int64_t length,
+                                 std::span<const int32_t> begin_S) {
+  constexpr int64_t kWholeLengths = 8;
+  std::vector<Chunk> chunks;
+  for (int64_t first = 0; first < row_tokens;) {
+    int64_t end = first + 1;
+    while (end < row_tokens && (begin_S.empty() || begin_S[end] == begin_S[first])) ++end;
+    const int64_t step = end - first <= kWholeLengths * length ? end - first : length;
+    for (; first < end; first += step) {
+      chunks.push_back(MakeChunk(first, std::min(step, end - first), begin_S));
+    }
+    first = end;
+  }
+  return chunks;
+}
+
+// Mean over largest area.
+double Balance(const std::vector<Load>& load_P) {
+  double sum = 0, largest = 1;
+  for (const Load& load : load_P) {
+    const auto area = static_cast<double>(load.area);
+    sum += area;
+    largest = std::max(largest, area);
+  }
+  return sum / static_cast<double>(load_P.size()) / largest;
+}
+
 // Heaviest first to the least loaded rank with room for it; what fits nowhere whole is cut.
 std::vector<Load> AssignGreedily(std::vector<Chunk> chunks, int64_t capacity, int ranks,
                                  std::span<const int32_t> begin_S) {
@@ -134,14 +174,15 @@ SequencePlan PlanZigzag(int64_t row_tokens, int ranks, std::span<const int32_t> 
 
 SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S) {
   CheckArguments(row_tokens, ranks, begin_S);
-  const int64_t length = BalancedChunkTokens(row_tokens, ranks);
-  std::vector<Chunk> chunks;
-  for (int64_t first = 0; first < row_tokens; first += length) {
-    chunks.push_back(MakeChunk(first, std::min(length, row_tokens - first), begin_S));
-  }
   const int64_t capacity = (row_tokens + ranks - 1) / ranks;
-  std::vector<Load> load_P = AssignGreedily(std::move(chunks), capacity, ranks, begin_S);
-  return MakePlan(row_tokens, begin_S, load_P);
+  const int64_t length = BalancedChunkTokens(row_tokens, ranks);
+  std::vector<Load> whole_P =
+      AssignGreedily(SegmentChunks(row_tokens, length, begin_S), capacity, ranks, begin_S);
+  const double balance = Balance(whole_P);
+  if (balance >= kEven) return MakePlan(row_tokens, begin_S, whole_P);
+  std::vector<Load> load_P =
+      AssignGreedily(EqualChunks(row_tokens, length, begin_S), capacity, ranks, begin_S);
+  return MakePlan(row_tokens, begin_S, balance >= Balance(load_P) ? whole_P : load_P);
 }
 
 std::vector<int64_t> AllowedAreaPerRank(const SequencePlan& plan) {

@@ -29,7 +29,8 @@ struct SequencePlan {
 SequencePlan PlanZigzag(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S);
 
 // For packed rows: small chunks, heaviest (by allowed area) first to the least loaded rank that
-// still has room. T = ceil(S / P); area mean / max >= 0.99 from 128 tokens per rank on. Same
+// still has room. Short segments are one chunk, which spares attention the traffic, where that
+// comes out even. T = ceil(S / P); area mean / max >= 0.99 from 128 tokens per rank on. Same
 // arguments and result as PlanZigzag; which one is used must not change any result beyond f32
 // rounding.
 SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t> begin_S);

@@ -120,6 +120,20 @@ TEST(SequencePlanTest, BalancedHoldsForOneSegmentAndForOneLongAmongShort) {
   }
 }
 
+TEST(SequencePlanTest, BalancedKeepsShortSegmentsWholeWhereThatComesOutEven) {
+  for (const int ranks : {2, 4, 8}) {
+    const auto begin_S = Begins(std::vector<int64_t>(32, 512));
+    const SequencePlan plan = PlanBalanced(16384, ranks, begin_S);
+    EXPECT_EQ(Balance(plan), 1.0);
+    for (int rank = 0; rank < ranks; ++rank) {
+      const auto index_T = plan.index(rank), begin_T = plan.begin(rank);
+      for (size_t t = 0; t < index_T.size(); ++t) {
+        EXPECT_TRUE(index_T[t] == begin_T[t] || index_T[t - 1] == index_T[t] - 1) << t;
+      }
+    }
+  }
+}
+
 TEST(SequencePlanTest, RowsShorterThanTheRanksLeaveEmptySlots) {
   for (const Planner planner : kPlanners) {
     const SequencePlan plan = planner(1, 4, {});
