@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "lwm/base/error.h"
 #include "lwm/vision_train/gradient_check.h"
@@ -43,6 +44,36 @@ TEST(PatchDiscriminatorTest, GivesOneLogitAPatch) {
     EXPECT_EQ(logits.scalar_type(), at::kFloat);
     EXPECT_EQ(discriminator.Features(images).size(), static_cast<size_t>(levels) + 1);
   }
+}
+
+// Two groups of channels, each brought to mean 0 and variance 1 over channels and positions.
+at::Tensor NormByDefinition(const at::Tensor& x_NCHW, const at::Tensor& scale,
+                            const at::Tensor& shift) {
+  const at::Tensor x = x_NCHW.reshape({x_NCHW.size(0), 2, -1});
+  const at::Tensor centred = x - x.mean(2, true);
+  const at::Tensor unit = centred / (centred.square().mean(2, true) + 1e-6).sqrt();
+  return unit.view(x_NCHW.sizes()) * scale.view({1, -1, 1, 1}) + shift.view({1, -1, 1, 1});
+}
+
+TEST(PatchDiscriminatorTest, LogitsFollowTheDefinition) {
+  PatchDiscriminator discriminator(Small(), 4, at::kDouble);
+  Enlarge(discriminator, 10);
+  std::map<std::string, at::Tensor> weight;
+  for (const auto& [name, value] : discriminator.weights()) {
+    value.detach().add_(0.1);
+    weight[name] = value.detach();
+  }
+  const at::Tensor images = Pictures(2, 17, 16, 0);
+  at::Tensor x = images.permute({0, 3, 1, 2});
+  for (const std::string level : {"level.0.", "level.1.", "level.2."}) {
+    x = at::conv2d(x, weight[level + "conv.weight"], weight[level + "conv.bias"],
+                   level == "level.2." ? 1 : 2, 1);
+    if (level != "level.0.")
+      x = NormByDefinition(x, weight[level + "norm.weight"], weight[level + "norm.bias"]);
+    x = at::where(x > 0, x, 0.2 * x);
+  }
+  x = at::conv2d(x, weight["out.weight"], weight["out.bias"], 1, 1);
+  EXPECT_TRUE(at::allclose(discriminator.Logits(images), x.squeeze(1), 1e-10, 1e-10));
 }
 
 TEST(PatchDiscriminatorTest, WeightsAreAFunctionOfTheSeedAndLive) {
