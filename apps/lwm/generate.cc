@@ -1,6 +1,9 @@
-// lwm generate: continues a text, token by token.
+// lwm generate: continues a text, token by token; with pictures, text about them and new ones.
+
+#include <ATen/ATen.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,8 +14,11 @@
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/infer/batch_generator.h"
 #include "lwm/infer/generator.h"
+#include "lwm/io/media_opencv.h"
 #include "model_flags.h"
+#include "picture_model.h"
 
 namespace lwm::app {
 namespace {
@@ -23,7 +29,15 @@ struct GenerateFlags {
   std::vector<int64_t> ids;
   bool parse_special = false;
   infer::GenerateOptions options;
+  // with pictures
+  std::vector<std::string> images;
+  std::string vqgan, pictures;
+  int64_t max_frames = 8;
+
+  bool has_pictures() const { return !images.empty() || !pictures.empty(); }
 };
+
+constexpr std::string_view kImageMark = "{image}";
 
 void PrintStatistics(const infer::GenerateResult& result) {
   if (result.stop == infer::GenerateResult::Stop::kContextFull)
@@ -65,26 +79,85 @@ void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
   PrintStatistics(result);
 }
 
+// BOS, then text and pictures; these stand where {image} does, or first.
+infer::MixedSequence PicturePrompt(const LoadedPictureModel& model, const GenerateFlags& flags,
+                                   const std::string& prompt) {
+  const size_t mark = prompt.find(kImageMark);
+  const bool marked = mark != std::string::npos;
+  infer::MixedSequence sequence = model.TextPrompt(marked ? prompt.substr(0, mark) : "");
+  for (const std::string& image : flags.images) {
+    const at::Tensor codes_Fn = model.CodesOf(image, flags.max_frames);
+    infer::AddClip(model.layout(),
+                   {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
+                   sequence);
+  }
+  sequence.AddText(
+      model.tokenizer().Encode(marked ? prompt.substr(mark + kImageMark.size()) : prompt));
+  return sequence;
+}
+
+// The frames among new tokens as FOLDER/0.png, 1.png ...
+void WriteFrames(const LoadedPictureModel& model, const infer::MixedSequence& added,
+                 const std::string& folder) {
+  std::vector<int32_t> codes;
+  for (size_t i = 0; i < added.id_n.size(); ++i)
+    if (added.vision_n[i] != 0 && added.id_n[i] < model.layout().codes)
+      codes.push_back(static_cast<int32_t>(added.id_n[i]));
+  const auto per_frame = static_cast<size_t>(model.layout().tokens_per_frame);
+  codes.resize(codes.size() / per_frame * per_frame);  // the last frame may have been cut short
+  std::filesystem::create_directories(folder);
+  if (codes.empty()) return;
+  const auto frames =
+      model.FramesOf(at::tensor(codes, at::kInt).view({-1, static_cast<int64_t>(per_frame)}));
+  for (size_t f = 0; f < frames.size(); ++f)
+    io::WritePng(std::filesystem::path(folder) / Cat(f, ".png"), frames[f]);
+  std::fprintf(stderr, "wrote %zu pictures to %s\n", frames.size(), folder.c_str());
+}
+
+void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt) {
+  LWM_REQUIRE(flags.ids.empty(), "--ids takes text tokens: leave out --image and --pictures");
+  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  infer::MixedOptions options;
+  options.max_new_tokens = flags.options.max_new_tokens;
+  options.text = options.vision = flags.options.sampling;
+  options.seeds = {flags.options.seed};
+  options.ignore_eos = flags.options.ignore_eos;
+  options.vocabulary = model.tokenizer().vocab_size();
+  options.max_frames = flags.max_frames;
+  const infer::MixedSequence added = infer::GenerateMixed(
+      model.decoder(), model.layout(), {PicturePrompt(model, flags, prompt)}, options)[0];
+  std::vector<int32_t> text;
+  for (size_t i = 0; i < added.id_n.size(); ++i)
+    if (added.vision_n[i] == 0) text.push_back(static_cast<int32_t>(added.id_n[i]));
+  Print(model.tokenizer().Decode(text) + "\n");
+  if (!flags.pictures.empty()) WriteFrames(model, added, flags.pictures);
+}
+
 void RunGenerate(const GenerateFlags& flags) {
   flags.options.sampling.Validate();
   Session session(flags.run);
   RequireOneRank(session, "generate");
+  const std::string prompt = flags.prompt_file.empty() ? flags.prompt : ReadFile(flags.prompt_file);
+  if (flags.has_pictures()) return GenerateWithPictures(flags, prompt);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::DecodeModel model(weights.config(), weights);
   if (!flags.ids.empty()) return GenerateIds(model, flags);
-  GenerateText(model, flags,
-               flags.prompt_file.empty() ? flags.prompt : ReadFile(flags.prompt_file));
+  GenerateText(model, flags, prompt);
 }
 
-void AddSampling(CLI::App& command, infer::SamplingOptions& sampling) {
-  command.add_option("--temperature", sampling.temperature, "0 = always the likeliest token")
-      ->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "draw from the k likeliest tokens; 0 = all")
-      ->capture_default_str();
+void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
   command
-      .add_option("--top-p", sampling.top_p,
-                  "draw from the fewest likeliest tokens with this probability together")
+      .add_option("--image", flags.images,
+                  "picture or video that the prompt is about, where it says {image} or before it; "
+                  "may be given several times")
+      ->take_all()
+      ->allow_extra_args(false);
+  command.add_option("--max-frames", flags.max_frames, "of each video, read or written")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command.add_option("--pictures", flags.pictures,
+                     "folder for the frames that the model writes among its text");
+  command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
 }
 
 void AddGenerate(CLI::App& root) {
@@ -97,20 +170,26 @@ void AddGenerate(CLI::App& root) {
   prompt->add_option("--prompt-file", flags->prompt_file, "file with the text to continue");
   prompt->add_option("--ids", flags->ids, "token ids, 1,2,3; prints the new ids as a JSON array")
       ->delimiter(',');
-  prompt->require_option(1);
+  prompt->require_option(0, 1);
   command->add_flag("--parse-special", flags->parse_special,
                     "names such as <|im_start|> in the prompt are special tokens");
   command->add_option("--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  AddSampling(*command, flags->options.sampling);
+  AddSamplingFlags(*command, flags->options.sampling);
+  AddPictureFlags(*command, *flags);
   command->add_flag("--ignore-eos", flags->options.ignore_eos, "go on after the end of the text");
   AddRunFlags(*command, flags->run);
   AddExamples(*command,
               "  lwm generate --model DIR --prompt 'It was a dark night' --max-new-tokens 100\n"
               "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
-              "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos");
-  command->callback([flags] {
+              "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
+              "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
+              "  lwm generate --model DIR --image clip.mp4 --prompt 'USER: What happens?\\n{image} "
+              "ASSISTANT:'");
+  command->callback([flags, prompt] {
+    LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
+                "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
     flags->options.seed = flags->run.seed;
     RunGenerate(*flags);
   });

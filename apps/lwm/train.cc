@@ -1,7 +1,10 @@
 // lwm train: a recipe becomes a model. Parse, one call, print.
 
+#include <ATen/ATen.h>
+
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,9 +12,13 @@
 #include "lwm/base/error.h"
 #include "lwm/config/train_config.h"
 #include "lwm/infer/generator.h"
+#include "lwm/io/media_opencv.h"
 #include "lwm/model/model_directory.h"
 #include "lwm/train/trainer.h"
+#include "lwm/vision/frames.h"
+#include "lwm/vision/picture_grid.h"
 #include "model_flags.h"
+#include "picture_model.h"
 
 namespace lwm::app {
 namespace {
@@ -50,6 +57,56 @@ std::string Sample(const config::TrainConfig& config, const std::filesystem::pat
   return text + decoder.Finish();
 }
 
+// The recipe's [pictures] for one checkpoint after another; the pairs are read once.
+class PictureReport {
+ public:
+  explicit PictureReport(const config::TrainConfig& config) : config_(config) {}
+
+  Json operator()(const std::filesystem::path& folder, const std::filesystem::path& png,
+                  bool last) {
+    const config::PicturesSection& section = config_.pictures;
+    const at::ScalarType dtype = config_.train.dtype == "f32" ? at::kFloat : at::kBFloat16;
+    LoadedPictureModel model(folder.string(), "", dtype);
+    if (!section.prompts.empty()) {
+      const at::Tensor codes_Pn = infer::PicturesOf(model.view(), section.prompts, Drawing());
+      io::WritePng(png,
+                   vision::PictureGrid(model.FramesOf(codes_Pn), {.columns = section.columns}));
+    }
+    return section.pairs.empty() ? Json::object() : Measure(model, png, last);
+  }
+
+ private:
+  infer::FrameOptions Drawing() const {
+    infer::FrameOptions options;
+    options.scale = config_.pictures.scale;
+    options.sampling = {.temperature = config_.pictures.temperature,
+                        .top_k = config_.pictures.top_k};
+    options.seeds = {static_cast<uint64_t>(config_.train.seed)};
+    return options;
+  }
+
+  Json Measure(LoadedPictureModel& model, const std::filesystem::path& png, bool last) {
+    const config::PicturesSection& section = config_.pictures;
+    if (!pairs_)
+      pairs_ = infer::ReadPicturePairs(section.pairs, section.caption_key, section.picture_key,
+                                       model.vqgan());
+    const infer::PairOptions options{.pictures = section.pairs_count,
+                                     .captions = last ? 0 : section.pairs_count,
+                                     .drawing = Drawing()};
+    const infer::PairScores scores = infer::MeasurePairs(model.view(), *pairs_, options);
+    if (section.prompts.empty()) {
+      const auto drawn = infer::SomePairs(*pairs_, section.pairs_count);
+      io::WritePng(png, vision::PairGrid(vision::FramesOfTensor(drawn.images_PHWC),
+                                         model.FramesOf(scores.drawn_codes_Dn),
+                                         {.columns = section.columns}));
+    }
+    return ToJson(scores);
+  }
+
+  const config::TrainConfig& config_;
+  std::optional<infer::PicturePairs> pairs_;
+};
+
 void RunTrain(const TrainFlags& flags) {
   const config::TrainConfig config = config::ReadTrainConfig(flags.recipe, flags.overrides);
   Session session(flags.run);
@@ -58,6 +115,7 @@ void RunTrain(const TrainFlags& flags) {
   hooks.sample = [&](const std::filesystem::path& checkpoint) {
     return Sample(config, checkpoint);
   };
+  hooks.pictures = PictureReport(config);
   train::Train(config, session.world(), hooks);
 }
 

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@
 namespace lwm::train {
 
 // RUN/checkpoints/step_N, a model directory that also holds the state of training:
-//   config.json, tokenizer.model ...   as given
+//   config.json, tokenizer.model, vqgan/ ...   as given
 //   model.safetensors                  f32 masters under Hugging Face names; when large, several
 //                                      files with model.safetensors.index.json
 //   optimizer/rank_R.safetensors       AdamW's moments that rank R owns, "NAME|SLICE|exp_avg" and
@@ -35,7 +36,7 @@ struct CheckpointOptions {
   int keep = 2;  // newest checkpoints that stay, the one being written counted; >= 1
   Json config;   // written as config.json
   int64_t model_file_bytes = int64_t{1} << 30;    // from there on the weights take several files
-  std::vector<std::filesystem::path> companions;  // files copied in under their own names
+  std::map<std::string, std::filesystem::path> companions;  // name there -> file or folder copied
 };
 
 // Saves; returns the checkpoint's directory. If any rank fails (disk full: kResourceExhausted)

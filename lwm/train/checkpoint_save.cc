@@ -163,7 +163,24 @@ class Save {
                           {"data_cursors", data_cursors}};
     Write("trainer.json", trainer.dump());
     Write("config.json", options_.config.dump(2));
-    for (const fs::path& file : options_.companions) Write(file.filename(), ReadFile(file));
+    for (const auto& [name, path] : options_.companions) WriteCompanion(name, path);
+  }
+
+  // A file, or the files of a folder (not of folders inside). Bytes are copied through a map.
+  void WriteCompanion(const std::string& name, const fs::path& path) {
+    if (!fs::is_directory(path)) {
+      const MappedFile file(path);
+      OutputFile output(writing_ / name);
+      output.Write(file.bytes().data(), file.bytes().size());
+      output.Finish();
+      written_.push_back(name);
+      return;
+    }
+    MakeFolder(writing_ / name);
+    for (const auto& entry : fs::directory_iterator(path))
+      if (entry.is_regular_file())
+        WriteCompanion(Cat(name, "/", entry.path().filename().string()), entry.path());
+    SyncPath(writing_ / name);
   }
 
   // File f is written by rank f modulo the ranks of one replica.

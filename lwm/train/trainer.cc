@@ -244,31 +244,51 @@ class Run {
     const bool evaluates = HasHeldOut() && IsDue(train.eval_every, last);
     const bool samples =
         hooks_.sample && !train.sample_prompt.empty() && IsDue(train.sample_every, last);
-    if (evaluates) EvaluateHeldOut();
-    if (samples || IsDue(train.checkpoint_every, last)) Save();
+    const bool pictures =
+        hooks_.pictures && config_.pictures.is_used() && IsDue(config_.pictures.every, last);
+    Json line = {{"step", step_}};
+    if (evaluates) line.update(EvaluateHeldOut());
+    if (samples || pictures || IsDue(train.checkpoint_every, last)) Save();
     if (samples) WriteSample();
-    if (is_root() && (last || evaluates || samples)) DrawLoss();
+    if (pictures) line.update(WritePictures(last));
+    if (!is_root()) return;
+    if (line.size() > 1) evaluations_->Append(line);
+    if (last || evaluates || samples || pictures) DrawLoss();
   }
 
   bool HasHeldOut() const { return rows_->summary().held_out_units > 0; }
 
-  void EvaluateHeldOut() {
+  Json EvaluateHeldOut() {
     const auto rows = rows_->HeldOut();
     const Evaluation result =
         Evaluate(*weights_, *rows, config_.data.held_out_rows, MakeStepOptions());
-    if (!is_root()) return;
-    evaluations_->Append(ToJson(result, step_));
     std::string by_position;
     for (const PositionBucket& bucket : result.buckets)
       by_position += fmt::format("  {}K {:.3f}", bucket.end / 1024, bucket.loss);
     Say(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.2f}; by position{}", step_,
                     result.losses.loss, std::exp(result.token_loss), by_position));
+    return ToJson(result, step_);
+  }
+
+  // Measures on rank 0, nothing on the others, which wait.
+  Json WritePictures(bool last) {
+    Json measures = Json::object();
+    if (is_root()) {
+      const fs::path folder = folder_ / "pictures";
+      fs::create_directories(folder);
+      measures = hooks_.pictures(*checkpoint_, folder / fmt::format("step_{}.png", step_), last);
+      Say(fmt::format("pictures at step {}: {}", step_, measures.dump()));
+    }
+    world_.Barrier();
+    return measures;
   }
 
   void Save() {
-    const CheckpointOptions options{.keep = static_cast<int>(config_.train.checkpoint_keep),
-                                    .config = ModelConfigToJson(model_, "float32"),
-                                    .companions = {folder_ / tokenizer_->file_name()}};
+    CheckpointOptions options{
+        .keep = static_cast<int>(config_.train.checkpoint_keep),
+        .config = ModelConfigToJson(model_, "float32"),
+        .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}}};
+    if (!config_.data.vqgan.empty()) options.companions["vqgan"] = config_.data.vqgan;
     TrainerState state;
     state.step = step_;
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};

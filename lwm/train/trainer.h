@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "lwm/base/json.h"
 #include "lwm/config/train_config.h"
 #include "lwm/dist/communicator.h"
 
@@ -17,6 +18,11 @@ struct TrainHooks {
   // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
   // on rank 0 only while the others wait; empty (on every rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
+  // What the model in `checkpoint` makes of the recipe's [pictures]: a grid written to `png`, and
+  // measures for eval.jsonl, an object. `last`: the run ends here. Called as `sample` is.
+  std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
+                     bool last)>
+      pictures;
 };
 
 struct TrainResult {
@@ -29,9 +35,10 @@ struct TrainResult {
 // checkpoint of the run folder if there is one:
 //
 //   RUN/metrics.jsonl      one object per step (StepMetrics)
-//   RUN/eval.jsonl         held-out loss, total and by position (Evaluation)
+//   RUN/eval.jsonl         held-out loss, total and by position (Evaluation); measures of pictures
 //   RUN/loss.png           both
 //   RUN/samples.txt        generated text
+//   RUN/pictures/          generated pictures, step_N.png
 //   RUN/tokenizer.model    when the recipe trains one
 //   RUN/config.json        every setting as used
 //   RUN/checkpoints/step_N model directories with the state to go on

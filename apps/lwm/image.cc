@@ -1,0 +1,87 @@
+// lwm image: pictures from text.
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "lwm/base/error.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/vision/picture_grid.h"
+#include "model_flags.h"
+#include "picture_model.h"
+
+namespace lwm::app {
+namespace {
+namespace fs = std::filesystem;
+
+struct ImageFlags : DrawFlags {
+  std::vector<std::string> prompts;
+  int64_t count = 1, columns = 4;
+};
+
+// One PNG with all pictures, or a folder of them.
+void WritePictures(const ImageFlags& flags, const std::vector<io::RgbImage>& pictures) {
+  if (fs::path(flags.output).extension() == ".png") {
+    io::WritePng(flags.output, pictures.size() == 1
+                                   ? pictures[0]
+                                   : vision::PictureGrid(pictures, {.columns = flags.columns}));
+    return;
+  }
+  fs::create_directories(flags.output);
+  for (size_t i = 0; i < pictures.size(); ++i)
+    io::WritePng(fs::path(flags.output) / Cat(i, ".png"), pictures[i]);
+}
+
+void RunImage(const ImageFlags& flags) {
+  flags.options.sampling.Validate();
+  const fs::path output(flags.output);
+  LWM_REQUIRE(output.extension() == ".png" || output.extension().empty(), "--output ", flags.output,
+              ": want a .png file, or a folder for one file each");
+  Session session(flags.run);
+  RequireOneRank(session, "image");
+  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  std::vector<std::string> texts;
+  for (const std::string& prompt : flags.prompts)
+    for (int64_t i = 0; i < flags.count; ++i) texts.push_back(DrawText(flags, "an image", prompt));
+  const at::Tensor codes_Bn = DrawFrames(model, flags, texts, {}).select(1, 0).contiguous();
+  WritePictures(flags, model.FramesOf(codes_Bn));
+}
+
+void AddImage(CLI::App& root) {
+  CLI::App* command = root.add_subcommand("image", "draw pictures from text");
+  auto flags = std::make_shared<ImageFlags>();
+  flags->options.scale = 5;
+  command->add_option("--prompt", flags->prompts, "what to draw; may be given several times")
+      ->required()
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      ->add_option("--output", flags->output,
+                   "x.png (several pictures: a grid), or a folder for 0.png, 1.png ...")
+      ->required();
+  command->add_option("--n", flags->count, "pictures for each prompt")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--columns", flags->columns, "of a grid")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  AddDrawFlags(*command, *flags);
+  AddExamples(*command,
+              "  lwm image --model runs/any-to-any-small/model --prompt 'red apple' --scale 1 "
+              "--temperature 0.5 --output apple.png\n"
+              "  lwm image --model LWM-Chat-1M --vqgan vqgan --chat --prompt 'a fox in the snow' "
+              "--n 4 --output foxes.png");
+  command->callback([flags] {
+    flags->options.seeds = {flags->run.seed};
+    RunImage(*flags);
+  });
+}
+const Command image("image", AddImage);
+
+}  // namespace
+}  // namespace lwm::app

@@ -1,0 +1,127 @@
+#include "picture_model.h"
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+
+#include "lwm/base/error.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "lwm/model/model_directory.h"
+#include "lwm/vision/frames.h"
+#include "lwm/vision/media_frames.h"
+#include "lwm/vision/vqgan_import.h"
+#include "model_flags.h"
+
+namespace lwm::app {
+namespace {
+
+constexpr size_t kFramesAtOnce = 8;  // of the VQGAN
+
+std::span<const int32_t> CodesIn(const at::Tensor& codes_Fn) {
+  if (!codes_Fn.defined()) return {};
+  return {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())};
+}
+
+// Says on stderr how far drawing is, every few seconds.
+infer::OnCodes SayProgress(size_t rows) {
+  const double start = MonotonicSeconds();
+  return [start, rows, shown = start](int64_t done, int64_t all) mutable {
+    const double now = MonotonicSeconds();
+    if (now - shown < 3 && done < all) return;
+    shown = now;
+    std::fprintf(stderr, "drew %lld of %lld codes in %zu rows, %.1f codes/s\n",
+                 static_cast<long long>(done), static_cast<long long>(all), rows,
+                 static_cast<double>(done) * static_cast<double>(rows) / (now - start));
+  };
+}
+
+}  // namespace
+
+LoadedPictureModel::LoadedPictureModel(const std::string& model, const std::string& vqgan,
+                                       at::ScalarType dtype)
+    : weights_(model::LoadModel(model, dtype)),
+      decoder_(weights_.config(), weights_),
+      tokenizer_(OpenTokenizerFor(weights_.config(), model)),
+      vqgan_(vision::LoadVqgan(vqgan.empty() ? model : vqgan, at::kFloat)),
+      layout_(infer::MakeFrameLayout(vqgan_.config(), weights_.config(), *tokenizer_)) {}
+
+infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) const {
+  infer::MixedSequence sequence;
+  if (tokenizer_->bos_id() >= 0) sequence.Add(tokenizer_->bos_id(), false);
+  sequence.AddText(tokenizer_->Encode(text));
+  return sequence;
+}
+
+at::Tensor LoadedPictureModel::CodesOf(const std::string& path, int64_t max_frames,
+                                       double frames_per_second) const {
+  vision::MediaOptions options;
+  options.size = vqgan_.config().sample_size;
+  options.frames_per_second = frames_per_second;
+  vision::MediaFrames media({path}, options);
+  std::vector<at::Tensor> codes;
+  std::vector<io::RgbImage> waiting;
+  const auto encode = [&] {
+    codes.push_back(vqgan_.Encode(vision::TensorOfFrames(waiting)).flatten(1));
+    waiting.clear();
+  };
+  int64_t frames = 0;
+  while (max_frames == 0 || frames < max_frames) {
+    auto frame = media.Next();
+    if (!frame) break;
+    ++frames;
+    waiting.push_back(std::move(*frame));
+    if (waiting.size() == kFramesAtOnce) encode();
+  }
+  if (!waiting.empty()) encode();
+  return at::cat(codes).contiguous();
+}
+
+std::vector<io::RgbImage> LoadedPictureModel::FramesOf(const at::Tensor& codes_Fn) const {
+  return vision::FramesOfTensor(infer::DecodeFrames(vqgan_, codes_Fn));
+}
+
+void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling) {
+  command.add_option("--temperature", sampling.temperature, "0 = always the likeliest token")
+      ->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "draw from the k likeliest tokens; 0 = all")
+      ->capture_default_str();
+  command
+      .add_option("--top-p", sampling.top_p,
+                  "draw from the fewest likeliest tokens with this probability together")
+      ->capture_default_str();
+}
+
+void AddDrawFlags(CLI::App& command, DrawFlags& flags) {
+  command.add_option("--model", flags.model, "model directory")->required();
+  command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
+  command
+      .add_option("--scale", flags.options.scale,
+                  "guidance towards the text: 1 = none; small models that know their pictures by "
+                  "heart are best at 1, large ones at 3 to 7")
+      ->capture_default_str();
+  AddSamplingFlags(command, flags.options.sampling);
+  command.add_flag("--chat", flags.chat,
+                   "ask as the published chat models want it: USER: Generate ... ASSISTANT:");
+  AddRunFlags(command, flags.run);
+}
+
+std::string DrawText(const DrawFlags& flags, const char* what, const std::string& prompt) {
+  if (!flags.chat) return prompt;
+  return Cat("You are a helpful assistant. USER: Generate ", what, " of ", prompt, " ASSISTANT:");
+}
+
+at::Tensor DrawFrames(const LoadedPictureModel& model, const DrawFlags& flags,
+                      const std::vector<std::string>& texts, const at::Tensor& first_Fn) {
+  std::vector<infer::MixedSequence> prompts, unconditional;
+  for (const std::string& text : texts) {
+    prompts.push_back(model.TextPrompt(text));
+    unconditional.push_back(model.TextPrompt(""));
+    infer::AddOpenClip(model.layout(), CodesIn(first_Fn), prompts.back());
+    infer::AddOpenClip(model.layout(), CodesIn(first_Fn), unconditional.back());
+  }
+  return infer::GenerateFrames(model.decoder(), model.layout(), prompts, unconditional,
+                               flags.options, SayProgress(texts.size()));
+}
+
+}  // namespace lwm::app
