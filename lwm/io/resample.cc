@@ -122,9 +122,12 @@ RgbImage ResizeBicubic(const RgbImage& image, int64_t width, int64_t height) {
   return result;
 }
 
-RgbImage ResizeAndCrop(const RgbImage& image, int64_t size) {
+RgbImage ResizeAndCrop(const RgbImage& image, int64_t size, const std::string& where) {
   RequireSound(image);
-  const int64_t shorter = std::min(image.width, image.height);
+  const auto [shorter, longer] = std::minmax(image.width, image.height);
+  LWM_REQUIRE(size * longer / shorter <= kMaxSide, where, ": ", image.width, " x ", image.height,
+              " pixels are too narrow; with the short side at ", size, " the long one would pass ",
+              kMaxSide, "; crop it first");
   const RgbImage resized =
       ResizeBicubic(image, size * image.width / shorter, size * image.height / shorter);
   const int64_t left = Margin(resized.width, size), top = Margin(resized.height, size);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "lwm/io/image.h"
 
@@ -15,8 +16,8 @@ RgbImage ResizeBicubic(const RgbImage& image, int64_t width, int64_t height);
 
 // The published frame preparation: short side to `size`, the other to floor(size * long / short),
 // then the middle size x size, its left and top edge rounded half to even.
-// Cost: one resize. Throws Error(kInvalidArgument) as ResizeBicubic does, and when the longer side
-// would pass 32768 pixels.
-RgbImage ResizeAndCrop(const RgbImage& image, int64_t size);
+// Cost: one resize. Throws Error(kInvalidArgument) as ResizeBicubic does, and, naming `where`, when
+// the longer side would pass 32768 pixels.
+RgbImage ResizeAndCrop(const RgbImage& image, int64_t size, const std::string& where = "a picture");
 
 }  // namespace lwm::io

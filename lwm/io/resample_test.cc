@@ -128,7 +128,12 @@ TEST(ResampleTest, OnePixelBecomesAnEvenFrame) {
 TEST(ResampleTest, EmptyAndAbsurdlyLongImagesAreRefused) {
   EXPECT_THROW(ResizeAndCrop(RgbImage{}, 16), Error);
   EXPECT_THROW(ResizeBicubic({1, 1, {1, 2, 3}}, 0, 4), Error);
-  EXPECT_THROW(ResizeAndCrop(RandomImage(1000, 1, 1), 256), Error);  // 256,000 pixels wide
+  try {
+    ResizeAndCrop(RandomImage(1000, 1, 1), 256, "thin.png");
+    ADD_FAILURE() << "256,000 pixels wide";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find("thin.png: 1000 x 1 pixels"), 0u) << error.what();
+  }
 }
 
 }  // namespace

@@ -82,7 +82,8 @@ std::optional<io::RgbImage> MediaFrames::Next() {
   while (video_ || next_file_ < files_.size()) {
     try {
       if (const auto frame = NextOfCurrent()) {
-        io::RgbImage prepared = io::ResizeAndCrop(*frame, options_.size);
+        io::RgbImage prepared =
+            io::ResizeAndCrop(*frame, options_.size, items_.back().path.string());
         ++frames_;
         ++items_.back().frames;
         return prepared;

@@ -93,6 +93,24 @@ TEST(MediaFramesTest, BrokenFilesStopOrAreCounted) {
   EXPECT_NE(lenient.skipped()[1].reason.find("c.mp4"), std::string::npos);
 }
 
+TEST(MediaFramesTest, PicturesTooThinToCropAreNamedOrCounted) {
+  const TemporaryFolder folder;
+  io::WritePng(folder / "a.png", Plain(1, 3000, 50));
+  io::WritePng(folder / "b.png", Plain(3, 40, 60));
+  MediaFrames strict({folder.path()}, Small());
+  try {
+    strict.Next();
+    ADD_FAILURE() << "48,000 pixels high";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("a.png: 1 x 3000"), std::string::npos);
+  }
+  MediaOptions options = Small();
+  options.skip_bad = true;
+  MediaFrames lenient({folder.path()}, options);
+  EXPECT_EQ(Values(lenient), (std::vector{60}));
+  EXPECT_EQ(lenient.skipped().size(), 1u);
+}
+
 TEST(MediaFramesTest, NothingToReadIsAnError) {
   const TemporaryFolder folder;
   EXPECT_THROW(MediaFrames({folder.path()}, Small()), Error);
