@@ -39,7 +39,7 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-constexpr int kMaxBlocks = 32;  // of 32 keys or queries in a tile
+constexpr int kMaxBlocks = kAmxMostKeys / 32;  // of 32 keys or queries in a tile
 constexpr int kMaxRows = 32 * kMaxBlocks;
 constexpr ptrdiff_t kRegister = 512;  // bf16 numbers of a tile register
 

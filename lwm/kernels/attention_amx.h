@@ -21,19 +21,24 @@ namespace lwm::kernels {
 // the other functions must not be called without.
 bool AmxAvailable() noexcept;
 
-// pairs of the transpose: x_NC, seen as x_CN. cols C a multiple of 32, rows N of 16.
-void AmxPackTransposedPairs(const uint16_t* x_NC, int rows, int cols, uint16_t* pairs) noexcept;
-// pairs of x_CN itself. rows C a multiple of 32, cols N of 16. A pair is rows 2i and 2i + 1, or
-// rows i and 16 + i of 32: any order does that the left factor of the product shares.
+// Both read rows of head_dim numbers of any alignment, nullptr where missing, and write them padded
+// with zeros to a multiple of 32 (C, or N). Return whether all numbers are finite.
+// pairs of the transpose: x_NC, seen as x_CN. rows N a multiple of 16.
+bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
+                            uint16_t* pairs) noexcept;
+// pairs of x_CN itself. rows C a multiple of 32. A pair is rows 2i and 2i + 1, or rows i and 16 + i
+// of 32: any order does that the left factor of the product shares.
 enum class PairOrder { kNeighbours, kHalves };
-void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, PairOrder order,
+bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, PairOrder order,
                   uint16_t* pairs) noexcept;
+
 // rows of the transpose: x_RC seen as x_CR. rows R a multiple of 32, cols C of 16.
 void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept;
 
 struct AmxShape {
   int rows, keys, dim;
 };
+constexpr int kAmxMostKeys = 1024;  // and rows
 
 // Scratch that a thread keeps between calls: numbers of each kind for a shape.
 struct AmxScratch {
@@ -63,8 +68,10 @@ struct AmxBackwardTask {
   float scale;
   const TileMask* mask;
   const float *lse_R, *delta_R;
-  // in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys
+  // in/out  f32 [K/32][N/32] blocks of [32, 32]: transposed gradients of the keys, defined where
+  // keys_started, [N/32], says so; it becomes true where something was added
   float *dk_KN, *dv_KN;
+  bool* keys_started;
   // in/out  R rows of head_dim numbers, f32, any alignment; nullptr: nobody wants it
   float* const* dq_rows;
   int head_dim;
@@ -72,7 +79,8 @@ struct AmxBackwardTask {
 void AmxBackward(const AmxShape& shape, const AmxBackwardTask& task,
                  const AmxScratch& scratch) noexcept;
 
-// x_NK, f32 row-major, = the transpose of blocks_KN as above.
-void AmxTransposeBlocks(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept;
+// x_NK, f32 row-major, = the transpose of blocks_KN as above, 0 where they have not started.
+void AmxTransposeBlocks(const float* blocks_KN, const bool* keys_started, int keys, int dim,
+                        float* x_NK) noexcept;
 
 }  // namespace lwm::kernels

@@ -73,11 +73,16 @@ struct QueryBlocks {
 
 // sums_KN [blocks of 32 x 32] += x_KR y_RN for the block `keys`, over the queries that see it.
 void AddKeyGradient(const GradientFactors& factors, int keys, const QueryBlocks& active,
-                    const uint16_t* x_KR_rows, const uint16_t* y_RN_pairs, float* sums_KN) {
+                    const uint16_t* x_KR_rows, const uint16_t* y_RN_pairs, bool started,
+                    float* sums_KN) {
   const AmxShape& shape = factors.shape;
   for (int k = 0; k < shape.dim; k += 32) {
     float* sums = sums_KN + (k / 32 * (shape.keys / 32) + keys) * 1024;
-    LoadSums(sums, 32);
+    if (started) {
+      LoadSums(sums, 32);
+    } else {
+      ZeroSums();
+    }
     for (int i = 0; i < active.count; ++i) {
       const int row = active.row[i];
       Multiply(x_KR_rows + k / 16 * factors.PairsNext() + row / 32 * kRegister, 64,
@@ -255,8 +260,12 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardTask& task,
   QueryRounds(shape, task, factors, scratch.s).Run(seen_by);
   for (int keys = 0; keys < shape.keys / 32; ++keys) {
     if (seen_by[keys].count == 0) continue;
-    AddKeyGradient(factors, keys, seen_by[keys], task.dout_KR_rows, factors.p_RN_pairs, task.dv_KN);
-    AddKeyGradient(factors, keys, seen_by[keys], task.q_KR_rows, factors.ds_RN_pairs, task.dk_KN);
+    const bool started = task.keys_started[keys];
+    AddKeyGradient(factors, keys, seen_by[keys], task.dout_KR_rows, factors.p_RN_pairs, started,
+                   task.dv_KN);
+    AddKeyGradient(factors, keys, seen_by[keys], task.q_KR_rows, factors.ds_RN_pairs, started,
+                   task.dk_KN);
+    task.keys_started[keys] = true;
   }
 }
 

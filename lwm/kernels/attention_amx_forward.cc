@@ -68,7 +68,9 @@ struct RunningSoftmax {
     }
     const float row_max = BlockRowMax(mask, block.active, row, r, block.s) * scale;
     float running = max_R[row];
-    if (row_max > running) {
+    if (row_max > running && running == kMinusInfinity) {  // the first keys: nothing decays
+      max_R[row] = running = row_max;
+    } else if (row_max > running) {
       const float decay = std::exp2((running - row_max) * kLog2E);
       const __m512 d = _mm512_set1_ps(decay);
       float* acc_K = acc_RK + static_cast<ptrdiff_t>(row) * dim;

@@ -37,39 +37,88 @@ inline void Transpose16(__m512i (&x)[16]) {
 }
 
 // 16 numbers of two rows, alternating.
-inline __m512i Interleave(const uint16_t* even, const uint16_t* odd) {
-  const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)even));
-  const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)odd));
+inline __m512i Interleave(__m256i even, __m256i odd) {
+  const __m512i low = _mm512_cvtepu16_epi32(even), high = _mm512_cvtepu16_epi32(odd);
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
+// Rows of head_dim numbers seen as padded ones: zeros beyond, and where a row is missing. Notes
+// whether all that was read is finite: the exponent of such a number is not all ones.
+class PaddedRows {
+ public:
+  PaddedRows(const void* const* rows, int count, int head_dim)
+      : rows_(rows), count_(count), head_dim_(head_dim) {}
+
+  // Rows lie apart from each other, where hardware does not foresee them.
+  inline void Fetch(int row) const {
+    if (row >= count_ || !rows_[row]) return;
+    for (int c = 0; c < head_dim_; c += 32) _mm_prefetch(At(row, c), _MM_HINT_T0);
+  }
+
+  // Columns [c, c + 32) and [c, c + 16).
+  inline __m512i Load32(int row, int c) {
+    const int left = rows_[row] ? std::clamp(head_dim_ - c, 0, 32) : 0;
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << left) - 1);
+    return Noted(_mm512_maskz_loadu_epi16(mask, left ? At(row, c) : nullptr));
+  }
+  inline __m256i Load16(int row, int c) {
+    const int left = rows_[row] ? std::clamp(head_dim_ - c, 0, 16) : 0;
+    const auto mask = static_cast<__mmask16>((1u << left) - 1);
+    const __m256i x = _mm256_maskz_loadu_epi16(mask, left ? At(row, c) : nullptr);
+    Noted(_mm512_castsi256_si512(x), 0xffff);
+    return x;
+  }
+  bool finite() const { return special_ == 0; }
+
+ private:
+  const uint16_t* At(int row, int c) const { return static_cast<const uint16_t*>(rows_[row]) + c; }
+  inline __m512i Noted(__m512i x, __mmask32 where = 0xffffffffu) {
+    const __m512i exponent = _mm512_set1_epi16(0x7f80);
+    special_ |= _mm512_mask_cmpeq_epi16_mask(where, _mm512_and_si512(x, exponent), exponent);
+    return x;
+  }
+
+  const void* const* rows_;
+  int count_, head_dim_;
+  __mmask32 special_ = 0;
+};
+
 }  // namespace
 
-void AmxPackTransposedPairs(const uint16_t* x_NC, int rows, int cols, uint16_t* pairs) noexcept {
+bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
+                            uint16_t* pairs) noexcept {
+  PaddedRows padded(rows_N, rows, head_dim);
   for (int n = 0; n < rows; n += 16) {
-    for (int c = 0; c < cols; c += 32, pairs += kRegister) {
+    for (int i = 16; i < 32; ++i) padded.Fetch(n + i);
+    for (int c = 0; c < head_dim; c += 32, pairs += kRegister) {
       __m512i x[16];
-      for (int i = 0; i < 16; ++i) {
-        x[i] = _mm512_loadu_si512(x_NC + static_cast<ptrdiff_t>(n + i) * cols + c);
-      }
+      for (int i = 0; i < 16; ++i) x[i] = padded.Load32(n + i, c);
       Transpose16(x);
       for (int i = 0; i < 16; ++i) _mm512_store_si512(pairs + i * 32, x[i]);
     }
   }
+  return padded.finite();
 }
 
-void AmxPackPairs(const uint16_t* x_CN, int rows, int cols, PairOrder order,
+bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, PairOrder order,
                   uint16_t* pairs) noexcept {
+  PaddedRows padded(rows_C, rows, head_dim);
   const int step = order == PairOrder::kNeighbours ? 2 : 1;
-  const ptrdiff_t partner = order == PairOrder::kNeighbours ? cols : ptrdiff_t{16} * cols;
-  for (int n = 0; n < cols; n += 16) {
-    for (int c = 0; c < rows; c += 32) {
-      for (int pair = 0; pair < 16; ++pair, pairs += 32) {
-        const uint16_t* x = x_CN + static_cast<ptrdiff_t>(c + pair * step) * cols + n;
-        _mm512_store_si512(pairs, Interleave(x, x + partner));
+  const int partner = order == PairOrder::kNeighbours ? 1 : 16;
+  const int dim = (head_dim + 31) / 32 * 32;
+  // Row by row, so that memory is read in order.
+  for (int c = 0; c < rows; c += 32) {
+    for (int pair = 0; pair < 16; ++pair) {
+      const int row = c + pair * step;
+      padded.Fetch(row + 32);
+      padded.Fetch(row + partner + 32);
+      for (int n = 0; n < dim; n += 16) {
+        const __m512i x = Interleave(padded.Load16(row, n), padded.Load16(row + partner, n));
+        _mm512_store_si512(pairs + (n / 16 * (rows / 32) + c / 32) * kRegister + pair * 32, x);
       }
     }
   }
+  return padded.finite();
 }
 
 void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept {
@@ -78,7 +127,8 @@ void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* b
       __m512i x[16];
       for (int i = 0; i < 16; ++i) {
         const uint16_t* at = x_RC + static_cast<ptrdiff_t>(r + 2 * i) * cols + c;
-        x[i] = Interleave(at, at + cols);
+        x[i] = Interleave(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + cols)));
       }
       Transpose16(x);
       for (int i = 0; i < 16; ++i) _mm512_store_si512(blocks + i * 32, x[i]);
@@ -86,18 +136,19 @@ void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* b
   }
 }
 
-void AmxTransposeBlocks(const float* blocks_KN, int keys, int dim, float* x_NK) noexcept {
+void AmxTransposeBlocks(const float* blocks_KN, const bool* keys_started, int keys, int dim,
+                        float* x_NK) noexcept {
   for (int k = 0; k < dim; k += 32) {
     for (int n = 0; n < keys; n += 32, blocks_KN += 1024) {
       for (int quarter = 0; quarter < 4; ++quarter) {
         const int k16 = quarter / 2 * 16, n16 = quarter % 2 * 16;
-        __m512i x[16];
-        for (int i = 0; i < 16; ++i) x[i] = _mm512_load_si512(blocks_KN + (k16 + i) * 32 + n16);
-        Transpose16(x);
-        for (int i = 0; i < 16; ++i) {
-          float* to = x_NK + static_cast<ptrdiff_t>(n + n16 + i) * dim + k + k16;
-          _mm512_storeu_ps(to, _mm512_castsi512_ps(x[i]));
+        __m512i x[16] = {};
+        if (keys_started[n / 32]) {
+          for (int i = 0; i < 16; ++i) x[i] = _mm512_load_si512(blocks_KN + (k16 + i) * 32 + n16);
+          Transpose16(x);
         }
+        float* to = x_NK + static_cast<ptrdiff_t>(n + n16) * dim + k + k16;
+        for (int i = 0; i < 16; ++i, to += dim) _mm512_storeu_si512(to, x[i]);
       }
     }
   }

@@ -22,8 +22,7 @@ class AmxForwardTile : public AttentionForwardTile {
   explicit AmxForwardTile(const AttentionTileShape& shape)
       : shape_(shape),
         s_(MakeAlignedBuffer<float>(64 * static_cast<size_t>(shape.keys))),
-        p_(MakeAlignedBuffer<uint16_t>(32 * static_cast<size_t>(shape.keys))),
-        rows_NK_(MakeAlignedBuffer<uint16_t>(Numbers(shape, shape.keys))) {}
+        p_(MakeAlignedBuffer<uint16_t>(32 * static_cast<size_t>(shape.keys))) {}
 
   bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
     return Gather(shape_, queries.first, shape_.rows, static_cast<uint16_t*>(packed_queries));
@@ -31,12 +30,10 @@ class AmxForwardTile : public AttentionForwardTile {
 
   bool PackKeys(const AttentionRows& keys, void* packed_keys) override {
     uint16_t* packed = static_cast<uint16_t*>(packed_keys);
-    const int count = shape_.keys, dim = shape_.padded_dim();
-    const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
-    AmxPackTransposedPairs(rows_NK_.get(), count, dim, packed);
-    const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
-    AmxPackPairs(rows_NK_.get(), count, dim, PairOrder::kNeighbours,
-                 packed + Numbers(shape_, count));
+    const int count = shape_.keys, dim = shape_.head_dim;
+    const bool k_finite = AmxPackTransposedPairs(keys.first, count, dim, packed);
+    const bool v_finite = AmxPackPairs(keys.second, count, dim, PairOrder::kNeighbours,
+                                       packed + Numbers(shape_, count));
     return k_finite && v_finite;
   }
 
@@ -58,7 +55,7 @@ class AmxForwardTile : public AttentionForwardTile {
  private:
   AttentionTileShape shape_;
   AlignedBuffer<float> s_;
-  AlignedBuffer<uint16_t> p_, rows_NK_;
+  AlignedBuffer<uint16_t> p_;
 };
 
 class AmxBackwardTile : public AttentionBackwardTile {
@@ -70,7 +67,6 @@ class AmxBackwardTile : public AttentionBackwardTile {
         dv_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
         p_(MakeAlignedBuffer<uint16_t>(3 * static_cast<size_t>(shape.rows) *
                                        static_cast<size_t>(shape.keys))),
-        rows_NK_(MakeAlignedBuffer<uint16_t>(Numbers(shape, shape.keys))),
         packed_keys_(MakeAlignedBuffer<uint16_t>(3 * Numbers(shape, shape.keys))) {}
 
   bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
@@ -85,14 +81,11 @@ class AmxBackwardTile : public AttentionBackwardTile {
   }
 
   bool StartKeys(const AttentionRows& keys) override {
-    const int count = shape_.keys, dim = shape_.padded_dim();
-    const bool k_finite = Gather(shape_, keys.first, count, rows_NK_.get());
-    AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(0));
-    AmxPackPairs(rows_NK_.get(), count, dim, PairOrder::kHalves, Keys(2));
-    const bool v_finite = Gather(shape_, keys.second, count, rows_NK_.get());
-    AmxPackTransposedPairs(rows_NK_.get(), count, dim, Keys(1));
-    std::fill_n(dk_KN_.get(), Numbers(shape_, count), 0.0f);
-    std::fill_n(dv_KN_.get(), Numbers(shape_, count), 0.0f);
+    const int count = shape_.keys, dim = shape_.head_dim;
+    const bool k_finite = AmxPackTransposedPairs(keys.first, count, dim, Keys(0));
+    AmxPackPairs(keys.first, count, dim, PairOrder::kHalves, Keys(2));
+    const bool v_finite = AmxPackTransposedPairs(keys.second, count, dim, Keys(1));
+    std::fill_n(keys_started_, count / 32, false);
     return k_finite && v_finite;
   }
 
@@ -114,14 +107,16 @@ class AmxBackwardTile : public AttentionBackwardTile {
                                delta_R,
                                dk_KN_.get(),
                                dv_KN_.get(),
+                               keys_started_,
                                dq_rows,
                                shape_.head_dim};
     AmxBackward(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
 
   void KeyGradients(float* dk_NK, float* dv_NK) override {
-    AmxTransposeBlocks(dk_KN_.get(), shape_.keys, shape_.padded_dim(), dk_NK);
-    AmxTransposeBlocks(dv_KN_.get(), shape_.keys, shape_.padded_dim(), dv_NK);
+    const int count = shape_.keys, dim = shape_.padded_dim();
+    AmxTransposeBlocks(dk_KN_.get(), keys_started_, count, dim, dk_NK);
+    AmxTransposeBlocks(dv_KN_.get(), keys_started_, count, dim, dv_NK);
   }
 
  private:
@@ -129,7 +124,8 @@ class AmxBackwardTile : public AttentionBackwardTile {
 
   AttentionTileShape shape_;
   AlignedBuffer<float> s_, dk_KN_, dv_KN_;
-  AlignedBuffer<uint16_t> p_, rows_NK_, packed_keys_;
+  AlignedBuffer<uint16_t> p_, packed_keys_;
+  bool keys_started_[kAmxMostKeys / 32] = {};
 };
 
 }  // namespace

@@ -35,6 +35,13 @@ bool Gather(const void* const* rows_R, int rows, int dim, int padded_dim, Bits* 
   bool finite = true;
   for (int r = 0; r < rows; ++r) {
     Bits* out_K = out_RK + static_cast<ptrdiff_t>(r) * padded_dim;
+    constexpr int kAhead =
+        8;  // rows lie apart from each other, where hardware does not foresee them
+    if (r + kAhead < rows && rows_R[r + kAhead]) {
+      const Bits* ahead = static_cast<const Bits*>(rows_R[r + kAhead]);
+      for (int c = 0; c < dim; c += static_cast<int>(64 / sizeof(Bits)))
+        __builtin_prefetch(ahead + c);
+    }
     const int copied = rows_R[r] ? dim : 0;
     if (copied) std::memcpy(out_K, rows_R[r], sizeof(Bits) * static_cast<size_t>(copied));
     std::memset(out_K + copied, 0, sizeof(Bits) * static_cast<size_t>(padded_dim - copied));

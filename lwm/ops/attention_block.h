@@ -59,15 +59,18 @@ struct QueryGradientBlock {
 };
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK);  // f32 [B,H,T]
 
-// Gradient tensors that hold nothing yet: they are set instead of added to.
-struct AttentionGradientStart {
-  bool queries = false, keys = false;
+struct AttentionGradientOptions {
+  // dq, or dk and dv, hold nothing yet: they are set instead of added to.
+  bool set_queries = false, set_keys = false;
+  // Undefined, or like q: there is nothing to add to dq after this, and dq rounded comes here; dq
+  // itself is undefined afterwards. Saves most of its traffic.
+  at::Tensor rounded_dq_BTHK = {};
 };
 
-// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]; with start.keys
+// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]; with set_keys
 // the dtype of k will do), bit-identical for any number of threads.
 void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                             at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, AttentionGradientStart start = {});
+                            const Progress& progress, const AttentionGradientOptions& options = {});
 
 }  // namespace lwm::ops

@@ -21,9 +21,10 @@ namespace {
 
 struct Gradients {
   float* dq_BTHK;
+  char* rounded_dq_BTHK;        // may be nullptr
   char *dk_BUGK, *dv_BUGK;      // f32 where they are added to
   kernels::TileType keys_type;  // of dk and dv
-  AttentionGradientStart start;
+  bool set_queries, set_keys;
 };
 
 // The queries of tiles [first, last) of every batch row and head, against all keys. A thread takes
@@ -46,6 +47,7 @@ class BackwardPass {
         query_bytes_(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
         packed_(PackedCount() * query_bytes_),
         finite_(PackedCount()),
+        first_turn_(PackedCount()),
         turn_(PackedCount()) {}
 
   void Run(const Progress& progress) {
@@ -67,6 +69,7 @@ class BackwardPass {
           dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           careful_dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           careful_dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          careful_dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
           dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
           dq_rows(lse_R.size()) {}
 
@@ -74,9 +77,11 @@ class BackwardPass {
     QueryTile tile;
     std::vector<float> lse_R, delta_R;
     kernels::AlignedBuffer<float> dk_NK, dv_NK;
-    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK, dq_RK;  // of careful pairs
+    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK, careful_dq_RK;
     bool careful = false;  // there were some with these keys
+    kernels::AlignedBuffer<float> dq_RK;
     std::vector<float*> dq_rows;
+    bool last_turn = false;
     bool keys_finite = true;
     const char* next_queries = nullptr;
   };
@@ -123,13 +128,13 @@ class BackwardPass {
       const int64_t head_block = i / tiles % blocks, query_tile = first_ + i % tiles;
       const size_t at = PackedIndex(b, g, head_block, query_tile);
       turn_[at] = NextTurn(b, query_tile, 0);
+      first_turn_[at] = turn_[at];
       tile.Select(b, g, head_block, query_tile);
-      if (gradients_.start.queries) {
-        tile.ForEach([&](int, int64_t slot, int64_t head) {
-          std::fill_n(QueryGradient(b, slot, head), tiling_.shape.head_dim, 0.0f);
-        });
+      if (turn_[at] == tiling_.key_tile_count()) {  // sees nothing
+        if (gradients_.set_queries) SetQueriesToZero(tile, b);
+        if (gradients_.rounded_dq_BTHK) RoundQueries(tile, b);
+        continue;
       }
-      if (turn_[at] == tiling_.key_tile_count()) continue;  // sees nothing
       const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
       const auto dout_rows = tile.Rows(queries_.dout_BTHK);
       finite_[at] =
@@ -164,7 +169,7 @@ class BackwardPass {
                    const Progress& progress) {
     Place place = NextSeeing(b, key_tile, {first_, 0});
     if (place.tile == last_) {
-      if (gradients_.start.keys) SetKeysToZero(b, g, key_tile);
+      if (gradients_.set_keys) SetKeysToZero(b, g, key_tile);
       return;
     }
     LoadKeys(worker, b, g, key_tile);
@@ -175,8 +180,12 @@ class BackwardPass {
       worker.tile.Select(b, g, place.head_block, place.tile);
       const size_t at = PackedIndex(b, g, place.head_block, place.tile);
       if (!WaitForTurn(turn_[at], key_tile)) return;
+      const int64_t next_turn = NextTurn(b, place.tile, key_tile + 1);
+      StartQueries(worker, b, first_turn_[at] == key_tile && gradients_.set_queries,
+                   next_turn == tiling_.key_tile_count() && gradients_.rounded_dq_BTHK);
       ComputePair(worker, b, g, at, place.tile, key_tile);
-      turn_[at] = NextTurn(b, place.tile, key_tile + 1);
+      FinishQueries(worker, b);
+      turn_[at] = next_turn;
       if (progress) progress();
       place = next;
     }
@@ -205,12 +214,10 @@ class BackwardPass {
     const float* delta_BHT = queries_.delta_BHT.const_data_ptr<float>();
     std::fill(worker.lse_R.begin(), worker.lse_R.end(), std::numeric_limits<float>::infinity());
     std::fill(worker.delta_R.begin(), worker.delta_R.end(), 0.0f);
-    std::fill(worker.dq_rows.begin(), worker.dq_rows.end(), nullptr);
     worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
       const int64_t stat = (b * tiling_.heads + head) * tiling_.tokens + slot;
       worker.lse_R[static_cast<size_t>(row)] = lse_BHT[stat];
       worker.delta_R[static_cast<size_t>(row)] = delta_BHT[stat];
-      worker.dq_rows[static_cast<size_t>(row)] = QueryGradient(b, slot, head);
     });
     const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, key_tile));
     const bool masked = Seen(b, query_tile, key_tile) == Visibility::kSome;
@@ -236,17 +243,51 @@ class BackwardPass {
     kernels::CarefulBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
                              {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
                              worker.delta_R.data(), worker.careful_dk_NK.get(),
-                             worker.careful_dv_NK.get(), worker.dq_RK.get());
+                             worker.careful_dv_NK.get(), worker.careful_dq_RK.get());
     for (size_t row = 0; row < worker.dq_rows.size(); ++row) {
       if (!worker.dq_rows[row]) continue;
-      kernels::AddRow(worker.dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
+      kernels::AddRow(worker.careful_dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
                       worker.dq_rows[row]);
     }
   }
 
-  float* QueryGradient(int64_t b, int64_t slot, int64_t head) const {
-    return gradients_.dq_BTHK +
-           ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
+  // Where the pair adds the gradient of its queries: their rows of dq, or, where it is the only
+  // pair that does, scratch that stays in the cache.
+  void StartQueries(Worker& worker, int64_t b, bool first, bool last) const {
+    worker.last_turn = last;
+    std::fill(worker.dq_rows.begin(), worker.dq_rows.end(), nullptr);
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const auto r = static_cast<size_t>(row);
+      const bool local = first && last;
+      float* dq_K = local ? worker.dq_RK.get() + r * Dim() : gradients_.dq_BTHK + At(b, slot, head);
+      if (first) std::fill_n(dq_K, tiling_.shape.head_dim, 0.0f);
+      worker.dq_rows[r] = dq_K;
+    });
+  }
+  void FinishQueries(const Worker& worker, int64_t b) const {
+    if (!worker.last_turn) return;
+    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      RoundQuery(worker.dq_rows[static_cast<size_t>(row)], At(b, slot, head));
+    });
+  }
+  void SetQueriesToZero(const QueryTile& tile, int64_t b) const {
+    tile.ForEach([&](int, int64_t slot, int64_t head) {
+      std::fill_n(gradients_.dq_BTHK + At(b, slot, head), tiling_.shape.head_dim, 0.0f);
+    });
+  }
+  void RoundQueries(const QueryTile& tile, int64_t b) const {
+    tile.ForEach([&](int, int64_t slot, int64_t head) {
+      RoundQuery(gradients_.dq_BTHK + At(b, slot, head), At(b, slot, head));
+    });
+  }
+  void RoundQuery(const float* dq_K, int64_t at) const {
+    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
+    kernels::ScaleRowTo(tiling_.shape.type, dq_K, tiling_.shape.head_dim, 1.0f,
+                        gradients_.rounded_dq_BTHK + at * element);
+  }
+  // Where the query's first number lies in [B,T,H,K].
+  int64_t At(int64_t b, int64_t slot, int64_t head) const {
+    return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
 
   // Calls fn(key of the tile, where its first number lies in [B,U,G,K]).
@@ -276,7 +317,7 @@ class BackwardPass {
   void StoreKey(const float* x_K, char* to_BUGK, int64_t at) const {
     char* to_K = to_BUGK + at * KeyElement();
     const int dim = tiling_.shape.head_dim;
-    if (gradients_.start.keys) {
+    if (gradients_.set_keys) {
       kernels::ScaleRowTo(gradients_.keys_type, x_K, dim, 1.0f, to_K);
     } else {
       kernels::AddRow(x_K, dim, reinterpret_cast<float*>(to_K));
@@ -302,6 +343,7 @@ class BackwardPass {
   const size_t query_bytes_;
   PackedTiles packed_;
   std::vector<char> finite_;
+  std::vector<int64_t> first_turn_;
   std::vector<std::atomic<int64_t>> turn_;
   std::atomic<int64_t> next_{0};
   std::atomic<bool> abandoned_{false};
@@ -309,14 +351,15 @@ class BackwardPass {
 
 void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                     const at::Tensor& dq_BTHK, const at::Tensor& dk_BUGK, const at::Tensor& dv_BUGK,
-                    AttentionGradientStart start) {
+                    const AttentionGradientOptions& options) {
   CheckAttentionBlock(queries.queries, keys, scale);
   const at::Tensor &q = queries.queries.q_BTHK, &k = keys.k_BUGK;
   CheckLikeQueries(queries.dout_BTHK, q, "dout");
   CheckF32(queries.lse_BHT, {q.size(0), q.size(2), q.size(1)}, "lse");
   CheckF32(queries.delta_BHT, {q.size(0), q.size(2), q.size(1)}, "delta");
   CheckF32(dq_BTHK, q.sizes(), "dq");
-  if (start.keys && dk_BUGK.scalar_type() == k.scalar_type()) {
+  if (options.rounded_dq_BTHK.defined()) CheckLikeQueries(options.rounded_dq_BTHK, q, "rounded dq");
+  if (options.set_keys && dk_BUGK.scalar_type() == k.scalar_type()) {
     CheckLikeQueries(dk_BUGK, k, "dk");
     CheckLikeQueries(dv_BUGK, k, "dv");
   } else {
@@ -329,12 +372,13 @@ void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, dou
 
 void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                             at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, AttentionGradientStart start) {
-  CheckArguments(queries, keys, scale, dq_BTHK, dk_BUGK, dv_BUGK, start);
+                            const Progress& progress, const AttentionGradientOptions& options) {
+  CheckArguments(queries, keys, scale, dq_BTHK, dk_BUGK, dv_BUGK, options);
   if (queries.queries.q_BTHK.numel() == 0 || keys.k_BUGK.numel() == 0) {
-    if (start.queries) dq_BTHK.zero_();
-    if (start.keys) dk_BUGK.zero_();
-    if (start.keys) dv_BUGK.zero_();
+    if (options.set_queries) dq_BTHK.zero_();
+    if (options.rounded_dq_BTHK.defined()) options.rounded_dq_BTHK.copy_(dq_BTHK);
+    if (options.set_keys) dk_BUGK.zero_();
+    if (options.set_keys) dv_BUGK.zero_();
     return;
   }
   const AttentionTiling tiling(queries.queries, keys);
@@ -347,19 +391,24 @@ void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& k
   if (rounds && step < tiles) {  // sums of several passes are rounded once
     at::Tensor dk = at::empty(dk_BUGK.sizes(), at::TensorOptions(at::kFloat));
     at::Tensor dv = at::empty(dv_BUGK.sizes(), at::TensorOptions(at::kFloat));
-    AttentionBlockBackward(queries, keys, scale, dq_BTHK, dk, dv, progress, start);
+    AttentionBlockBackward(queries, keys, scale, dq_BTHK, dk, dv, progress, options);
     dk_BUGK.copy_(dk);
     dv_BUGK.copy_(dv);
     return;
   }
-  Gradients gradients{dq_BTHK.data_ptr<float>(), static_cast<char*>(dk_BUGK.data_ptr()),
+  const at::Tensor& rounded = options.rounded_dq_BTHK;
+  Gradients gradients{dq_BTHK.data_ptr<float>(),
+                      rounded.defined() ? static_cast<char*>(rounded.data_ptr()) : nullptr,
+                      static_cast<char*>(dk_BUGK.data_ptr()),
                       static_cast<char*>(dv_BUGK.data_ptr()),
-                      rounds ? kernels::TileType::kBF16 : kernels::TileType::kF32, start};
+                      rounds ? kernels::TileType::kBF16 : kernels::TileType::kF32,
+                      options.set_queries,
+                      options.set_keys};
   for (int64_t first = 0; first < tiles; first += step) {
     BackwardPass(tiling, queries, keys, SafeScale(scale), gradients, first,
                  std::min(first + step, tiles))
         .Run(progress);
-    gradients.start.keys = false;
+    gradients.set_keys = false;
   }
 }
 

@@ -131,8 +131,13 @@ struct GradientSums {
 void BackwardAlone(const Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
                    double scale, GradientSums& gradients) {
   if (ring.Sees(0, 0)) {
+    AttentionGradientOptions options{.set_queries = true, .set_keys = true};
+    if (queries.dout_BTHK.scalar_type() != at::kFloat) {
+      options.rounded_dq_BTHK = at::empty(queries.dout_BTHK.sizes(), queries.dout_BTHK.options());
+    }
     AttentionBlockBackward(queries, keys, scale, gradients.dq_BTHK, gradients.dk_BTGK,
-                           gradients.dv_BTGK, {}, {.queries = true, .keys = true});
+                           gradients.dv_BTGK, {}, options);
+    if (options.rounded_dq_BTHK.defined()) gradients.dq_BTHK = options.rounded_dq_BTHK;
     return;
   }
   for (at::Tensor* x : {&gradients.dq_BTHK, &gradients.dk_BTGK, &gradients.dv_BTGK}) x->zero_();
@@ -155,7 +160,8 @@ void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBl
       const int owner = ring.Owner(hop);
       if (ring.Sees(ring.rank(), owner)) {
         AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale, gradients.dq_BTHK,
-                               dkv[0], dkv[1], progress, {.queries = hop == 0, .keys = true});
+                               dkv[0], dkv[1], progress,
+                               {.set_queries = hop == 0, .set_keys = true});
       } else {
         if (hop == 0) gradients.dq_BTHK.zero_();
         for (at::Tensor& part : dkv) part.zero_();
@@ -189,7 +195,7 @@ void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const Ke
       if (ring.Sees(owner, ring.rank())) {
         AttentionBlockBackward({ring.Queries(owner, q[0]), q[1], q[2], q[3]}, keys, scale, dq[0],
                                gradients.dk_BTGK, gradients.dv_BTGK, progress,
-                               {.queries = true, .keys = hop == 0});
+                               {.set_queries = true, .set_keys = hop == 0});
       } else {
         dq[0].zero_();
         if (hop == 0) gradients.dk_BTGK.zero_();
