@@ -114,21 +114,27 @@ std::vector<std::string> RecipeKeys() {
   return keys;
 }
 
-// The help text: every section, key, default and meaning.
+// One line a field: key, default and meaning.
+template <class Section>
+std::string SectionHelp(Section& section) {
+  std::string text;
+  section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char* help) {
+    std::string line = Cat("  ", name, " = ", FormatTomlValue(Json(field)));
+    line.resize(std::max<size_t>(line.size() + 1, 41), ' ');
+    std::string choices;
+    for (const std::string& choice : limits.choices)
+      choices += (choices.empty() ? " (" : " | ") + choice;
+    text += line + help + (choices.empty() ? "" : choices + ")") + "\n";
+  });
+  return text;
+}
+
+// The help text: every section and its fields.
 template <class Recipe>
 std::string RecipeHelp() {
   std::string text;
   Recipe().ForEachSection([&](const char* section_name, auto& section, const char* about) {
-    text += Cat("[", section_name, "]  ", about, "\n");
-    section.ForEachField(
-        [&](const char* name, auto& field, const Limits& limits, const char* help) {
-          std::string line = Cat("  ", name, " = ", FormatTomlValue(Json(field)));
-          line.resize(std::max<size_t>(line.size() + 1, 41), ' ');
-          std::string choices;
-          for (const std::string& choice : limits.choices)
-            choices += (choices.empty() ? " (" : " | ") + choice;
-          text += line + help + (choices.empty() ? "" : choices + ")") + "\n";
-        });
+    text += Cat("[", section_name, "]  ", about, "\n", SectionHelp(section));
   });
   return text;
 }

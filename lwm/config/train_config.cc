@@ -1,109 +1,32 @@
 #include "lwm/config/train_config.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include <functional>
-#include <type_traits>
-
 #include "lwm/base/error.h"
-#include "lwm/base/text.h"
-#include "lwm/config/toml.h"
+#include "lwm/config/recipe.h"
 
 namespace lwm::config {
 namespace {
 
-std::vector<std::string> SectionNames() {
-  std::vector<std::string> names;
-  TrainConfig().ForEachSection(
-      [&](const char* name, auto&, const char*) { names.emplace_back(name); });
-  return names;
-}
+constexpr char kHelp[] = "lwm train --help";
 
-std::string Suggestion(const std::string& name, const std::vector<std::string>& known) {
-  const std::string nearest = NearestName(name, known);
-  return nearest.empty() ? "; see lwm train --help" : Cat("; did you mean '", nearest, "'?");
-}
-
-// Every section's unknown names are refused, so that a misspelt key never means its default.
-void RequireKnown(const Json& values, const std::string& place,
-                  const std::vector<std::string>& known, const char* what) {
-  for (const auto& [name, value] : values.items())
-    LWM_REQUIRE(std::find(known.begin(), known.end(), name) != known.end(), place, "unknown ", what,
-                " '", name, "'", Suggestion(name, known));
-}
-
-template <class Section>
-void ApplySection(const std::string& section_name, const Json& values, Section& section,
-                  const std::function<std::string(const std::string&)>& place_of) {
-  std::vector<std::string> known;
-  section.ForEachField(
-      [&](const char* name, auto&, const Limits&, const char*) { known.emplace_back(name); });
-  for (const auto& [name, value] : values.items())
-    RequireKnown(Json{{name, value}}, place_of(section_name + "." + name), known,
-                 Cat("key in [", section_name, "]:").c_str());
-  section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char*) {
-    if (!values.contains(name)) return;
-    const std::string key = section_name + "." + name;
-    SetField(place_of(key) + key, values.at(name), limits, field);
-  });
-}
-
-void ApplyDocument(const TomlDocument& document, const std::string& where, TrainConfig& config) {
-  const auto place_of = [&](const std::string& key) {
-    const auto line = document.line_of.find(key);
-    return line == document.line_of.end() ? where + ": " : Cat(where, ":", line->second, ": ");
-  };
-  for (const auto& [name, value] : document.values.items()) {
-    RequireKnown(Json{{name, value}}, place_of(name), SectionNames(), "section");
-    LWM_REQUIRE(value.is_object(), place_of(name), "'", name, "' is a section: write [", name, "]");
-  }
-  config.ForEachSection([&](const char* name, auto& section, const char*) {
-    if (document.values.contains(name))
-      ApplySection(name, document.values.at(name), section, place_of);
-  });
-}
-
-// "section.key=value" as a document of one key.
-void ApplyOverride(const std::string& text, TrainConfig& config) {
-  const size_t equals = text.find('=');
-  const size_t dot = text.substr(0, equals).find('.');
-  LWM_REQUIRE(equals != std::string::npos && dot != std::string::npos, "--set ", text,
-              ": want section.key=value, as in --set train.steps=100");
-  TomlDocument document;
-  const std::string section = text.substr(0, dot);
-  const std::string name = text.substr(dot + 1, equals - dot - 1);
-  Json value = ParseTomlValue(text.substr(equals + 1));
-  config.ForEachSection([&](const char* section_name, auto& fields, const char*) {
-    fields.ForEachField([&](const char* field_name, auto& field, const Limits&, const char*) {
-      // A field of text takes its value literally: --set train.sample_prompt=42.
-      if (section == section_name && name == field_name &&
-          std::is_same_v<std::decay_t<decltype(field)>, std::string> && !value.is_string())
-        value = text.substr(equals + 1);
-    });
-  });
-  document.values = {{section, {{name, value}}}};
-  ApplyDocument(document, "--set " + text, config);
+TrainConfig FromDocument(const TomlDocument& document, const std::string& where,
+                         const std::vector<std::string>& overrides) {
+  TrainConfig config;
+  ApplyDocument(document, where, kHelp, config);
+  for (const std::string& text : overrides) ApplyOverride(text, kHelp, config);
+  config.Validate();
+  return config;
 }
 
 }  // namespace
 
 TrainConfig ParseTrainConfig(std::string_view toml, const std::string& where,
                              const std::vector<std::string>& overrides) {
-  TrainConfig config;
-  ApplyDocument(ParseToml(toml, where), where, config);
-  for (const std::string& text : overrides) ApplyOverride(text, config);
-  config.Validate();
-  return config;
+  return FromDocument(ParseToml(toml, where), where, overrides);
 }
 
 TrainConfig ReadTrainConfig(const std::filesystem::path& recipe,
                             const std::vector<std::string>& overrides) {
-  TrainConfig config;
-  ApplyDocument(ReadTomlFile(recipe), recipe.string(), config);
-  for (const std::string& text : overrides) ApplyOverride(text, config);
-  config.Validate();
-  return config;
+  return FromDocument(ReadTomlFile(recipe), recipe.string(), overrides);
 }
 
 int64_t TrainConfig::RowsPerBatch() const {
@@ -246,58 +169,15 @@ ModelConfig ResolveModelConfig(const TrainConfig& config, const ModelConfig* ini
   return model;
 }
 
-Json TrainConfigToJson(const TrainConfig& config) {
-  Json json = Json::object();
-  TrainConfig copy = config;
-  copy.ForEachSection([&](const char* section_name, auto& section, const char*) {
-    section.ForEachField([&](const char* name, auto& field, const Limits&, const char*) {
-      json[section_name][name] = field;
-    });
-  });
-  return json;
-}
+Json TrainConfigToJson(const TrainConfig& config) { return RecipeToJson(config); }
 
-std::vector<std::string> TrainConfigKeys() {
-  std::vector<std::string> keys;
-  TrainConfig().ForEachSection([&](const char* section_name, auto& section, const char*) {
-    section.ForEachField([&](const char* name, auto&, const Limits&, const char*) {
-      keys.push_back(Cat(section_name, ".", name));
-    });
-  });
-  return keys;
-}
-
-namespace {
-
-std::string SourceHelp() {
-  std::string text = "[[data.source]]  one source of a mixture, as often as there are sources\n";
-  SourceTable().ForEachField(
-      [&](const char* name, auto& field, const Limits& limits, const char* help) {
-        const std::string choices =
-            limits.choices.empty() ? "" : fmt::format(" ({})", fmt::join(limits.choices, " | "));
-        text += fmt::format("  {:<38} {}{}\n",
-                            fmt::format("{} = {}", name, FormatTomlValue(Json(field))), help,
-                            choices);
-      });
-  return text;
-}
-
-}  // namespace
+std::vector<std::string> TrainConfigKeys() { return RecipeKeys<TrainConfig>(); }
 
 std::string TrainConfigHelp() {
-  std::string text;
-  TrainConfig().ForEachSection([&](const char* section_name, auto& section, const char* about) {
-    text += fmt::format("[{}]  {}\n", section_name, about);
-    section.ForEachField([&](const char* name, auto& field, const Limits& limits,
-                             const char* help) {
-      const std::string choices =
-          limits.choices.empty() ? "" : fmt::format(" ({})", fmt::join(limits.choices, " | "));
-      text +=
-          fmt::format("  {:<38} {}{}\n", fmt::format("{} = {}", name, FormatTomlValue(Json(field))),
-                      help, choices);
-    });
-  });
-  return text + SourceHelp();
+  SourceTable source;
+  return RecipeHelp<TrainConfig>() +
+         "[[data.source]]  one source of a mixture, as often as there are sources\n" +
+         SectionHelp(source);
 }
 
 }  // namespace lwm::config

@@ -72,7 +72,7 @@ TEST(VqganTrainConfigTest, WrongSettingsAreNamed) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
   says("did you mean 'commitment'", {"codebook.comitment=1"});
-  says("r.toml:14: unknown key in [train]: 'stepps'", {}, "stepps = 3\n");
+  says("r.toml:13: unknown key in [train]: 'stepps'", {}, "stepps = 3\n");
   says("did you mean 'codebook'", {}, "[codebok]\ndecay = 0.9\n");
   says("codebook.update", {"codebook.update=magic"});
   says("train.steps", {"train.steps=0"});
