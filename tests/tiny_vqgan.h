@@ -28,6 +28,7 @@ inline config::VqganConfig TinyVqganConfig() {
 
 // A VQModel directory with random weights; latents are spread over the codebook.
 inline void WriteTinyVqgan(const std::filesystem::path& folder, uint64_t seed) {
+  at::set_num_threads(1);  // several cost more than they give on so small a model
   const config::VqganConfig config = TinyVqganConfig();
   vision::VqganWeights weights = vision::RandomVqganWeights(config, seed);
   weights.codebook_VC.mul_(20);

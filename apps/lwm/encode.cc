@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -101,20 +102,43 @@ class ItemEncoder {
   Json Encode(const Item& item) const {
     if (item.file) return EncodeLine(item);
     Json media = item.path.string();
-    const std::vector<int32_t> code_n =
-        Codes(media, "vision", {.where = item.path.string(), .folder = ""});
+    const std::vector<int32_t> code_n = Codes(media, "vision", PlaceOf(item));
     return {{"path", item.path.string()},
             {"frames", static_cast<int64_t>(code_n.size()) / grammar_.tokens_per_frame},
             {"vision", code_n}};
   }
 
-  const data::FieldGrammar& grammar() const { return grammar_; }
+  // What Encode will ask of the cache.
+  std::vector<vision::MediaRequest> MediaOf(const Item& item) const {
+    std::vector<vision::MediaRequest> requests;
+    const auto add = [&](Json& media, const std::string& field, const data::LinePlace& place) {
+      SetDefaults(media);
+      const auto of_value = data::MediaOf(media, field, place, grammar_);
+      requests.insert(requests.end(), of_value.begin(), of_value.end());
+    };
+    if (item.file) {
+      Json object = item.file->Parse(item.line);
+      data::ForEachMedia(
+          object, [&](Json& value, const std::string& field) { add(value, field, PlaceOf(item)); });
+    } else {
+      Json media = item.path.string();
+      add(media, "vision", PlaceOf(item));
+    }
+    return requests;
+  }
+
+  vision::CodeCache& media() const { return *grammar_.media; }
 
  private:
+  static data::LinePlace PlaceOf(const Item& item) {
+    if (!item.file) return {.where = item.path.string()};
+    return {.index = item.line,
+            .where = item.file->where(item.line),
+            .folder = item.path.parent_path()};
+  }
+
   Json EncodeLine(const Item& item) const {
-    const data::LinePlace place{.index = item.line,
-                                .where = item.file->where(item.line),
-                                .folder = item.path.parent_path()};
+    const data::LinePlace place = PlaceOf(item);
     Json object = item.file->Parse(item.line);
     data::ForEachMedia(object, [&](Json& value, const std::string& field) {
       const std::vector<int32_t> code_n = Codes(value, field, place);
@@ -166,16 +190,17 @@ class EncodeProgress {
  public:
   explicit EncodeProgress(int64_t total) : total_(total) {}
 
-  void Show(int64_t done, int64_t frames) {
+  // done: items, in part too.
+  void Show(double done, int64_t frames) {
     constexpr double kSecondsBetween = 3;
     const double now = MonotonicSeconds();
     if (now - shown_ < kSecondsBetween) return;
     shown_ = now;
     const double seconds = now - start_;
-    const double left = seconds / static_cast<double>(done) * static_cast<double>(total_ - done);
-    std::fprintf(stderr, "encoded %lld of %lld, %.1f frames/s, %s left\n",
-                 static_cast<long long>(done), static_cast<long long>(total_),
-                 static_cast<double>(frames) / seconds, FormatDuration(left).c_str());
+    const double left = seconds / std::max(done, 1e-3) * (static_cast<double>(total_) - done);
+    std::fprintf(stderr, "encoded %.0f of %lld, %.1f frames/s, %s left\n", done,
+                 static_cast<long long>(total_), static_cast<double>(frames) / seconds,
+                 FormatDuration(left).c_str());
   }
   double seconds() const { return MonotonicSeconds() - start_; }
 
@@ -184,6 +209,27 @@ class EncodeProgress {
   double start_ = MonotonicSeconds(), shown_ = start_;
 };
 
+// Puts the media of some items into the cache; progress(part done, 0 to 1).
+void FillCache(const EncodeFlags& flags, const std::vector<const Item*>& items,
+               const ItemEncoder& encoder, const std::function<void(double)>& progress) {
+  std::vector<vision::MediaRequest> requests;
+  bool failed = false;
+  for (const Item* item : items) {
+    try {
+      const auto of_item = encoder.MediaOf(*item);
+      requests.insert(requests.end(), of_item.begin(), of_item.end());
+    } catch (const Error&) {
+      failed = true;
+    }
+  }
+  const auto count = static_cast<double>(requests.size());
+  failed |= encoder.media().Fill(requests, [&](int64_t done) {
+    if (count > 0) progress(static_cast<double>(done) / count);
+  }) > 0;
+  if (!failed || flags.skip_bad) return;
+  for (const Item* item : items) encoder.Encode(*item);  // throws, naming file and line
+}
+
 // Fills the cache: every rank takes its part of the items.
 void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder& encoder,
                dist::Communicator& world) {
@@ -191,19 +237,25 @@ void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder
   const auto size = static_cast<size_t>(world.size());
   const size_t share = (items.size() + size - 1 - static_cast<size_t>(world.rank())) / size;
   EncodeProgress progress(static_cast<int64_t>(share));
+  constexpr size_t kItemsAtOnce = 64;  // their frames share batches
   int64_t done = 0;
-  std::string reason;
-  for (size_t i = static_cast<size_t>(world.rank()); i < items.size(); i += size) {
-    TryEncode(encoder, items[i], flags.skip_bad, reason);
-    ++done;
-    if (world.rank() == 0) progress.Show(done, encoder.grammar().media->counts().frames);
+  for (size_t begin = static_cast<size_t>(world.rank()); begin < items.size();
+       begin += kItemsAtOnce * size) {
+    std::vector<const Item*> chunk;
+    for (size_t i = begin; i < std::min(items.size(), begin + kItemsAtOnce * size); i += size)
+      chunk.push_back(&items[i]);
+    FillCache(flags, chunk, encoder, [&](double part) {
+      const double at = static_cast<double>(done) + part * static_cast<double>(chunk.size());
+      if (world.rank() == 0) progress.Show(at, encoder.media().counts().frames);
+    });
+    done += static_cast<int64_t>(chunk.size());
   }
-  const auto counts = encoder.grammar().media->counts();
+  const auto counts = encoder.media().counts();
   if (world.rank() == 0)
     std::fprintf(stderr, "encoded %lld frames of %lld files in %s; %lld were in the cache\n",
                  static_cast<long long>(counts.frames), static_cast<long long>(counts.encoded),
                  FormatDuration(progress.seconds()).c_str(), static_cast<long long>(counts.found));
-  encoder.grammar().media->Unload();
+  encoder.media().Unload();
   world.Barrier();
 }
 

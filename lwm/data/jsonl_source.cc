@@ -67,18 +67,23 @@ class JsonlSource : public ExampleSource {
 
   void EncodeMedia(int64_t part, int64_t parts,
                    const std::function<void(int64_t units)>& done) const override {
-    for (int64_t unit = part; unit < units_; unit += parts) {
-      try {
-        LinePlace place;
-        Json object = Parse(unit, place);
-        ForEachMedia(object, [&](Json& value, const std::string& field) {
-          VisionCodes(value, field, place, options_.grammar);
+    constexpr int64_t kLinesAtOnce = 64;  // their frames share batches
+    for (int64_t begin = part; begin < units_; begin += kLinesAtOnce * parts) {
+      const int64_t end = std::min(units_, begin + kLinesAtOnce * parts);
+      std::vector<vision::MediaRequest> requests;
+      for (int64_t unit = begin; unit < end; unit += parts)
+        VisitMedia(unit, [&](Json& value, const std::string& field, const LinePlace& place) {
+          const auto of_value = MediaOf(value, field, place, options_.grammar);
+          requests.insert(requests.end(), of_value.begin(), of_value.end());
         });
-      } catch (const Error& error) {
-        if (!options_.skip_bad_lines || error.code() != ErrorCode::kCorruptData) throw;
-        Skip(unit, error.what());
+      const bool failed = options_.grammar.media->Fill(requests, [](int64_t) {}) > 0;
+      for (int64_t unit = begin; unit < end; unit += parts) {
+        if (failed)  // here the error names the line
+          VisitMedia(unit, [&](Json& value, const std::string& field, const LinePlace& place) {
+            VisionCodes(value, field, place, options_.grammar);
+          });
+        done(1);
       }
-      done(1);
     }
   }
 
@@ -92,6 +97,20 @@ class JsonlSource : public ExampleSource {
     place.where = lines.file->where(place.index);
     place.folder = lines.folder;
     return lines.file->Parse(place.index);
+  }
+
+  // visit(value, field, place) for the media of a line; a bad line is skipped if it may be.
+  template <class Visit>
+  void VisitMedia(int64_t unit, const Visit& visit) const {
+    try {
+      LinePlace place;
+      Json object = Parse(unit, place);
+      ForEachMedia(object,
+                   [&](Json& value, const std::string& field) { visit(value, field, place); });
+    } catch (const Error& error) {
+      if (!options_.skip_bad_lines || error.code() != ErrorCode::kCorruptData) throw;
+      Skip(unit, error.what());
+    }
   }
 
   void ReadWeights() {

@@ -86,15 +86,12 @@ vision::MediaRequest ParseRequest(const Json& value, const std::string& field,
   return request;
 }
 
-std::vector<int32_t> EncodedCodes(const Json& value, const std::string& field,
+std::vector<int32_t> EncodedCodes(const vision::MediaRequest& request, const std::string& field,
                                   const LinePlace& place, const FieldGrammar& grammar) {
-  if (!IsMedia(value))
-    ThrowJsonField(place.where, field, "mixes media with " + value.dump().substr(0, 40));
   if (!grammar.media)
     ThrowJsonField(place.where, field,
                    "is no list of vision codes but names media, and no VQGAN is given to encode "
                    "them");
-  const vision::MediaRequest request = ParseRequest(value, field, place, grammar);
   try {
     return grammar.media->Codes(request);
   } catch (const Error& error) {
@@ -124,13 +121,24 @@ std::vector<int32_t> VisionCodes(const Json& value, const std::string& field,
     if (!value.is_array()) ThrowJsonField(place.where, field, "is no list of vision codes");
     return ListedCodes(value, field, place, grammar);
   }
-  if (!value.is_array()) return EncodedCodes(value, field, place, grammar);
   std::vector<int32_t> code_n;
-  for (const Json& entry : value) {
-    const std::vector<int32_t> of_entry = EncodedCodes(entry, field, place, grammar);
-    code_n.insert(code_n.end(), of_entry.begin(), of_entry.end());
+  for (const vision::MediaRequest& request : MediaOf(value, field, place, grammar)) {
+    const std::vector<int32_t> of_request = EncodedCodes(request, field, place, grammar);
+    code_n.insert(code_n.end(), of_request.begin(), of_request.end());
   }
   return code_n;
+}
+
+std::vector<vision::MediaRequest> MediaOf(const Json& value, const std::string& field,
+                                          const LinePlace& place, const FieldGrammar& grammar) {
+  if (!NamesMedia(value)) return {};
+  std::vector<vision::MediaRequest> requests;
+  for (const Json& entry : value.is_array() ? value : Json::array({value})) {
+    if (!IsMedia(entry))
+      ThrowJsonField(place.where, field, "mixes media with " + entry.dump().substr(0, 40));
+    requests.push_back(ParseRequest(entry, field, place, grammar));
+  }
+  return requests;
 }
 
 void ForEachMedia(Json& object,

@@ -1,5 +1,6 @@
 #include "lwm/train/run_setup.h"
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 #include <type_traits>
@@ -17,6 +18,8 @@ namespace lwm::train {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kBufferRows = 64;  // that packing chooses from
 
 // Trains the tokenizer that every rank then opens.
 void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) {
@@ -46,11 +49,18 @@ data::SourceConfig MakeSource(const config::DataSection& section,
   return source;
 }
 
+// The tables of the recipe; without them one for all of data.train, or one for each of its entries.
 std::vector<data::SourceConfig> MakeSources(const config::DataSection& section) {
   std::vector<config::SourceTable> tables = section.source;
-  if (tables.empty() && section.weights.empty()) tables.push_back({.paths = section.train});
-  for (size_t i = 0; i < section.weights.size(); ++i)
-    tables.push_back({.paths = {section.train[i]}, .share = section.weights[i]});
+  if (tables.empty() && section.weights.empty()) {
+    tables.emplace_back();
+    tables.back().paths = section.train;
+  }
+  for (size_t i = 0; i < section.weights.size(); ++i) {
+    tables.emplace_back();
+    tables.back().paths = {section.train[i]};
+    tables.back().share = section.weights[i];
+  }
   std::vector<data::SourceConfig> sources;
   for (const config::SourceTable& table : tables) sources.push_back(MakeSource(section, table));
   return sources;
@@ -61,6 +71,9 @@ data::LoaderConfig MakeLoaderConfig(const config::TrainConfig& config) {
   data::LoaderConfig loader;
   loader.sources = MakeSources(section);
   loader.packing.row_tokens = section.row_tokens;
+  // Enough for full rows; what waits is noted anew with every row.
+  loader.packing.buffer_tokens =
+      std::min(loader.packing.buffer_tokens, kBufferRows * section.row_tokens);
   loader.packing.policy = data::ParsePackingPolicy(section.packing);
   if (section.loss != "auto") loader.packing.normaliser = data::ParseLossNormaliser(section.loss);
   loader.seed = static_cast<uint64_t>(config.train.seed);

@@ -9,6 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
+#include "lwm/base/prefetch.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
@@ -98,37 +99,67 @@ class MediaReader {
   std::optional<io::RgbImage> picture_;
 };
 
+// Prepared frames of one file or several; what ends with them.
+struct FrameBatch {
+  std::vector<io::RgbImage> frames;
+  std::vector<size_t> request_of_frame;
+  std::vector<size_t> ended;
+  std::vector<std::pair<size_t, Error>> failed;
+};
+
+// Reads the requests one after the other, batch by batch.
+class BatchReader {
+ public:
+  BatchReader(const std::vector<MediaRequest>& requests, int64_t frame_size, int64_t batch)
+      : requests_(requests), frame_size_(frame_size), batch_(static_cast<size_t>(batch)) {}
+
+  std::optional<FrameBatch> Next() {
+    if (request_ == requests_.size()) return {};
+    FrameBatch batch;
+    while (request_ < requests_.size() && batch.frames.size() < batch_) AddFrame(batch);
+    return batch;
+  }
+
+ private:
+  void AddFrame(FrameBatch& batch) {
+    try {
+      if (!reader_) reader_ = std::make_unique<MediaReader>(requests_[request_]);
+      if (const auto frame = reader_->Next()) {
+        batch.frames.push_back(io::ResizeAndCrop(*frame, frame_size_));
+        batch.request_of_frame.push_back(request_);
+        return;
+      }
+      batch.ended.push_back(request_);
+    } catch (const Error& error) {
+      batch.failed.emplace_back(request_, error);
+    }
+    reader_.reset();
+    ++request_;
+  }
+
+  const std::vector<MediaRequest>& requests_;
+  int64_t frame_size_;
+  size_t batch_, request_ = 0;
+  std::unique_ptr<MediaReader> reader_;
+};
+
 }  // namespace
 
 // The loaded model.
 class CodeCache::Encoder {
  public:
   explicit Encoder(const CodeCacheOptions& options)
-      : vqgan_(LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)),
-        batch_(options.batch) {}
+      : vqgan_(LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)) {}
 
-  std::vector<int32_t> Encode(const MediaRequest& request, int64_t frame_size) const {
-    MediaReader reader(request);
-    std::vector<int32_t> code_n;
-    std::vector<io::RgbImage> frames;
-    while (auto frame = reader.Next()) {
-      frames.push_back(io::ResizeAndCrop(*frame, frame_size));
-      if (static_cast<int64_t>(frames.size()) == batch_) Flush(frames, code_n);
-    }
-    if (!frames.empty()) Flush(frames, code_n);
-    return code_n;
+  // Codes of all frames, one after the other.
+  std::vector<int32_t> Encode(const std::vector<io::RgbImage>& frames) const {
+    const at::Tensor codes = vqgan_.Encode(TensorOfFrames(frames)).to(at::kInt).contiguous();
+    const int32_t* first = codes.const_data_ptr<int32_t>();
+    return {first, first + codes.numel()};
   }
 
  private:
-  void Flush(std::vector<io::RgbImage>& frames, std::vector<int32_t>& code_n) const {
-    const at::Tensor codes = vqgan_.Encode(TensorOfFrames(frames)).to(at::kInt).contiguous();
-    const int32_t* first = codes.const_data_ptr<int32_t>();
-    code_n.insert(code_n.end(), first, first + codes.numel());
-    frames.clear();
-  }
-
   Vqgan vqgan_;
-  int64_t batch_;
 };
 
 CodeCache::CodeCache(const CodeCacheOptions& options) : options_(options) {
@@ -148,17 +179,76 @@ std::vector<int32_t> CodeCache::Codes(const MediaRequest& request) {
   if (auto code_n = ReadEntry(entry)) return std::move(*code_n);
   const std::lock_guard lock(encoder_mutex_);
   if (auto code_n = ReadEntry(entry)) return std::move(*code_n);  // by another thread meanwhile
-  const bool damaged = fs::exists(entry);
+  std::vector<int32_t> result;
+  Encode(
+      {request}, [&](size_t, std::vector<int32_t> code_n) { result = std::move(code_n); },
+      [](size_t, const Error& error) { throw error; });
+  return result;
+}
+
+int64_t CodeCache::Fill(const std::vector<MediaRequest>& requests,
+                        const std::function<void(int64_t done)>& progress) {
+  int64_t failed = 0;
+  std::vector<MediaRequest> missing;
+  for (const MediaRequest& request : requests) {
+    try {
+      if (!Find(request)) missing.push_back(request);
+    } catch (const Error&) {
+      ++failed;
+    }
+  }
+  auto done = static_cast<int64_t>(requests.size() - missing.size());
+  progress(done);
+  const std::lock_guard lock(encoder_mutex_);
+  Encode(
+      missing, [&](size_t, const std::vector<int32_t>&) { progress(++done); },
+      [&](size_t, const Error&) {
+        ++failed;
+        progress(++done);
+      });
+  return failed;
+}
+
+void CodeCache::Encode(const std::vector<MediaRequest>& requests,
+                       const std::function<void(size_t, std::vector<int32_t>)>& done,
+                       const std::function<void(size_t, const Error&)>& failed) {
+  if (requests.empty()) return;
   if (!encoder_) encoder_ = std::make_unique<Encoder>(options_);
-  std::vector<int32_t> code_n = encoder_->Encode(request, frame_size_);
-  const auto size = static_cast<int64_t>(code_n.size());
-  LWM_CHECK(size > 0 && size % codes_per_frame_ == 0, size, " codes of ", request.path.string());
+  BatchReader reader(requests, frame_size_, options_.batch);
+  Prefetch<FrameBatch> batches([&] { return reader.Next(); }, 2);
+  std::map<size_t, std::vector<int32_t>> codes_of;  // of requests that have not ended
+  while (const auto batch = batches.Next()) {
+    if (!batch->frames.empty()) {
+      const std::vector<int32_t> code_n = encoder_->Encode(batch->frames);
+      const auto size = static_cast<size_t>(codes_per_frame_);
+      LWM_CHECK(code_n.size() == size * batch->frames.size(), code_n.size(), " codes");
+      for (size_t i = 0; i < batch->frames.size(); ++i) {
+        auto& codes = codes_of[batch->request_of_frame[i]];
+        const auto first = code_n.begin() + static_cast<int64_t>(i * size);
+        codes.insert(codes.end(), first, first + codes_per_frame_);
+      }
+      const std::lock_guard lock(mutex_);
+      counts_.frames += static_cast<int64_t>(batch->frames.size());
+    }
+    for (const size_t request : batch->ended) {
+      std::vector<int32_t> code_n = std::move(codes_of[request]);
+      codes_of.erase(request);
+      Keep(EntryOf(requests[request]), code_n);
+      done(request, std::move(code_n));
+    }
+    for (const auto& [request, error] : batch->failed) {
+      codes_of.erase(request);
+      failed(request, error);
+    }
+  }
+}
+
+void CodeCache::Keep(const fs::path& entry, const std::vector<int32_t>& code_n) {
+  const bool damaged = fs::exists(entry);
   WriteEntry(entry, code_n);
-  const std::lock_guard counts_lock(mutex_);
+  const std::lock_guard lock(mutex_);
   ++counts_.encoded;
   counts_.damaged += damaged;
-  counts_.frames += size / codes_per_frame_;
-  return code_n;
 }
 
 std::optional<std::vector<int32_t>> CodeCache::Find(const MediaRequest& request) {
@@ -216,9 +306,8 @@ void CodeCache::WriteEntry(const fs::path& entry, const std::vector<int32_t>& co
     fs::create_directories(options_.folder);
     WriteFileAtomically(entry, SerializeEntry(code_n));
   } catch (const std::exception& error) {  // Error or the file system's
-    throw Error(ErrorCode::kResourceExhausted,
-                Cat("the code cache in ", options_.folder.string(), " cannot be written: ",
-                    error.what()));
+    throw Error(ErrorCode::kResourceExhausted, Cat("the code cache in ", options_.folder.string(),
+                                                   " cannot be written: ", error.what()));
   }
 }
 

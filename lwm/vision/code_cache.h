@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "lwm/base/error.h"
 #include "lwm/config/vqgan_config.h"
 #include "lwm/vision/clip_frames.h"
 
@@ -60,6 +62,12 @@ class CodeCache {
   // The same if they are in the folder; nothing when they are not, or the entry is damaged.
   std::optional<std::vector<int32_t>> Find(const MediaRequest& request);
 
+  // Encodes what is not in the folder yet, frames of several files in one batch and decoding beside
+  // encoding; progress(requests done) now and then. Files that cannot be decoded are passed over:
+  // Codes says why. Returns how many.
+  int64_t Fill(const std::vector<MediaRequest>& requests,
+               const std::function<void(int64_t done)>& progress);
+
   // Frees the VQGAN's memory until it is needed again.
   void Unload();
 
@@ -72,9 +80,14 @@ class CodeCache {
 
  private:
   class Encoder;
+  // Calls done(codes) for every request in order, or failed(request, error).
+  void Encode(const std::vector<MediaRequest>& requests,
+              const std::function<void(size_t, std::vector<int32_t>)>& done,
+              const std::function<void(size_t, const Error&)>& failed);
   std::filesystem::path EntryOf(const MediaRequest& request);
   std::string ContentHash(const std::filesystem::path& path);
   std::optional<std::vector<int32_t>> ReadEntry(const std::filesystem::path& entry);
+  void Keep(const std::filesystem::path& entry, const std::vector<int32_t>& code_n);
   void WriteEntry(const std::filesystem::path& entry, const std::vector<int32_t>& code_n) const;
 
   CodeCacheOptions options_;

@@ -88,6 +88,31 @@ TEST_F(CodeCacheTest, ClipsAreEncodedInBatchesWithTheirOptionsInTheKey) {
   EXPECT_EQ(Entries().size(), 4u);
 }
 
+TEST_F(CodeCacheTest, FillingEncodesFramesOfSeveralFilesTogetherAndPassesOverBadOnes) {
+  WriteFileAtomically(folder_ / "bad.png", "no picture");
+  std::vector<std::vector<int32_t>> alone;
+  for (const char* name : {"a.png", "c.mp4", "b.png"}) {
+    CodeCacheOptions options = Options();
+    options.folder = folder_ / "alone";
+    alone.push_back(CodeCache(options).Codes(Request(name)));
+  }
+  CodeCacheOptions options = Options();
+  options.batch = 5;
+  CodeCache cache(options);
+  std::vector<int64_t> progress;
+  const int64_t failed = cache.Fill({Request("a.png"), Request("c.mp4"), Request("none.png"),
+                                     Request("bad.png"), Request("b.png")},
+                                    [&](int64_t done) { progress.push_back(done); });
+  EXPECT_EQ(failed, 2);
+  EXPECT_EQ(progress, (std::vector<int64_t>{1, 2, 3, 4, 5}));
+  EXPECT_EQ(cache.counts().frames, 13);
+  EXPECT_EQ(cache.Find(Request("a.png")), alone[0]);
+  EXPECT_EQ(cache.Find(Request("c.mp4")), alone[1]);
+  EXPECT_EQ(cache.Find(Request("b.png")), alone[2]);
+  EXPECT_EQ(cache.Fill({Request("a.png"), Request("b.png")}, [](int64_t) {}), 0);
+  EXPECT_EQ(cache.counts().encoded, 3);
+}
+
 TEST_F(CodeCacheTest, KeyFollowsContentAndSettingsNotTheName) {
   CodeCache cache(Options());
   const auto a = cache.Codes(Request("a.png"));
