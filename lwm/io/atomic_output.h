@@ -6,6 +6,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/background_file.h"
 
 namespace lwm::io {
 
@@ -24,7 +25,7 @@ class AtomicOutput {
   AtomicOutput(const AtomicOutput&) = delete;
   AtomicOutput& operator=(const AtomicOutput&) = delete;
 
-  OutputFile& file() { return file_; }
+  BackgroundFile& file() { return file_; }
   // fsyncs, closes and renames.
   void Commit() {
     file_.Finish();
@@ -34,7 +35,7 @@ class AtomicOutput {
 
  private:
   std::filesystem::path path_, temporary_;
-  OutputFile file_;
+  BackgroundFile file_;
   bool committed_ = false;
 };
 

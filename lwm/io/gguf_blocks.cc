@@ -50,28 +50,41 @@ void DequantizeQ4(const std::byte* nibbles, float scale, float offset, float min
   }
 }
 
+// The largest magnitude. The bits of finite magnitudes are ordered as the numbers are.
+float LargestMagnitude(const float* weights) noexcept {
+  int32_t largest = 0;
+  for (size_t i = 0; i < kGgufBlock; ++i)
+    largest = std::max(largest, std::bit_cast<int32_t>(weights[i]) & 0x7fffffff);
+  return std::bit_cast<float>(largest);
+}
+
+// std::round for magnitudes below 2^22, in a form that compilers make vectors of.
+int32_t RoundHalfAway(float value) noexcept {
+  constexpr float kBelowHalf = 0x1.fffffep-2f;  // with 0.5 itself, what lies just below would rise
+  return static_cast<int32_t>(value + std::copysign(kBelowHalf, value));
+}
+
 void QuantizeQ8_0(const float* weights, std::byte* block) noexcept {
-  float largest = 0;
-  for (size_t i = 0; i < kGgufBlock; ++i) largest = std::max(largest, std::fabs(weights[i]));
-  const float scale = largest / 127;
+  const float scale = LargestMagnitude(weights) / 127;
   const float inverse = std::fabs(scale) >= 0x1p-126f ? 1 / scale : 0;
   StoreHalf(scale, block);
+  auto* quants = reinterpret_cast<int8_t*>(block + 2);
   for (size_t i = 0; i < kGgufBlock; ++i)
-    block[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::round(weights[i] * inverse)));
+    quants[i] = static_cast<int8_t>(RoundHalfAway(weights[i] * inverse));
 }
 
 void QuantizeQ4_0(const float* weights, std::byte* block) noexcept {
-  const float* largest = std::max_element(
-      weights, weights + kGgufBlock, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+  const float magnitude = LargestMagnitude(weights);
+  const float* largest = std::find_if(weights, weights + kGgufBlock - 1,
+                                      [&](float weight) { return std::fabs(weight) == magnitude; });
   const float scale = *largest / -8;
   const float inverse = std::fabs(scale) >= 0x1p-126f ? 1 / scale : 0;
   StoreHalf(scale, block);
-  const auto nibble = [&](float weight) {
-    return std::min(15, static_cast<int>(weight * inverse + 8.5f));
-  };
+  int32_t nibbles[kGgufBlock];
+  for (size_t i = 0; i < kGgufBlock; ++i)
+    nibbles[i] = std::min(15, static_cast<int32_t>(weights[i] * inverse + 8.5f));
   for (size_t i = 0; i < kGgufBlock / 2; ++i)
-    block[2 + i] =
-        static_cast<std::byte>(nibble(weights[i]) | nibble(weights[i + kGgufBlock / 2]) << 4);
+    block[2 + i] = static_cast<std::byte>(nibbles[i] | nibbles[i + kGgufBlock / 2] << 4);
 }
 
 }  // namespace

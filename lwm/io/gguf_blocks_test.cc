@@ -86,6 +86,15 @@ TEST(GgufBlocksTest, QuantisingLosesAtMostHalfAStep) {
   }
 }
 
+TEST(GgufBlocksTest, Q8RoundsHalvesAwayFromZero) {
+  std::vector<float> weights = {127, 0.5f, 1.5f, 2.5f, 126.5f, 0.49999997f, 2.4999998f, 0.25f};
+  for (size_t i = 0; i < 8; ++i) weights.push_back(-weights[i]);
+  for (size_t i = 0; i < 16; ++i)
+    weights.push_back(std::nextafter(static_cast<float>(i) + 0.5f, i % 2 ? 0.0f : 100.0f));
+  const auto back = RoundTrip(GgufType::kQ8_0, weights);  // the scale is 1
+  for (size_t i = 0; i < 32; ++i) EXPECT_EQ(back[i], std::round(weights[i])) << weights[i];
+}
+
 TEST(GgufBlocksTest, ZeroAndTinyBlocksStayFinite) {
   for (const float value : {0.0f, 1e-45f, 1e-38f, 1e-30f}) {
     for (const GgufType type : {GgufType::kQ8_0, GgufType::kQ4_0})

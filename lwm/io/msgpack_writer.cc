@@ -124,7 +124,7 @@ void MsgpackWriter::Begin(const TensorInfo& info) {
   const uint64_t blob = BlobBytes(info, remaining_, chunk_bytes_);
   LWM_REQUIRE(blob <= UINT32_MAX, "weight ", info.name, " ", ShapeText(info.shape), " takes ", blob,
               " bytes, more than one record can hold (4 GiB); use --dtype bf16");
-  OutputFile& file = output_.file();
+  BackgroundFile& file = output_.file();
   file.Write(Array(2) + Key(info.name) + Bin(blob));
   if (chunked_) {
     file.Write(ChunkedHead(info, CountChunks(info, remaining_, chunk_bytes_)));

@@ -40,7 +40,7 @@ std::string_view CodeOf(const TensorInfo& info) {
 // Collects the small values of a pickle; the data of arrays goes to the file directly.
 class Assembler {
  public:
-  explicit Assembler(OutputFile& file) : file_(file) {}
+  explicit Assembler(BackgroundFile& file) : file_(file) {}
 
   void Op(char opcode) { pending_ += opcode; }
   void Number(const void* data, size_t bytes) {
@@ -85,7 +85,7 @@ class Assembler {
   }
 
  private:
-  OutputFile& file_;
+  BackgroundFile& file_;
   std::string pending_;
 };
 
