@@ -15,6 +15,7 @@
 #include "lwm/kernels/tile_layout.h"
 #include "lwm/ops/attention_block.h"
 #include "lwm/ops/attention_tiling.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
 namespace {
@@ -341,7 +342,7 @@ class BackwardPass {
   const Gradients gradients_;
   const int64_t first_, last_;
   const size_t query_bytes_;
-  PackedTiles packed_;
+  ScratchMemory packed_;
   std::vector<char> finite_;
   std::vector<int64_t> first_turn_;
   std::vector<std::atomic<int64_t>> turn_;

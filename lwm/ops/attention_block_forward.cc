@@ -12,6 +12,7 @@
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/ops/attention_block.h"
 #include "lwm/ops/attention_tiling.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
 namespace {
@@ -212,7 +213,7 @@ class ForwardPass {
   const float scale_;
   const int64_t first_, last_;
   const size_t key_bytes_;
-  PackedTiles packed_;
+  ScratchMemory packed_;
   std::vector<char> finite_;
   float *max_BHT_, *sum_BHT_, *acc_BTHK_;
   char* out_BTHK_;  // with lse: nullptr unless these are the last keys

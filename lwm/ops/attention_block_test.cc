@@ -351,6 +351,36 @@ TEST(AttentionBlockTest, AddsToWhatIsThere) {
   EXPECT_LE(Difference(dv - 1, r.dv_BUGK), 1e-6);
 }
 
+TEST(AttentionBlockTest, SettingGradientsIsAddingToZero) {
+  const Case c{2, 700, 1100, 2, 1, 40, {90, 410}, 400};
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    Problem p = MakeProblem(c, type);
+    p.index_BT.narrow(1, 7, 300).fill_(-1);  // a whole tile of queries sees nothing
+    p.begin_BT.narrow(1, 7, 300).fill_(0);
+    const Result want = Compute(p);
+    AttentionCarry carry = MakeAttentionCarry(p.q_BTHK);
+    AttentionOutput output;
+    AttentionBlockForward(p.queries(), p.keys(), p.scale, carry, {}, &output);
+    const QueryGradientBlock queries{p.queries(), p.dout_BTHK, output.lse_BHT,
+                                     AttentionDelta(p.dout_BTHK, output.out_BTHK)};
+    const auto garbage = [](const at::Tensor& like, at::ScalarType dtype) {
+      return at::full(like.sizes(), NAN, dtype);
+    };
+    for (const at::ScalarType keys : {at::kFloat, type}) {
+      at::Tensor dq = garbage(p.q_BTHK, at::kFloat), dk = garbage(p.k_BUGK, keys);
+      at::Tensor dv = garbage(p.k_BUGK, keys);
+      AttentionGradientOptions options{.set_queries = true, .set_keys = true};
+      if (keys != at::kFloat) options.rounded_dq_BTHK = garbage(p.q_BTHK, type);
+      AttentionBlockBackward(queries, p.keys(), p.scale, dq, dk, dv, {}, options);
+      if (keys != at::kFloat) dq = options.rounded_dq_BTHK;
+      const double bound = keys == at::kFloat ? 0 : 4e-3;  // rounding to bf16
+      EXPECT_LE(Difference(dq, want.dq_BTHK), bound);
+      EXPECT_LE(Difference(dk, want.dk_BUGK), bound);
+      EXPECT_LE(Difference(dv, want.dv_BUGK), bound);
+    }
+  }
+}
+
 TEST(AttentionBlockTest, CallsProgressOnTheCallingThreadAndPassesItsExceptionOn) {
   const Problem p =
       MakeProblem({.tokens = 900, .keys = 900, .heads = 2, .kv_heads = 2, .dim = 16}, at::kFloat);

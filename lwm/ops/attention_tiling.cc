@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
-#include <utility>
 
 #include "lwm/base/error.h"
 
@@ -47,40 +45,7 @@ std::vector<SlotTile> TileSlots(std::span<const int32_t> index, const int32_t* b
   return tiles;
 }
 
-// The memory between two users.
-struct KeptMemory {
-  std::mutex mutex;
-  kernels::AlignedBuffer<char> memory;
-  size_t bytes = 0;
-};
-
-KeptMemory& Kept() {
-  static KeptMemory kept;
-  return kept;
-}
-
 }  // namespace
-
-PackedTiles::PackedTiles(size_t bytes) : bytes_(bytes) {
-  KeptMemory& kept = Kept();
-  {
-    const std::lock_guard lock(kept.mutex);
-    if (kept.bytes >= bytes) {
-      memory_ = std::move(kept.memory);
-      bytes_ = std::exchange(kept.bytes, 0);
-      return;
-    }
-  }
-  memory_ = kernels::MakeAlignedBuffer<char>(bytes);
-}
-
-PackedTiles::~PackedTiles() {
-  KeptMemory& kept = Kept();
-  const std::lock_guard lock(kept.mutex);
-  if (bytes_ <= kept.bytes || bytes_ > static_cast<size_t>(kPackedBytes)) return;
-  kept.memory = std::move(memory_);
-  kept.bytes = bytes_;
-}
 
 Visibility Compare(const SlotTile& queries, const SlotTile& keys) {
   if (!queries.any || !keys.any || keys.min_index > queries.max_index ||

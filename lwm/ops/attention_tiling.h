@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/ops/attention_block.h"
 
@@ -99,21 +98,5 @@ void OnEachThread(const std::function<void()>& work);
 
 // Packed copies of one side are made for as many tiles at a time as fit in this.
 constexpr int64_t kPackedBytes = int64_t{64} << 20;
-
-// Room for them, page-aligned. The process keeps the largest so far, up to kPackedBytes, for the
-// next call: the system clears new pages, which would cost as much as packing.
-class PackedTiles {
- public:
-  explicit PackedTiles(size_t bytes);
-  ~PackedTiles();
-  PackedTiles(const PackedTiles&) = delete;
-  PackedTiles& operator=(const PackedTiles&) = delete;
-
-  char* data() const { return memory_.get(); }
-
- private:
-  size_t bytes_;
-  kernels::AlignedBuffer<char> memory_;
-};
 
 }  // namespace lwm::ops

@@ -10,6 +10,7 @@
 #include "lwm/ops/attention_block.h"
 #include "lwm/ops/ring_slots.h"
 #include "lwm/ops/ring_transfer.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
 namespace {
@@ -67,6 +68,9 @@ class Ring {
  public:
   Ring(SequenceView view, RingSlots slots) : view_(std::move(view)), slots_(std::move(slots)) {
     if (!view_.sp) self_ = dist::MakeSelfCommunicator();
+    for (const SlotRange& range : slots_.keys_P) {
+      if (range.count > 0) hops_ = view_.ranks();
+    }
     for (int rank = 0; rank < view_.ranks(); ++rank) {
       for (int64_t row = 0; row < view_.rows(); ++row) {
         extremes_PB_.push_back(ExtremesOf(view_, rank, row));
@@ -75,9 +79,10 @@ class Ring {
   }
 
   dist::Communicator& group() { return view_.sp ? *view_.sp : *self_; }
-  int hops() const { return view_.ranks(); }
+  // One where nothing travels.
+  int hops() const { return hops_; }
   int rank() const { return view_.rank(); }
-  int Owner(int hop) const { return (rank() + hops() - hop) % hops(); }
+  int Owner(int hop) const { return (rank() + view_.ranks() - hop) % view_.ranks(); }
 
   const RingSlots& slots() const { return slots_; }
 
@@ -118,19 +123,31 @@ class Ring {
 
   const SequenceView view_;
   const RingSlots slots_;
+  int hops_ = 1;
   std::unique_ptr<dist::Communicator> self_;
   std::vector<Extremes> extremes_PB_;
 };
 
-// Uninitialised: the first hop sets them. f32, but dk and dv of a lone rank, which are complete
-// then.
+// Uninitialised: the first hop sets them. f32; dk and dv of a lone rank have the dtype of k.
 struct GradientSums {
   at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
 };
 
+// What is rounded at the end lives in scratch.
+GradientSums MakeGradientSums(const Ring& ring, const at::Tensor& q_BTHK,
+                              const at::Tensor& k_BTGK) {
+  const at::ScalarType dtype = q_BTHK.scalar_type();
+  const auto make = [&](const at::Tensor& like, at::ScalarType type) {
+    return type == dtype ? at::empty(like.sizes(), like.options())
+                         : ScratchTensor(like.sizes(), type);
+  };
+  const at::ScalarType keys = ring.hops() == 1 ? dtype : at::kFloat;
+  return {make(q_BTHK, at::kFloat), make(k_BTGK, keys), make(k_BTGK, keys)};
+}
+
 void BackwardAlone(const Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
                    double scale, GradientSums& gradients) {
-  if (ring.Sees(0, 0)) {
+  if (ring.Sees(ring.rank(), ring.rank())) {
     AttentionGradientOptions options{.set_queries = true, .set_keys = true};
     if (queries.dout_BTHK.scalar_type() != at::kFloat) {
       options.rounded_dq_BTHK = at::empty(queries.dout_BTHK.sizes(), queries.dout_BTHK.options());
@@ -240,6 +257,7 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
   Ring ring(view, FindRingSlots(view));
   const QueryBlock queries = ring.Queries(ring.rank(), q_BTHK);
   AttentionCarry carry = MakeAttentionCarry(q_BTHK);
+  if (ring.hops() > 1) carry.acc_BTHK = ScratchTensor(q_BTHK.sizes(), at::kFloat);
   AttentionOutput output;
   TravellingBundle bundle(ring.group(), {{k_BTGK}, {v_BTGK}}, ring.slots().keys_P);
   const Progress progress = [&] { bundle.Progress(); };
@@ -271,9 +289,8 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
   const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
-  const at::ScalarType dtype = q_BTHK.scalar_type(), sums = ring.hops() == 1 ? dtype : at::kFloat;
-  GradientSums gradients{at::empty(q_BTHK.sizes(), at::kFloat), at::empty(k_BTGK.sizes(), sums),
-                         at::empty(v_BTGK.sizes(), sums)};
+  const at::ScalarType dtype = q_BTHK.scalar_type();
+  GradientSums gradients = MakeGradientSums(ring, q_BTHK, k_BTGK);
   if (traveller == RingTraveller::kLighter) {
     traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
                     ? RingTraveller::kQueries

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
 namespace {
@@ -82,7 +83,7 @@ TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<Travel
 
 std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
   at::Tensor& bytes = bytes_[hop % 2];
-  if (!bytes.defined()) bytes = at::empty({BundleBytes(own_, MostSlots(slots_P_))}, at::kByte);
+  if (!bytes.defined()) bytes = ScratchTensor({BundleBytes(own_, MostSlots(slots_P_))}, at::kByte);
   return Views(bytes, own_, slots_P_[Owner(group_, hop)].count);
 }
 
@@ -130,7 +131,7 @@ std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   at::Tensor& flat = flat_[hop % 2];  // its send of two hops ago is done
   if (!flat.defined()) {
     const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
-    flat = at::empty({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
+    flat = ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
   }
   part_ = Views(flat.view(at::kByte), travellers_, slots_P_[Owner(group_, hop)].count);
   return part_;
@@ -170,7 +171,7 @@ void TravellingSum::Receive(int hop) {
   if (count == 0) return;
   if (!arrived_.defined()) {
     const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
-    arrived_ = at::empty({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
+    arrived_ = ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
   }
   receive_ = group_.StartReceive(Bytes(arrived_.narrow(0, 0, count)), Previous(group_), kSumTag);
 }

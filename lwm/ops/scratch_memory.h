@@ -1,0 +1,32 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+
+namespace lwm::ops {
+
+// Memory for large scratch that lives as long as one call. The process keeps what was used last, up
+// to kKeptScratchBytes, for the next call: the system clears new pages, which can cost as much as
+// what they are for. Contents are undefined. Any thread.
+constexpr size_t kKeptScratchBytes = size_t{128} << 20;
+
+// Page-aligned bytes, in huge pages where there are.
+class ScratchMemory {
+ public:
+  explicit ScratchMemory(size_t bytes);
+  ~ScratchMemory();
+  ScratchMemory(const ScratchMemory&) = delete;
+  ScratchMemory& operator=(const ScratchMemory&) = delete;
+
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+  size_t bytes_;  // at least what was asked for
+};
+
+// A contiguous tensor in such memory, which goes back with the last reference to it.
+at::Tensor ScratchTensor(at::IntArrayRef shape, at::ScalarType dtype);
+
+}  // namespace lwm::ops
