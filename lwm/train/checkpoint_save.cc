@@ -178,7 +178,7 @@ class Save {
     }
     MakeFolder(writing_ / name);
     for (const auto& entry : fs::directory_iterator(path))
-      if (entry.is_regular_file())
+      if (entry.is_regular_file() && entry.path().filename() != kManifestName)  // of another folder
         WriteCompanion(Cat(name, "/", entry.path().filename().string()), entry.path());
     SyncPath(writing_ / name);
   }
@@ -246,14 +246,26 @@ class Save {
   void DeleteOld() {
     std::vector<int64_t> steps = CheckpointSteps(run_folder_);
     std::erase_if(steps, [&](int64_t step) { return step > state_.step; });
-    const auto keep = static_cast<size_t>(std::max(1, options_.keep));
+    int left = std::max(1, options_.keep);
     std::error_code ignored;
-    for (size_t i = 0; i + keep < steps.size(); ++i) {
-      const fs::path folder = final_.parent_path() / Cat(kStepPrefix, steps[i]);
-      fs::rename(folder, final_.parent_path() / Cat(kDeletedPrefix, kStepPrefix, steps[i]),
-                 ignored);
+    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+      const fs::path folder = final_.parent_path() / Cat(kStepPrefix, *step);
+      if (left == 0) {
+        fs::rename(folder, final_.parent_path() / Cat(kDeletedPrefix, kStepPrefix, *step), ignored);
+      } else if (LooksWhole(folder)) {
+        --left;
+      }
     }
     RemoveLeftovers(run_folder_);
+  }
+
+  // By its manifest and sizes: reading old checkpoints again at every save would cost as much.
+  static bool LooksWhole(const fs::path& folder) {
+    try {
+      return !FindWrongSize(folder, ReadManifest(folder));
+    } catch (const Error&) {
+      return false;
+    }
   }
 
   const fs::path& run_folder_;

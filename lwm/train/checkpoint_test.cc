@@ -49,6 +49,7 @@ class CheckpointTest : public ::testing::Test {
     options.keep = keep;
     options.config = config::ModelConfigToJson(weights_.config(), "float32");
     options.model_file_bytes = file_bytes;
+    options.companions = companions_;
     return SaveCheckpoint(run_.path(), options, state, weights_, optimizer_);
   }
 
@@ -83,6 +84,7 @@ class CheckpointTest : public ::testing::Test {
   ShardedWeights weights_{TinyModel(), mesh_, at::kBFloat16};
   AdamW optimizer_{weights_, {}};
   std::vector<std::string> warnings_;
+  std::map<std::string, fs::path> companions_;
 };
 
 void FlipByte(const fs::path& path, std::streamoff at) {
@@ -115,6 +117,24 @@ TEST_F(CheckpointTest, IsAModelDirectoryThatOtherToolsRead) {
   EXPECT_EQ(file.info("model.layers.1.mlp.down_proj.weight").shape, (std::vector<int64_t>{10, 12}));
   EXPECT_EQ(file.infos().size(), 23u);
   EXPECT_EQ(config::ReadModelConfig(folder / "config.json").hidden_size, 10);
+}
+
+TEST_F(CheckpointTest, CompanionsAreFilesOrFoldersAndAreGuardedToo) {
+  const testing_support::TemporaryFolder from;
+  fs::create_directories(from / "codes");
+  WriteFileAtomically(from / "words", "abc");
+  WriteFileAtomically(from / "codes/config.json", "{}");
+  WriteFileAtomically(from / "codes/weights", std::string("\0\1", 2));
+  WriteFileAtomically(from / "codes/MANIFEST.json", "of another folder");
+  companions_ = {{"tokenizer.model", from / "words"}, {"vqgan", from / "codes"}};
+  const fs::path folder = Save(2);
+  EXPECT_EQ(ReadFile(folder / "tokenizer.model"), "abc");
+  EXPECT_EQ(ReadFile(folder / "vqgan/config.json"), "{}");
+  EXPECT_EQ(ReadFile(folder / "vqgan/weights"), std::string("\0\1", 2));
+  EXPECT_FALSE(fs::exists(folder / "vqgan/MANIFEST.json"));
+  EXPECT_EQ(FindDamage(folder), std::nullopt);
+  FlipByte(folder / "vqgan/weights", 1);
+  EXPECT_NE(FindDamage(folder).value_or("").find("vqgan/weights"), std::string::npos);
 }
 
 TEST_F(CheckpointTest, LargeModelsTakeSeveralFilesWithAnIndex) {

@@ -66,15 +66,20 @@ class Run {
     LoadOrInit();
     const double start = MonotonicSeconds();
     double loss = 0;
-    bool out_of_time = false;
-    while (step_ < config_.train.steps && !out_of_time) {
+    EarlyEnd end = EarlyEnd::kNo;
+    while (step_ < config_.train.steps && end == EarlyEnd::kNo) {
       loss = TrainStep(start);
-      out_of_time = OutOfTime(start);
-      AfterStep(out_of_time || step_ == config_.train.steps);
+      end = EndsEarly(start);
+      if (end == EarlyEnd::kAsked) {
+        Save();  // and nothing else: whoever asked is waiting
+      } else {
+        AfterStep(end == EarlyEnd::kOutOfTime || step_ == config_.train.steps);
+      }
     }
-    if (out_of_time && step_ < config_.train.steps)
-      Say(fmt::format("stopped after {} (train.max_minutes) at step {}; run again to go on",
-                      FormatDuration(MonotonicSeconds() - start), step_));
+    if (end != EarlyEnd::kNo && step_ < config_.train.steps)
+      Say(fmt::format("stopped after {} ({}) at step {}; run again to go on",
+                      FormatDuration(MonotonicSeconds() - start),
+                      end == EarlyEnd::kAsked ? "as asked" : "train.max_minutes", step_));
     if (rows_->skipped() > 0)
       Say(fmt::format("data: {} bad lines were skipped (data.skip_bad_lines)", rows_->skipped()));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
@@ -229,12 +234,18 @@ class Run {
     Say(ProgressLine(metrics, config_.train.steps, left));
   }
 
-  // True on every rank when the time is up on any.
-  bool OutOfTime(double start) {
-    if (config_.train.max_minutes == 0) return false;
-    double out = MonotonicSeconds() - start > config_.train.max_minutes * 60 ? 1 : 0;
-    world_.AllReduceMax(std::span(&out, 1));
-    return out > 0;
+  enum class EarlyEnd { kNo, kOutOfTime, kAsked };
+
+  // The same on every rank: the strongest reason that any of them has.
+  EarlyEnd EndsEarly(double start) {
+    const double minutes = config_.train.max_minutes;
+    if (minutes == 0 && !hooks_.stop) return EarlyEnd::kNo;
+    EarlyEnd mine = EarlyEnd::kNo;
+    if (minutes > 0 && MonotonicSeconds() - start > minutes * 60) mine = EarlyEnd::kOutOfTime;
+    if (hooks_.stop && hooks_.stop()) mine = EarlyEnd::kAsked;
+    auto reason = static_cast<double>(mine);
+    world_.AllReduceMax(std::span(&reason, 1));
+    return static_cast<EarlyEnd>(reason);
   }
 
   bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
@@ -288,7 +299,8 @@ class Run {
         .keep = static_cast<int>(config_.train.checkpoint_keep),
         .config = ModelConfigToJson(model_, "float32"),
         .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}}};
-    if (!config_.data.vqgan.empty()) options.companions["vqgan"] = config_.data.vqgan;
+    if (const fs::path vqgan = config_.data.vqgan; !vqgan.empty())
+      options.companions["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
     TrainerState state;
     state.step = step_;
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
