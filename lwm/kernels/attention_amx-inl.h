@@ -19,23 +19,20 @@
 #include "lwm/kernels/attention_amx.h"
 
 // The functions between these are compiled for the instructions that AmxAvailable() asks for.
+#define LWM_PRAGMA_OF(...) _Pragma(#__VA_ARGS__)
+#define LWM_PRAGMA(...) LWM_PRAGMA_OF(__VA_ARGS__)
+#define LWM_AMX_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"
 #if defined(__clang__)
-#define LWM_AMX_BEGIN                                                                            \
-  _Pragma(                                                                                       \
-      "clang attribute "                                                                         \
-      "push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-" \
-      "bf16\"))), apply_to = function)")
-#define LWM_AMX_END _Pragma("clang attribute pop")
+#define LWM_AMX_BEGIN \
+  LWM_PRAGMA(clang attribute push(__attribute__((target(LWM_AMX_TARGET))), apply_to = function))
+#define LWM_AMX_END LWM_PRAGMA(clang attribute pop)
 #else
-#define LWM_AMX_BEGIN         \
-  _Pragma("GCC push_options") \
-      _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16\")")
-#define LWM_AMX_END _Pragma("GCC pop_options")
+#define LWM_AMX_BEGIN LWM_PRAGMA(GCC push_options) LWM_PRAGMA(GCC target(LWM_AMX_TARGET))
+#define LWM_AMX_END LWM_PRAGMA(GCC pop_options)
 #endif
 
 LWM_AMX_BEGIN
 namespace lwm::kernels {
-namespace {
 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -115,7 +112,7 @@ struct Extremes {
   int32_t min_begin = std::numeric_limits<int32_t>::max(), max_begin = -1;
 };
 
-Extremes ExtremesOf(const int32_t* index, const int32_t* begin) {
+inline Extremes ExtremesOf(const int32_t* index, const int32_t* begin) {
   Extremes e;
   for (int i = 0; i < 32; ++i) {
     if (index[i] < 0) {
@@ -175,6 +172,5 @@ class BlockMask {
   Extremes keys_[kMaxBlocks];
 };
 
-}  // namespace
 }  // namespace lwm::kernels
 LWM_AMX_END
