@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -107,6 +108,16 @@ class PictureReport {
   std::optional<infer::PicturePairs> pairs_;
 };
 
+volatile std::sig_atomic_t stop_asked = 0;
+
+// The first SIGTERM asks for a checkpoint and the end, a second one ends the program at once.
+void StopOnSigterm() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { stop_asked = 1; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+}
+
 void RunTrain(const TrainFlags& flags) {
   const config::TrainConfig config = config::ReadTrainConfig(flags.recipe, flags.overrides);
   Session session(flags.run);
@@ -116,6 +127,8 @@ void RunTrain(const TrainFlags& flags) {
     return Sample(config, checkpoint);
   };
   hooks.pictures = PictureReport(config);
+  hooks.stop = [] { return stop_asked != 0; };
+  StopOnSigterm();
   train::Train(config, session.world(), hooks);
 }
 
@@ -132,6 +145,7 @@ void AddTrain(CLI::App& root) {
               "  mpirun -np 2 lwm train --config recipes/quickstart.toml "
               "--set train.steps=50 --set train.run_folder=runs/try\n"
               "Run the same command again to go on from the newest checkpoint in the run folder.\n"
+              "SIGTERM makes it save a checkpoint after the step at hand and end.\n"
               "\nKeys of a recipe with their defaults:\n" +
                   config::TrainConfigHelp());
   command->callback([command, flags] {

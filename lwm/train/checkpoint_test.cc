@@ -157,6 +157,18 @@ TEST_F(CheckpointTest, NewestIsFoundAndOldOnesAreDeleted) {
   EXPECT_TRUE(warnings_.empty());
 }
 
+TEST_F(CheckpointTest, DamagedOnesDoNotCountAmongTheKept) {
+  Save(1, 2);
+  fs::resize_file(Save(2, 2) / "model.safetensors", 10);
+  Save(3, 2);
+  EXPECT_EQ(Entries(), (std::vector<std::string>{"step_1", "step_2", "step_3"}));
+  fs::remove(Save(4, 2) / "MANIFEST.json");
+  Save(5, 2);
+  EXPECT_EQ(Entries(), (std::vector<std::string>{"step_3", "step_4", "step_5"}));
+  Save(6, 2);
+  EXPECT_EQ(Entries(), (std::vector<std::string>{"step_5", "step_6"}));
+}
+
 TEST_F(CheckpointTest, SavingTheSameStepAgainReplacesIt) {
   Save(5);
   const fs::path folder = Save(5);

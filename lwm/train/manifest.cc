@@ -36,16 +36,33 @@ Json ReadManifest(const fs::path& folder) {
   return files;
 }
 
+namespace {
+
+std::optional<std::string> WrongSize(const fs::path& folder, const std::string& name,
+                                     const Json& listed) {
+  std::error_code error;
+  const auto bytes = fs::file_size(folder / name, error);
+  if (error) return Cat(name, ": ", error.message());
+  const auto wanted = JsonGet<uint64_t>(listed, "bytes", name);
+  if (bytes != wanted) return Cat(name, " has ", bytes, " bytes, want ", wanted);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::string> FindWrongSize(const fs::path& folder, const Json& files) {
+  for (const auto& [name, listed] : files.items()) {
+    if (auto problem = WrongSize(folder, name, listed)) return problem;
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> FindDamagedFile(const fs::path& folder, const Json& files, int first,
                                            int stride) {
   int number = 0;
   for (const auto& [name, listed] : files.items()) {
     if (number++ % stride != first) continue;
-    std::error_code error;
-    const auto bytes = fs::file_size(folder / name, error);
-    if (error) return Cat(name, ": ", error.message());
-    const auto wanted = JsonGet<uint64_t>(listed, "bytes", name);
-    if (bytes != wanted) return Cat(name, " has ", bytes, " bytes, want ", wanted);
+    if (auto problem = WrongSize(folder, name, listed)) return problem;
     if (ManifestEntry(folder / name) != listed) return Cat(name, " does not match its hash");
   }
   return std::nullopt;

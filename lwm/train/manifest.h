@@ -25,4 +25,7 @@ Json ReadManifest(const std::filesystem::path& folder);
 std::optional<std::string> FindDamagedFile(const std::filesystem::path& folder, const Json& files,
                                            int first, int stride);
 
+// The part of that which needs no reading: a listed file that is missing or has another size.
+std::optional<std::string> FindWrongSize(const std::filesystem::path& folder, const Json& files);
+
 }  // namespace lwm::train

@@ -23,6 +23,9 @@ struct TrainHooks {
   std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
                      bool last)>
       pictures;
+  // Asked on every rank after each step: true on any of them saves a checkpoint and ends the run
+  // there. Empty (on every rank): nobody asks.
+  std::function<bool()> stop;
 };
 
 struct TrainResult {
@@ -31,8 +34,8 @@ struct TrainResult {
   std::filesystem::path checkpoint;
 };
 
-// Trains by the recipe until train.steps or train.max_minutes, going on from the newest valid
-// checkpoint of the run folder if there is one:
+// Trains by the recipe until train.steps, train.max_minutes or hooks.stop, going on from the newest
+// valid checkpoint of the run folder if there is one:
 //
 //   RUN/metrics.jsonl      one object per step (StepMetrics)
 //   RUN/eval.jsonl         held-out loss, total and by position (Evaluation); measures of pictures

@@ -123,6 +123,23 @@ TEST_F(TrainCliTest, RunLeavesMetricsPlotSamplesAndAModelAndGoesOn) {
   EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 6u);
 }
 
+TEST_F(TrainCliTest, SigtermSavesACheckpointAndEnds) {
+  const std::string script = Cat(
+      std::getenv("LWM_BINARY"), " train --threads 1 --config ", (folder_ / "recipe.toml").string(),
+      " --set train.steps=1000000 2> ", (folder_ / "err").string(), " & pid=$!; while [ ! -s ",
+      (run() / "metrics.jsonl").string(),
+      " ] && kill -0 $pid; do sleep 0.05; done; kill -TERM $pid; wait $pid");
+  const int status = std::system(script.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_NE(ReadFile(folder_ / "err").find("(as asked)"), std::string::npos)
+      << ReadFile(folder_ / "err");
+  const size_t steps = train::ReadStepLog(run() / "metrics.jsonl").size();
+  EXPECT_TRUE(fs::exists(run() / Cat("checkpoints/step_", steps) / "MANIFEST.json"));
+  const ProgramResult more = Train(Cat("--set train.steps=", steps + 1));
+  EXPECT_EQ(more.exit_code, 0) << more.err;
+  EXPECT_NE(more.err.find("resuming from"), std::string::npos);
+}
+
 TEST_F(TrainCliTest, MisspeltKeysAndFlagsNameTheNearest) {
   ExpectRefusal(Train("--set train.step=5"), 2, {"'step'", "did you mean 'steps'?"});
   ExpectRefusal(Train("--confg x"), 2, {"--confg", "did you mean '--config'?"});
