@@ -7,6 +7,7 @@
 #include "bench.h"
 #include "lwm/base/process.h"
 #include "lwm/vision_train/learner.h"
+#include "vqgan.h"
 
 namespace lwm::app {
 namespace {
@@ -33,6 +34,7 @@ config::VqganTrainConfig DefaultRecipe() {
 }
 
 Json Measure(Session& session, const VqganTrainBenchFlags& flags, const RunFlags& run) {
+  KeepSmallTensors();
   config::VqganTrainConfig config =
       flags.recipe.empty() ? DefaultRecipe() : config::ReadVqganTrainConfig(flags.recipe, {});
   config.train.dtype = run.dtype;

@@ -10,6 +10,7 @@ void AddVqgan(CLI::App& root) {
   AddVqganEncode(*command);
   AddVqganDecode(*command);
   AddVqganTrain(*command);
+  AddVqganMeasure(*command);
 }
 const Command vqgan("vqgan", AddVqgan);
 

@@ -1,5 +1,8 @@
 // lwm vqgan train: a recipe becomes a VQGAN. Parse, one call, print.
+#include <malloc.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +27,7 @@ void RunTrain(const CLI::App& command, VqganTrainFlags& flags) {
   if (command.count("--seed") > 0) flags.overrides.push_back(Cat("train.seed=", flags.run.seed));
   if (command.count("--dtype") > 0) flags.overrides.push_back("train.dtype=" + flags.run.dtype);
   const auto config = config::ReadVqganTrainConfig(flags.recipe, flags.overrides);
+  KeepSmallTensors();
   Session session(flags.run);
   vision_train::TrainVqgan(config, session.world(), [](const std::string& line) {
     std::fprintf(stderr, "%s\n", line.c_str());
@@ -31,6 +35,11 @@ void RunTrain(const CLI::App& command, VqganTrainFlags& flags) {
 }
 
 }  // namespace
+
+void KeepSmallTensors() {
+  constexpr int kKeptBytes = 256 << 20;
+  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+}
 
 void AddVqganTrain(CLI::App& vqgan) {
   CLI::App* command = vqgan.add_subcommand("train", "train a VQGAN by a recipe");
