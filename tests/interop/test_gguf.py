@@ -1,6 +1,11 @@
 """GGUF files that lwm writes are read by the gguf package: keys, names, shapes, values, vocabulary."""
+import json
+import subprocess
+
 import gguf
 import numpy
+import safetensors.torch
+import tokenizers
 import torch
 
 import checkpoints
@@ -101,3 +106,43 @@ class GgufTest(checkpoints.CheckpointTest):
         self.assertIn("\N{LOWER ONE EIGHTH BLOCK}the", tokens)
         self.assertEqual(fields["tokenizer.ggml.token_type"].contents()[:4], [2, 3, 3, 6])
         self.assertEqual(len(fields["tokenizer.ggml.scores"].contents()), 512)
+
+    def test_directory_in_blocks_holds_the_blocks_of_the_package(self):
+        saved = checkpoints.tensors_of(self.folder / "saved")
+        for name, kind in (("q8_0", gguf.GGMLQuantizationType.Q8_0), ("q4_0", gguf.GGMLQuantizationType.Q4_0)):
+            folder = self.convert(self.folder / "saved", name, "--quantize", name)
+            with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+                self.assertEqual(file.metadata()["lwm.blocks"], kind.name)
+            written = checkpoints.tensors_of(folder)
+            self.assertEqual(sorted(written), sorted(saved))
+            for key, weight in saved.items():
+                expected = weight.numpy() if weight.dim() == 1 else gguf.quants.quantize(weight.numpy(), kind)
+                self.assertTrue(numpy.array_equal(written[key].numpy(), expected), key)
+
+    def test_byte_level_vocabulary_is_the_one_of_tokenizer_json(self):
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+        steps = [tokenizers.pre_tokenizers.Digits(individual_digits=True),
+                 tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(steps)
+        text = "the cat and the hat and the 1234 caf\N{LATIN SMALL LETTER E WITH ACUTE}s on the mat\n"
+        tokenizer.train_from_iterator([text] * 3, tokenizers.trainers.BpeTrainer(
+            vocab_size=300, special_tokens=["<|end|>"],
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        checkpoints.tiny_llama(self.folder / "bpe", vocab_size=tokenizer.get_vocab_size())
+        tokenizer.save(str(self.folder / "bpe/tokenizer.json"))
+        path = self.convert(self.folder / "bpe", "bpe.gguf", "--format", "gguf")
+        fields = gguf.GGUFReader(path).fields
+        self.assertEqual(fields["tokenizer.ggml.model"].contents(), "gpt2")
+        self.assertEqual(fields["tokenizer.ggml.pre"].contents(), "smollm")
+        tokens = fields["tokenizer.ggml.tokens"].contents()
+        self.assertEqual(tokens, [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())])
+        self.assertEqual(fields["tokenizer.ggml.token_type"].contents()[:2], [3, 1])
+        self.assertGreater(len(fields["tokenizer.ggml.merges"].contents()), 10)
+        back = self.convert(path, "back")
+        again = tokenizers.Tokenizer.from_file(str(back / "tokenizer.json"))
+        for sample in (text, "the 99 hats", "", " \n\n the\tcat"):
+            ids = tokenizer.encode(sample).ids
+            self.assertEqual(again.encode(sample).ids, ids)
+            run = subprocess.run([checkpoints.LWM, "tokenize", "--tokenizer", path], input=json.dumps(sample),
+                                 capture_output=True, text=True, check=True)
+            self.assertEqual(json.loads(run.stdout), ids)
