@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
+#include "lwm/ops/group_norm_silu.h"
 
 namespace lwm::vision {
 namespace {
@@ -12,24 +13,38 @@ namespace {
 constexpr double kNormEps = 1e-6;
 constexpr int64_t kQuantiseRows = 1024;
 
-// Channels-last is faster, but there LibTorch's group norm and convolution lose up to 100 times
-// more of an f32 to rounding; of a bf16 that does not show.
 at::MemoryFormat LayoutFor(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  return dtype == at::kDouble ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }
 
 at::Tensor Conv(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  if (conv.frozen) return conv.frozen->Run(x_NCHW);
   const int64_t padding = conv.weight_OIHW.size(2) / 2;
   return at::conv2d(x_NCHW, conv.weight_OIHW, conv.bias_O, 1, padding);
 }
 
+// y_NCHW plus the convolution, which may be written over y_NCHW.
+at::Tensor AddConv(at::Tensor y_NCHW, const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  if (!conv.frozen) return y_NCHW + Conv(conv, x_NCHW);
+  conv.frozen->AddTo(y_NCHW, x_NCHW);
+  return y_NCHW;
+}
+
 at::Tensor Halve(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  if (conv.frozen) return conv.frozen->Run(x_NCHW);
   const at::Tensor padded = at::constant_pad_nd(x_NCHW, {0, 1, 0, 1});
   return at::conv2d(padded, conv.weight_OIHW, conv.bias_O, 2, at::IntArrayRef(0));
 }
 
 at::Tensor Double(const ConvWeights& conv, const at::Tensor& x_NCHW) {
+  if (conv.frozen) return conv.frozen->Run(x_NCHW);
   return Conv(conv, at::upsample_nearest2d(x_NCHW, {2 * x_NCHW.size(2), 2 * x_NCHW.size(3)}));
+}
+
+void FreezeConv(ConvWeights& conv, ConvKind kind, at::ScalarType dtype) {
+  if (!conv.defined()) return;
+  conv.frozen = std::make_shared<FrozenConv>(kind, conv.weight_OIHW, conv.bias_O, dtype);
+  conv.weight_OIHW = conv.bias_O = at::Tensor();
 }
 
 // Whole squares only: what is over at the right and bottom is cut, as strided convolutions do.
@@ -54,30 +69,56 @@ void RequireImages(const at::Tensor& images, int64_t smallest) {
 Vqgan::Vqgan(config::VqganConfig config, VqganWeights weights, at::ScalarType dtype)
     : config_(std::move(config)), weights_(std::move(weights)), dtype_(dtype) {
   config_.Validate();
+  bool differentiable = false;
   LWM_REQUIRE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble,
               "VQGAN: arithmetic in ", dtype, " is not supported, want f32 or bf16");
   ForEachWeight(config_, weights_, [&](const VqganSpec& spec, at::Tensor& weight) {
     LWM_REQUIRE(weight.defined() && weight.sizes() == at::IntArrayRef(spec.shape), "VQGAN weight ",
                 spec.name, " is ", weight.defined() ? Cat(weight.sizes()) : "missing",
                 ", the config wants ", at::IntArrayRef(spec.shape));
+    differentiable |= weight.requires_grad();
+  });
+  codebook_VC_ = weights_.codebook_VC.to(dtype == at::kDouble ? at::kDouble : at::kFloat);
+  codebook_norm_V_ = codebook_VC_.square().sum(1);
+  if (!differentiable && dtype != at::kDouble) {
+    Freeze();
+    return;
+  }
+  ForEachWeight(config_, weights_, [&](const VqganSpec&, at::Tensor& weight) {
     if (&weight == &weights_.codebook_VC) return;
     weight = weight.to(dtype);
     if (weight.dim() == 4) weight = weight.contiguous(LayoutFor(dtype));
   });
-  codebook_VC_ = weights_.codebook_VC.to(dtype == at::kDouble ? at::kDouble : at::kFloat);
-  codebook_norm_V_ = codebook_VC_.square().sum(1);
+}
+
+void Vqgan::Freeze() {
+  const auto freeze_blocks = [&](std::vector<ResnetWeights>& blocks) {
+    for (ResnetWeights& block : blocks)
+      for (ConvWeights* conv : {&block.conv1, &block.conv2, &block.shortcut})
+        FreezeConv(*conv, ConvKind::kSame, dtype_);
+  };
+  for (PyramidWeights* side : {&weights_.encoder, &weights_.decoder}) {
+    const auto resample = side == &weights_.encoder ? ConvKind::kHalve : ConvKind::kDouble;
+    for (ConvWeights* conv : {&side->conv_in, &side->conv_out})
+      FreezeConv(*conv, ConvKind::kSame, dtype_);
+    for (LevelWeights& level : side->levels) {
+      freeze_blocks(level.resnets);
+      FreezeConv(level.resample, resample, dtype_);
+    }
+    freeze_blocks(side->middle);
+  }
+  for (ConvWeights* conv : {&weights_.quant_conv, &weights_.post_quant_conv})
+    FreezeConv(*conv, ConvKind::kSame, dtype_);
 }
 
 at::Tensor Vqgan::NormSilu(const NormWeights& norm, const at::Tensor& x_NCHW) const {
-  return at::silu(
-      at::group_norm(x_NCHW, config_.norm_num_groups, norm.scale_C, norm.bias_C, kNormEps));
+  return ops::GroupNormSilu(x_NCHW, norm.scale_C, norm.bias_C, config_.norm_num_groups, kNormEps);
 }
 
 at::Tensor Vqgan::Resnet(const ResnetWeights& block, const at::Tensor& x_NCHW) const {
   const at::Tensor middle = Conv(block.conv1, NormSilu(block.norm1, x_NCHW));
-  at::Tensor y_NCHW = Conv(block.conv2, NormSilu(block.norm2, middle));
-  const bool same = !block.shortcut.weight_OIHW.defined();
-  return y_NCHW.add_(same ? x_NCHW : Conv(block.shortcut, x_NCHW));
+  const at::Tensor straight = block.shortcut.defined() ? Conv(block.shortcut, x_NCHW) : x_NCHW;
+  return AddConv(straight, block.conv2, NormSilu(block.norm2, middle));
 }
 
 at::Tensor Vqgan::RunEncoder(at::Tensor x_NCHW) const {
@@ -85,7 +126,7 @@ at::Tensor Vqgan::RunEncoder(at::Tensor x_NCHW) const {
   x_NCHW = Conv(side.conv_in, x_NCHW);
   for (const LevelWeights& level : side.levels) {
     for (const ResnetWeights& block : level.resnets) x_NCHW = Resnet(block, x_NCHW);
-    if (level.resample.weight_OIHW.defined()) x_NCHW = Halve(level.resample, x_NCHW);
+    if (level.resample.defined()) x_NCHW = Halve(level.resample, x_NCHW);
   }
   for (const ResnetWeights& block : side.middle) x_NCHW = Resnet(block, x_NCHW);
   return Conv(side.conv_out, NormSilu(side.norm_out, x_NCHW));
@@ -97,7 +138,7 @@ at::Tensor Vqgan::RunDecoder(at::Tensor x_NCHW) const {
   for (const ResnetWeights& block : side.middle) x_NCHW = Resnet(block, x_NCHW);
   for (const LevelWeights& level : side.levels) {
     for (const ResnetWeights& block : level.resnets) x_NCHW = Resnet(block, x_NCHW);
-    if (level.resample.weight_OIHW.defined()) x_NCHW = Double(level.resample, x_NCHW);
+    if (level.resample.defined()) x_NCHW = Double(level.resample, x_NCHW);
   }
   return Conv(side.conv_out, NormSilu(side.norm_out, x_NCHW));
 }

@@ -10,7 +10,8 @@ namespace lwm::vision {
 // Pictures as codes and back. Group norms have eps 1e-6; going down the picture is padded by one
 // row and column at the bottom and right before a 3x3 convolution of stride 2; going up it is
 // doubled by repetition before a 3x3 convolution. Holds the weights in the dtype of its arithmetic;
-// safe to use from many threads.
+// safe to use from many threads. When no weight requires gradients (and the dtype is not f64) they
+// are copied into forms that run faster (FrozenConv), and nothing is differentiable.
 //
 //   images   f32 [N,H,W,3]   in [-1, 1] (x / 127.5 - 1)
 //   latents  f32 [N,h,w,C]   after quant_conv; h = floor(H / Reduction()), w likewise
@@ -43,7 +44,8 @@ class Vqgan {
   at::Tensor Decode(const at::Tensor& codes_Nhw) const;
 
   // The same from rows of the codebook, or what stands for them in training: [N,h,w,C] of a float
-  // type, N >= 1. Latents and this are differentiable in their inputs and the weights given.
+  // type, N >= 1. Latents and this are differentiable in their inputs and the weights given, if any
+  // of these requires gradients.
   at::Tensor DecodeLatents(const at::Tensor& latents_NhwC) const;
 
   // What Decode demands of codes. Throws as it does.
@@ -54,6 +56,7 @@ class Vqgan {
   at::Tensor RunDecoder(at::Tensor x_NCHW) const;
   at::Tensor Resnet(const ResnetWeights& block, const at::Tensor& x_NCHW) const;
   at::Tensor NormSilu(const NormWeights& norm, const at::Tensor& x_NCHW) const;
+  void Freeze();
 
   config::VqganConfig config_;
   VqganWeights weights_;

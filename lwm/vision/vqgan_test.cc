@@ -165,6 +165,32 @@ TEST_F(VqganTest, LatentsMatchTheDefinitionAtOddSizesToo) {
   }
 }
 
+// Wide enough for the forms that only wide convolutions have.
+TEST_F(VqganTest, WidePyramidsMatchTheDefinition) {
+  config_.block_out_channels = {32, 48};
+  config_.norm_num_groups = 8;
+  const VqganWeights weights = TinyWeights(config_);
+  const Vqgan vqgan(config_, weights, at::kFloat);
+  const Reference reference(config_, InDouble(config_, weights));
+  const at::Tensor images = RandomImages({2, 14, 11, 3});
+  EXPECT_LT(Largest(vqgan.Latents(images), reference.Latents(images)), 1e-5);
+  const at::Tensor codes = at::randint(40, {2, 3, 5}, at::kInt);
+  EXPECT_LT(Largest(vqgan.Decode(codes), reference.Decode(codes)), 1e-5);
+}
+
+TEST_F(VqganTest, WeightsWithGradientsAreUsedAsTheyAreAndGiveTheSame) {
+  VqganWeights leaves = weights_;
+  ForEachWeight(config_, leaves, [](const VqganSpec&, at::Tensor& weight) {
+    weight = weight.clone().requires_grad_();
+  });
+  const Vqgan live(config_, leaves, at::kFloat);
+  const at::Tensor images = RandomImages({1, 16, 16, 3}), latents = live.Latents(images);
+  EXPECT_LT(Largest(latents.detach(), vqgan_.Latents(images)), 1e-5);
+  latents.square().sum().backward();
+  EXPECT_GT(leaves.encoder.conv_in.weight_OIHW.grad().abs().max().item<double>(), 0);
+  EXPECT_FALSE(vqgan_.Latents(images).requires_grad());
+}
+
 // Mean and variance of one channel over many pixels of almost one value cancel where they are
 // summed carelessly.
 TEST_F(VqganTest, NormsOfSingleChannelsStayExactInF32) {

@@ -4,15 +4,20 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "lwm/config/vqgan_config.h"
+#include "lwm/vision/frozen_conv.h"
 
 namespace lwm::vision {
 
 struct ConvWeights {
   at::Tensor weight_OIHW, bias_O;
+  std::shared_ptr<const FrozenConv> frozen;  // stands for both where a model is for inference only
+
+  bool defined() const { return weight_OIHW.defined() || frozen; }
 };
 
 struct NormWeights {

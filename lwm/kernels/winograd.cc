@@ -1,0 +1,143 @@
+#include "lwm/kernels/winograd.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "lwm/kernels/winograd.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "lwm/kernels/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lwm::kernels::HWY_NAMESPACE {
+
+template <class V>
+struct Four {
+  V a, b, c, d;
+};
+template <class V>
+struct Two {
+  V a, b;
+};
+
+template <class V>
+HWY_INLINE Four<V> InputStep(V a, V b, V c, V d) {
+  return {hn::Sub(a, c), hn::Add(b, c), hn::Sub(c, b), hn::Sub(b, d)};
+}
+template <class V>
+HWY_INLINE Two<V> OutputStep(V a, V b, V c, V d) {
+  return {hn::Add(a, hn::Add(b, c)), hn::Sub(hn::Sub(b, c), d)};
+}
+
+// Where tile t lies: its image, and the row and column of its first output.
+struct TilePlace {
+  TilePlace(const WinogradGrid& grid, size_t t)
+      : image(t / grid.tiles_per_image()),
+        row(t % grid.tiles_per_image() / grid.tiles_across() * 2),
+        column(t % grid.tiles_per_image() % grid.tiles_across() * 2) {}
+  size_t image, row, column;
+};
+
+// Loads column `column` of a 4x4 patch and transforms it.
+template <class D>
+HWY_INLINE Four<hn::Vec<D>> InputColumn(D d, const float* const* pixels, size_t column, size_t c) {
+  return InputStep(hn::LoadU(d, pixels[column] + c), hn::LoadU(d, pixels[4 + column] + c),
+                   hn::LoadU(d, pixels[8 + column] + c), hn::LoadU(d, pixels[12 + column] + c));
+}
+
+template <class D>
+HWY_INLINE void StoreRow(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, size_t plane,
+                         float* to) {
+  const auto row = InputStep(a, b, c, e);
+  hn::StoreU(row.a, d, to);
+  hn::StoreU(row.b, d, to + plane);
+  hn::StoreU(row.c, d, to + 2 * plane);
+  hn::StoreU(row.d, d, to + 3 * plane);
+}
+
+void Input(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C, size_t channels,
+           size_t first, size_t tiles, size_t plane, float* v_KTC) {
+  for (size_t t = 0; t < tiles; ++t) {
+    const TilePlace place(grid, first + t);
+    const float* pixels[16];
+    for (size_t i = 0; i < 16; ++i) {
+      // One before the tile wraps around to a large number.
+      const size_t row = place.row + i / 4 - 1, column = place.column + i % 4 - 1;
+      const bool inside = row < grid.height && column < grid.width;
+      const size_t at = (place.image * grid.height + row) * grid.width + column;
+      pixels[i] = inside ? x_NHWC + at * channels : zeros_C;
+    }
+    float* v = v_KTC + t * channels;
+    ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
+      const auto p = InputColumn(d, pixels, 0, c), q = InputColumn(d, pixels, 1, c);
+      const auto r = InputColumn(d, pixels, 2, c), s = InputColumn(d, pixels, 3, c);
+      StoreRow(d, p.a, q.a, r.a, s.a, plane, v + c);
+      StoreRow(d, p.b, q.b, r.b, s.b, plane, v + 4 * plane + c);
+      StoreRow(d, p.c, q.c, r.c, s.c, plane, v + 8 * plane + c);
+      StoreRow(d, p.d, q.d, r.d, s.d, plane, v + 12 * plane + c);
+    });
+  }
+}
+
+// Column `column` of the 4x4 products of a tile, transformed.
+template <class D>
+HWY_INLINE Two<hn::Vec<D>> OutputColumn(D d, const float* m, size_t plane, size_t column) {
+  return OutputStep(hn::LoadU(d, m + column * plane), hn::LoadU(d, m + (4 + column) * plane),
+                    hn::LoadU(d, m + (8 + column) * plane),
+                    hn::LoadU(d, m + (12 + column) * plane));
+}
+
+template <class D>
+HWY_INLINE void StorePixel(D d, hn::Vec<D> value, const float* residual, size_t at, float* y) {
+  if (residual) value = hn::Add(value, hn::LoadU(d, residual + at));
+  hn::StoreU(value, d, y + at);
+}
+
+void Output(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
+            const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+            float* y_NHWC) {
+  for (size_t t = 0; t < tiles; ++t) {
+    const TilePlace place(grid, first + t);
+    const bool below = place.row + 1 < grid.height, right = place.column + 1 < grid.width;
+    const size_t row_step = grid.width * channels;
+    const size_t start =
+        ((place.image * grid.height + place.row) * grid.width + place.column) * channels;
+    ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
+      const float* m = m_KTC + t * channels + c;
+      const auto p = OutputColumn(d, m, plane, 0), q = OutputColumn(d, m, plane, 1);
+      const auto r = OutputColumn(d, m, plane, 2), s = OutputColumn(d, m, plane, 3);
+      const auto bias = hn::LoadU(d, bias_C + c);
+      const auto top = OutputStep(p.a, q.a, r.a, s.a), bottom = OutputStep(p.b, q.b, r.b, s.b);
+      const size_t at = start + c;
+      StorePixel(d, hn::Add(top.a, bias), residual_NHWC, at, y_NHWC);
+      if (right) StorePixel(d, hn::Add(top.b, bias), residual_NHWC, at + channels, y_NHWC);
+      if (!below) return;
+      StorePixel(d, hn::Add(bottom.a, bias), residual_NHWC, at + row_step, y_NHWC);
+      if (right)
+        StorePixel(d, hn::Add(bottom.b, bias), residual_NHWC, at + row_step + channels, y_NHWC);
+    });
+  }
+}
+
+}  // namespace lwm::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lwm::kernels {
+HWY_EXPORT(Input);
+HWY_EXPORT(Output);
+
+void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C,
+                   size_t channels, size_t first, size_t tiles, size_t plane,
+                   float* v_KTC) noexcept {
+  HWY_DYNAMIC_DISPATCH(Input)(grid, x_NHWC, zeros_C, channels, first, tiles, plane, v_KTC);
+}
+void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
+                    const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+                    float* y_NHWC) noexcept {
+  HWY_DYNAMIC_DISPATCH(Output)
+  (grid, m_KTC, plane, bias_C, residual_NHWC, channels, first, tiles, y_NHWC);
+}
+}  // namespace lwm::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+
+namespace lwm::kernels {
+
+// The transforms of Winograd's F(2x2, 3x3): a 3x3 convolution of stride 1 with a border of one zero
+// pixel, as 16 matrix products over tiles of 2 x 2 outputs, 2.25 times fewer multiplications than
+// the definition. Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks".
+//
+// Images are f32 [N,H,W,C] with channels last; tile t of ceil(H/2) x ceil(W/2) in each image, rows
+// first, images after each other. Products lie in 16 planes [tiles, C], `plane` floats apart.
+struct WinogradGrid {
+  size_t height, width;  // of one image, pixels, >= 1
+
+  size_t tiles_across() const { return (width + 1) / 2; }
+  size_t tiles_per_image() const { return (height + 1) / 2 * tiles_across(); }
+};
+
+constexpr size_t kWinogradPlanes = 16;
+
+// Tiles [first, first + tiles) of the images, each with its border, transformed.
+//
+//   x_NHWC   in   of all images
+//   zeros_C  in   [channels] zeros, the border
+//   v_KTC    out  16 planes [tiles, channels]
+//
+// Domain: any channels and alignment. Cost: memory-bound. Threads: any, on disjoint outputs.
+void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C,
+                   size_t channels, size_t first, size_t tiles, size_t plane,
+                   float* v_KTC) noexcept;
+
+// The outputs of those tiles, from the products of WinogradInput's planes with the 16 matrices
+// [C_in, C_out] that stand for the kernel: with w_OI[i][j] the 3x3 kernel, matrix (a, b) is
+// (g w g^T)[a][b], g = {{1,0,0}, {.5,.5,.5}, {.5,-.5,.5}, {0,0,1}}.
+//
+//   m_KTC          in   16 planes [tiles, channels]
+//   bias_C         in   added to every pixel
+//   residual_NHWC  in   added to the result; null = nothing; may be y_NHWC
+//   y_NHWC         out  the pixels of these tiles
+void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
+                    const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+                    float* y_NHWC) noexcept;
+
+}  // namespace lwm::kernels
