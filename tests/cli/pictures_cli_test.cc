@@ -1,0 +1,144 @@
+// image, video, eval-pictures and generate --image on a model of random weights: files and
+// messages.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "lwm/base/json.h"
+#include "lwm/config/vqgan_config.h"
+#include "lwm/infer/tiny_model.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/io/safetensors.h"
+#include "lwm/model/model_directory.h"
+#include "lwm/vision/vqgan_weights.h"
+#include "tests/cli/run_program.h"
+#include "tests/golden_folder.h"
+#include "tests/llama_pieces.h"
+#include "tests/temporary_folder.h"
+
+namespace lwm {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_support::ProgramResult;
+using testing_support::RunLwm;
+
+// 10 codes, frames of 8 x 8 pixels as 4 x 4 codes.
+config::VqganConfig TinyVqgan() {
+  config::VqganConfig config;
+  config.block_out_channels = {4, 8};
+  config.layers_per_block = 1;
+  config.latent_channels = 3;
+  config.vq_embed_dim = 2;
+  config.num_vq_embeddings = 10;
+  config.norm_num_groups = 2;
+  config.sample_size = 8;
+  return config;
+}
+
+void WriteVqgan(const fs::path& folder) {
+  vision::VqganWeights weights = vision::RandomVqganWeights(TinyVqgan(), 9);
+  std::vector<io::TensorInfo> infos;
+  std::vector<at::Tensor> values;
+  vision::ForEachWeight(TinyVqgan(), weights,
+                        [&](const vision::VqganSpec& spec, at::Tensor& weight) {
+                          infos.push_back({spec.name, io::DType::kF32, spec.shape});
+                          values.push_back(weight.contiguous());
+                        });
+  fs::create_directories(folder);
+  WriteFileAtomically(folder / "config.json", config::VqganConfigToJson(TinyVqgan()).dump());
+  io::SafetensorsWriter writer(folder / "diffusion_pytorch_model.safetensors", infos);
+  for (size_t i = 0; i < infos.size(); ++i)
+    writer.Write(infos[i].name,
+                 {static_cast<const std::byte*>(values[i].data_ptr()), values[i].nbytes()});
+  writer.Finish();
+}
+
+class PicturesCliTest : public testing::Test {
+ protected:
+  PicturesCliTest() {
+    config::ModelConfig config = infer::TinyConfig(/*vision_vocab_size=*/12);
+    const auto tokenizer = testing_support::LlamaTokenizer();
+    config.vocab_size = tokenizer->vocab_size();
+    model::ResidentWeights weights = infer::TinyWeights(config);
+    std::map<std::string, at::Tensor> by_name;
+    weights.Visit([&](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
+      by_name[spec.name] = weight;
+    });
+    model::SaveModelDirectory(config,
+                              [&](const model::TensorSpec& spec) { return by_name.at(spec.name); },
+                              folder_ / "model", {.dtype = at::kFloat});
+    WriteFileAtomically(fs::path(folder_ / "model") / tokenizer->file_name(),
+                        tokenizer->file_content());
+    WriteVqgan(folder_ / "model/vqgan");
+    io::RgbImage red{20, 20, {}};
+    for (int i = 0; i < 400; ++i) red.rgb_HWC.insert(red.rgb_HWC.end(), {200, 10, 10});
+    io::WritePng(folder_ / "red.png", red);
+    WriteFileAtomically(folder_ / "pairs.jsonl",
+                        "{\"caption\": \"red\", \"image_vision\": \"red.png\"}\n"
+                        "{\"caption\": \"green\", \"image_vision\": \"red.png\"}\n");
+  }
+
+  ProgramResult Run(const std::string& command, const std::string& flags) const {
+    return RunLwm(command + " --dtype f32 --model " + Path("model") + " " + flags);
+  }
+  std::string Path(const std::string& name) const { return (folder_ / name).string(); }
+
+  const testing_support::TemporaryFolder folder_;
+};
+
+TEST_F(PicturesCliTest, ImageWritesAPictureAGridOrAFolder) {
+  const std::string prompt = "--prompt 'a red apple' --scale 3 --seed 7 ";
+  EXPECT_EQ(Run("image", prompt + "--output " + Path("one.png")).exit_code, 0);
+  EXPECT_EQ(io::ReadImage(folder_ / "one.png").width, 8);
+  EXPECT_EQ(Run("image", prompt + "--n 3 --columns 2 --output " + Path("grid.png")).exit_code, 0);
+  EXPECT_EQ(io::ReadImage(folder_ / "grid.png").height, 2 * 8 + 3 * 2);
+  const ProgramResult run = Run("image", prompt + "--prompt dog --output " + Path("folder"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_NE(run.err.find("drew 16 of 16 codes in 2 rows"), std::string::npos) << run.err;
+  // The first row of a batch is the one that is drawn alone.
+  EXPECT_EQ(ReadFile(folder_ / "folder/0.png"), ReadFile(folder_ / "one.png"));
+  EXPECT_TRUE(fs::exists(folder_ / "folder/1.png"));
+  EXPECT_EQ(Run("image", prompt + "--output x.jpg").exit_code, 2);
+}
+
+TEST_F(PicturesCliTest, VideoGoesOnFromAPictureOrAClip) {
+  ProgramResult run =
+      Run("video", "--image " + Path("red.png") + " --prompt red --frames 3 --fps 4 --output " +
+                       Path("clip.mp4"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_NE(run.err.find("4 frames, 1 of them given"), std::string::npos) << run.err;
+  EXPECT_EQ(io::CountFrames(folder_ / "clip.mp4"), 4);
+  run = Run("video", "--input " + Path("clip.mp4") +
+                         " --keep-frames 2 --frames 1 --fps 4 --output " + Path("more.gif"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_NE(run.err.find("3 frames, 2 of them given"), std::string::npos) << run.err;
+  run = Run("video", "--output " + Path("x.mp4"));
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_NE(run.err.find("--prompt, --image or --input"), std::string::npos) << run.err;
+}
+
+TEST_F(PicturesCliTest, GenerateWritesTextAboutAPicture) {
+  const std::string flags = "--temperature 0 --ignore-eos --max-new-tokens 4 --image ";
+  const ProgramResult run = Run("generate", flags + Path("red.png"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_FALSE(run.out.empty());
+  EXPECT_EQ(Run("generate", flags + Path("none.png")).exit_code, 1);
+  EXPECT_EQ(Run("generate", "").exit_code, 2);
+}
+
+TEST_F(PicturesCliTest, EvalPicturesPrintsOneObject) {
+  const ProgramResult run =
+      Run("eval-pictures", "--json --pairs " + Path("pairs.jsonl") + " --grid " + Path("grid.png"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  const Json scores = ParseJson(run.out, "stdout");
+  EXPECT_EQ(scores.at("captions_drawn"), 2);
+  EXPECT_EQ(scores.at("pairs_described"), 2);
+  EXPECT_GT(scores.at("code_nats_right_caption").get<double>(), 0);
+  EXPECT_TRUE(fs::exists(folder_ / "grid.png"));
+}
+
+}  // namespace
+}  // namespace lwm
