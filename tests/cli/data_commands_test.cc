@@ -2,12 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 
+#include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
+#include "lwm/data/documents.h"
 #include "tests/cli/run_program.h"
 #include "tests/llama_pieces.h"
+#include "tests/tiny_vqgan.h"
 
 namespace lwm {
 namespace {
@@ -99,6 +103,117 @@ TEST_F(DataCommandsTest, PackPrintsRowsAndTheirStatistics) {
     for (const Json& weight : row["weights"]) weights += weight.get<double>();
   }
   EXPECT_NEAR(weights, 40, 1e-4);
+}
+
+// Pictures named by JSONL, a tiny VQGAN with random weights.
+class MediaCommandsTest : public DataCommandsTest {
+ protected:
+  MediaCommandsTest() {
+    testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
+    std::filesystem::create_directories(folder_ / "media");
+    for (uint64_t i = 0; i < 3; ++i)
+      io::WritePng(folder_ / "media" / Cat(i, ".png"), testing_support::NoisePicture(i, 20, 24));
+    testing_support::WriteGreyClip(folder_ / "media" / "clip.mp4", 7);
+    WriteFileAtomically(folder_ / "media" / "bad.png", "no picture");
+    WriteFileAtomically(folder_ / "media" / "lines.jsonl",
+                        R"({"caption": "one", "image_vision": "0.png", "id": 5}
+{"caption": "two", "image_vision": ["1.png", "2.png"]}
+{"caption": "bad", "image_vision": "bad.png"}
+{"caption": "clip", "image_vision": {"path": "clip.mp4", "frames": 2}}
+)");
+  }
+  std::string Encode(const std::string& input, const std::string& flags = "") const {
+    return "encode --vqgan " + Path("vqgan") + " --input " + Path(input) + " --output " +
+           Path("coded.jsonl") + " " + flags;
+  }
+};
+
+TEST_F(MediaCommandsTest, EncodeWritesCodesForPathsAndCountsWhatItSkips) {
+  ExpectFailure(RunLwm(Encode("media/lines.jsonl")), 1, "lines.jsonl:3: field \"image_vision\"");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "coded.jsonl"));
+  const auto result = RunLwm(Encode("media/lines.jsonl", "--skip-bad"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("skipped " + Path("media/lines.jsonl") + ":3"), std::string::npos);
+  EXPECT_NE(result.err.find("wrote 3 lines"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("skipped 1"), std::string::npos) << result.err;
+  const data::JsonlFile coded(folder_ / "coded.jsonl");
+  ASSERT_EQ(coded.lines(), 3);
+  EXPECT_EQ(coded.Parse(0)["id"], 5);
+  EXPECT_EQ(coded.Parse(0)["image_vision"].size(), 4u);
+  EXPECT_EQ(coded.Parse(1)["image_vision"].size(), 8u);
+  EXPECT_EQ(coded.Parse(2)["image_vision"].size(), 8u);
+  const auto again = RunLwm(Encode("media/lines.jsonl", "--skip-bad"));
+  EXPECT_NE(again.err.find("encoded 0 frames"), std::string::npos) << again.err;
+}
+
+TEST_F(MediaCommandsTest, EncodeTakesFolders) {
+  const auto result = RunLwm(Encode("media", "--skip-bad --fps 5"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("passed over 1 files"), std::string::npos) << result.err;
+  const data::JsonlFile coded(folder_ / "coded.jsonl");
+  ASSERT_EQ(coded.lines(), 4);
+  EXPECT_EQ(coded.Parse(3)["path"], Path("media/clip.mp4"));
+  EXPECT_EQ(coded.Parse(3)["frames"], 4);
+  EXPECT_EQ(coded.Parse(3)["vision"].size(), 16u);
+}
+
+TEST_F(MediaCommandsTest, ExamplesAndPackEncodeWhatLinesName) {
+  const std::string flags = " " + Tokenizer() + " --vqgan " + Path("vqgan") +
+                            " --fields [caption],image_vision --input " + Path("media/lines.jsonl");
+  const auto examples = RunLwm("examples" + flags);
+  ASSERT_EQ(examples.exit_code, 0) << examples.err;
+  ASSERT_EQ(examples.lines().size(), 3u);
+  EXPECT_NE(examples.err.find("skipped 1 lines"), std::string::npos) << examples.err;
+  const Json first = Json::parse(examples.lines()[0]);
+  int vision = 0;
+  for (const Json& is_vision : first["vision_mask"]) vision += is_vision.get<int>();
+  EXPECT_EQ(vision, 5);
+  const auto packed = RunLwm("pack --length 64 --json --skip-bad-lines" + flags);
+  ASSERT_EQ(packed.exit_code, 0) << packed.err;
+  const Json statistics = Json::parse(packed.err.substr(packed.err.rfind("{\"")));
+  EXPECT_EQ(statistics["vision_targets"], 5 + 10 + 10);
+  EXPECT_EQ(statistics["skipped_lines"], 1);
+}
+
+TEST_F(MediaCommandsTest, RecipeOfSourcesTrainsOnPicturesAndText) {
+  WriteFileAtomically(folder_ / "book.txt", "It was a dark and stormy night. The end.");
+  WriteFileAtomically(folder_ / "r.toml", Cat(R"([model]
+hidden_size = 32
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+vision_vocab_size = 52
+[data]
+tokenizer = ")",
+                                              Path("tokenizer.model"), R"("
+vqgan = ")",
+                                              Path("vqgan"), R"("
+row_tokens = 64
+skip_bad_lines = true
+[[data.source]]
+paths = ")",
+                                              Path("media/lines.jsonl"), R"("
+share = 3
+fields = ["[caption],image_vision", "[image_vision],caption"]
+order = "epoch"
+drop_text = 0.2
+[[data.source]]
+paths = ")",
+                                              Path("book.txt"), R"("
+[train]
+run_folder = ")",
+                                              Path("run"), R"("
+steps = 2
+rows_per_step = 4
+)"));
+  const auto result = RunLwm("train --config " + Path("r.toml"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("encoded 5 frames of media"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("1 bad lines were skipped"), std::string::npos) << result.err;
+  const auto small =
+      RunLwm("train --config " + Path("r.toml") +
+             " --set model.vision_vocab_size=51 --set train.run_folder=" + Path("other"));
+  EXPECT_NE(small.err.find("must be at least 52"), std::string::npos) << small.err;
 }
 
 TEST_F(DataCommandsTest, PackRefusesByNameWhatItCannotDo) {
