@@ -70,13 +70,13 @@ void SaveLwmCheckpoint(const config::ModelConfig& config, const ReadWeight& read
       const int64_t heads = RotaryHeadsOf(config, spec.name);
       if (heads > 0) weight = PairsFromHalves(weight, heads);
       const auto write = [&](const at::Tensor& part) {
-        const at::Tensor stored = part.to(dtype);
+        const at::Tensor stored = InDtype(part, dtype);
         RequireFits(spec.name, stored);
         writer.Write(TensorBytes(stored));
       };
       weight = NarrowFloat(weight).contiguous();
       if (IsKernel(record))
-        ForEachTransposedPiece(weight, write);
+        ForEachTransposedPiece(weight, dtype, write);
       else
         ForEachPiece(weight, write);
     }

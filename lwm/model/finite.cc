@@ -31,7 +31,7 @@ template <class Bits>
 bool FiniteTensor(const at::Tensor& tensor, Bits exponent) {
   const auto* values = static_cast<const Bits*>(tensor.const_data_ptr());
   std::atomic<bool> finite = true;
-  at::parallel_for(0, tensor.numel(), int64_t{1} << 18, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, tensor.numel(), int64_t{1} << 20, [&](int64_t begin, int64_t end) {
     if (!FiniteRange(values + begin, end - begin, exponent)) finite = false;
   });
   return finite;

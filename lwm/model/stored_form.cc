@@ -1,7 +1,9 @@
 #include "lwm/model/stored_form.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "lwm/base/error.h"
 #include "lwm/model/model_directory.h"
@@ -14,19 +16,23 @@ using io::GgufType;
 
 io::GgufTypeInfo InfoOf(GgufType type) { return *io::FindGgufType(static_cast<uint32_t>(type)); }
 
-at::Tensor Quantised(const at::Tensor& weight, GgufType type) {
-  const at::Tensor values = weight.to(at::kFloat).contiguous();
+// Quantises in pieces that stay in the cache.
+void WriteBlocks(const at::Tensor& weight, GgufType type,
+                 const std::function<void(std::span<const std::byte>)>& write) {
+  constexpr int64_t kPiece = 512 * io::kGgufBlock;  // too few for LibTorch to wake threads
   const size_t block_bytes = InfoOf(type).bytes;
-  const int64_t blocks = values.numel() / static_cast<int64_t>(io::kGgufBlock);
-  at::Tensor stored = at::empty({blocks * static_cast<int64_t>(block_bytes)}, at::kByte);
-  const float* from = values.const_data_ptr<float>();
-  const std::span<std::byte> to = TensorBytes(stored);
-  at::parallel_for(0, blocks, 4096, [&](int64_t begin, int64_t end) {
-    const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(end - begin);
-    io::Quantize(type, {from + first * io::kGgufBlock, count * io::kGgufBlock},
-                 to.subspan(first * block_bytes, count * block_bytes));
-  });
-  return stored;
+  const at::Tensor flat = weight.contiguous().view(-1);
+  const at::Tensor values = at::empty({kPiece}, at::kFloat);
+  std::vector<std::byte> blocks(kPiece / io::kGgufBlock * block_bytes);
+  for (int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
+    const int64_t count = std::min(kPiece, flat.numel() - begin);
+    const at::Tensor part = values.narrow(0, 0, count);
+    part.copy_(flat.narrow(0, begin, count));
+    const auto stored =
+        std::span(blocks).first(static_cast<size_t>(count) / io::kGgufBlock * block_bytes);
+    io::Quantize(type, {part.const_data_ptr<float>(), static_cast<size_t>(count)}, stored);
+    write(stored);
+  }
 }
 
 }  // namespace
@@ -40,10 +46,10 @@ GgufType StoredType(const TensorSpec& spec, GgufType type) {
 void WriteStoredForm(const at::Tensor& weight, GgufType type, const std::string& name,
                      const std::function<void(std::span<const std::byte>)>& write) {
   const io::GgufTypeInfo info = InfoOf(type);
-  if (info.block > 1) return write(TensorBytes(Quantised(weight, type)));  // worth all threads
+  if (info.block > 1) return WriteBlocks(weight, type, write);
   const at::ScalarType dtype = ToScalarType(info.dtype);
   ForEachPiece(weight, [&](const at::Tensor& part) {
-    const at::Tensor stored = part.to(dtype).contiguous();
+    const at::Tensor stored = InDtype(part, dtype);
     RequireFits(name, stored);
     write(TensorBytes(stored));
   });

@@ -1,7 +1,6 @@
 #include "lwm/model/tensor_file.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstring>
@@ -22,20 +21,30 @@ constexpr std::pair<io::DType, at::ScalarType> kTypes[] = {
     {io::DType::kBool, at::kBool},
 };
 
+// Below LibTorch's grain: waking threads for a piece that fits the cache would cost more, and many
+// times more on a busy machine.
+constexpr int64_t kSerialElements = 30000;
 constexpr int64_t kTile = 32;  // elements each way: lines of both sides stay in the first cache
 
-// Columns [begin, begin + count) of rows [first, last) become those columns of the piece.
+// Columns [begin, begin + strip.size(0)) of the matrix become the rows of the strip.
 template <class Bits>
-void TransposeRows(const at::Tensor& matrix, int64_t first, int64_t last, int64_t begin,
-                   int64_t count, const at::Tensor& piece) {
-  const int64_t cols = matrix.size(1), stride = piece.size(1);
+void TransposeStrip(const at::Tensor& matrix, int64_t begin, const at::Tensor& strip) {
+  const int64_t rows = matrix.size(0), cols = matrix.size(1), count = strip.size(0);
   const auto* from = static_cast<const Bits*>(matrix.const_data_ptr()) + begin;
-  auto* to = static_cast<Bits*>(piece.data_ptr());
-  for (int64_t row = first; row < last; row += kTile) {
-    const int64_t row_end = std::min(row + kTile, last);
-    for (int64_t col = 0; col < count; col += kTile)
-      for (int64_t c = col; c < std::min(col + kTile, count); ++c)
-        for (int64_t r = row; r < row_end; ++r) to[c * stride + r] = from[r * cols + c];
+  auto* to = static_cast<Bits*>(strip.data_ptr());
+  for (int64_t row = 0; row < rows; row += kTile) {
+    const int64_t row_end = std::min(row + kTile, rows);
+    for (int64_t c = 0; c < count; ++c)
+      for (int64_t r = row; r < row_end; ++r) to[c * rows + r] = from[r * cols + c];
+  }
+}
+
+// Rows of `from` in the dtype of `to`, a few at a time.
+void ConvertRows(const at::Tensor& from, const at::Tensor& to) {
+  const int64_t step = std::max<int64_t>(1, kSerialElements / std::max<int64_t>(1, from.size(1)));
+  for (int64_t begin = 0; begin < from.size(0); begin += step) {
+    const int64_t count = std::min(step, from.size(0) - begin);
+    to.narrow(0, begin, count).copy_(InDtype(from.narrow(0, begin, count), to.scalar_type()));
   }
 }
 
@@ -93,35 +102,39 @@ at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
       at::TensorOptions(ToScalarType(info.dtype)));
 }
 
+at::Tensor InDtype(const at::Tensor& tensor, at::ScalarType dtype) {
+  const bool both_short = tensor.element_size() == 2 && c10::elementSize(dtype) == 2;
+  // LibTorch goes from bf16 to f16 number by number, four times slower than by way of f32.
+  const bool detour = both_short && dtype != tensor.scalar_type();
+  return (detour ? tensor.to(at::kFloat) : tensor).to(dtype).contiguous();
+}
+
 void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::Tensor&)>& use) {
-  constexpr int64_t kElements = 30000;  // below LibTorch's grain: waking threads would cost more
-  if (tensor.dim() == 0 || tensor.numel() <= kElements || !tensor.is_contiguous())
+  if (tensor.dim() == 0 || tensor.numel() <= kSerialElements || !tensor.is_contiguous())
     return use(tensor);
   const int64_t rows = tensor.size(0);
-  const int64_t step = std::max<int64_t>(1, kElements / (tensor.numel() / rows));
+  const int64_t step = std::max<int64_t>(1, kSerialElements / (tensor.numel() / rows));
   for (int64_t begin = 0; begin < rows; begin += step)
     use(tensor.slice(0, begin, std::min(rows, begin + step)));
 }
 
-void ForEachTransposedPiece(const at::Tensor& matrix,
+void ForEachTransposedPiece(const at::Tensor& matrix, at::ScalarType dtype,
                             const std::function<void(const at::Tensor&)>& use) {
-  constexpr int64_t kPieceBytes = 4 << 20;
   const int64_t rows = matrix.size(0), cols = matrix.size(1), size = matrix.element_size();
   LWM_CHECK(matrix.is_contiguous() && (size == 2 || size == 4),
             "not a plain matrix of 2 or 4 bytes");
-  const int64_t step = std::clamp<int64_t>(kPieceBytes / std::max<int64_t>(1, rows * size),
-                                           std::min(cols, kTile), cols);
-  const at::Tensor piece = at::empty({step, rows}, matrix.options());
-  for (int64_t begin = 0; begin < cols; begin += step) {
-    const int64_t count = std::min(step, cols - begin);
-    const auto transpose = [&](int64_t first, int64_t last) {
-      if (size == 2)
-        TransposeRows<uint16_t>(matrix, first, last, begin, count, piece);
-      else
-        TransposeRows<uint32_t>(matrix, first, last, begin, count, piece);
-    };
-    at::parallel_for(0, rows, kTile * 8, transpose);
-    use(piece.narrow(0, 0, count));
+  const bool same = dtype == matrix.scalar_type();
+  const at::Tensor strips = at::empty({kTile, rows}, matrix.options());
+  const at::Tensor converted = same ? strips : at::empty({kTile, rows}, dtype);
+  for (int64_t begin = 0; begin < cols; begin += kTile) {
+    const int64_t count = std::min(kTile, cols - begin);
+    const at::Tensor strip = strips.narrow(0, 0, count), piece = converted.narrow(0, 0, count);
+    if (size == 2)
+      TransposeStrip<uint16_t>(matrix, begin, strip);
+    else
+      TransposeStrip<uint32_t>(matrix, begin, strip);
+    if (!same) ConvertRows(strip, piece);
+    use(piece);
   }
 }
 

@@ -29,13 +29,16 @@ at::Tensor ReadTensorRows(const io::TensorSource& source, const std::string& nam
 at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
                       const std::string& name);
 
+// The tensor in `dtype`, rounded to nearest even, contiguous; itself if it is that already.
+at::Tensor InDtype(const at::Tensor& tensor, at::ScalarType dtype);
+
 // Calls `use` with rows [0, n), [n, ...) of a contiguous tensor in turn, views that stay in the
 // cache while they are converted and written. Any other tensor is one piece.
 void ForEachPiece(const at::Tensor& tensor, const std::function<void(const at::Tensor&)>& use);
 
-// The same of the transpose of a contiguous matrix [rows, cols], whose elements are 2 or 4 bytes:
-// rows [0, n), [n, ...) of [cols, rows], contiguous, valid during the call. All threads.
-void ForEachTransposedPiece(const at::Tensor& matrix,
+// The same of the transpose in `dtype` of a contiguous matrix [rows, cols], whose elements are 2 or
+// 4 bytes: rows [0, n), [n, ...) of [cols, rows], contiguous, valid during the call. One thread.
+void ForEachTransposedPiece(const at::Tensor& matrix, at::ScalarType dtype,
                             const std::function<void(const at::Tensor&)>& use);
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
