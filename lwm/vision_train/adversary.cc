@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <array>
-
 #include "lwm/vision_train/perceptual.h"
 
 namespace lwm::vision_train {
@@ -28,11 +26,14 @@ at::Tensor Adversary::GeneratorTerm(int64_t step, const Pass& pass, const at::Te
                                     double share, dist::Communicator& world) {
   discriminator_.RequireGradients(false);
   const at::Tensor term = GeneratorHingeLoss(discriminator_.Logits(pass.output_NHWC));
-  std::array<double, 2> norms = {share * GradientNorm(pass.reconstruction, last_weight),
-                                 share * GradientNorm(term, last_weight)};
+  const at::Tensor gradients =
+      at::stack({GradientOf(pass.reconstruction, last_weight), GradientOf(term, last_weight)}) *
+      share;
   discriminator_.RequireGradients(true);
-  world.AllReduceSum(std::span<double>(norms));
-  return term * schedule_.Weight(step, norms[0], norms[1]);
+  world.AllReduceSum(
+      std::span(gradients.data_ptr<float>(), static_cast<size_t>(gradients.numel())));
+  return term * schedule_.Weight(step, gradients[0].norm().item<double>(),
+                                 gradients[1].norm().item<double>());
 }
 
 double Adversary::Learn(const at::Tensor& images_NHWC, const at::Tensor& output_NHWC, double share,

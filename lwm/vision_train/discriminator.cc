@@ -101,11 +101,12 @@ at::Tensor DiscriminatorHingeLoss(const at::Tensor& real_logits, const at::Tenso
 
 at::Tensor GeneratorHingeLoss(const at::Tensor& fake_logits) { return -fake_logits.mean(); }
 
-double GradientNorm(const at::Tensor& loss, const at::Tensor& weight) {
+at::Tensor GradientOf(const at::Tensor& loss, const at::Tensor& weight) {
   const auto gradient =
       torch::autograd::grad({loss}, {weight}, /*grad_outputs=*/{}, /*retain_graph=*/true,
                             /*create_graph=*/false, /*allow_unused=*/true);
-  return gradient[0].defined() ? gradient[0].to(at::kDouble).norm().item<double>() : 0;
+  return gradient[0].defined() ? gradient[0].contiguous()
+                               : at::zeros(weight.sizes(), weight.options());
 }
 
 double AdversarialSchedule::Weight(int64_t step, double reconstruction_norm,

@@ -66,14 +66,14 @@ at::Tensor DiscriminatorHingeLoss(const at::Tensor& real_logits, const at::Tenso
 // The generator's: -mean fake.
 at::Tensor GeneratorHingeLoss(const at::Tensor& fake_logits);
 
-// Length of the gradient of `loss` with respect to one weight; the graph is kept for the backward
-// pass that follows. 0 when the loss does not depend on it.
-double GradientNorm(const at::Tensor& loss, const at::Tensor& weight);
+// The gradient of `loss` with respect to one weight, contiguous; the graph is kept for the backward
+// pass that follows. Zeros when the loss does not depend on it.
+at::Tensor GradientOf(const at::Tensor& loss, const at::Tensor& weight);
 
 // The weight of the adversarial term (Esser et al. 2021, section 3.1): 0 before step `start_step`,
 // from then factor * |grad reconstruction| / (|grad adversarial| + 1e-4), the quotient at most
-// `maximum`, gradients with respect to the decoder's last convolution. With many ranks, average the
-// norms over them first so that all agree. Not finite norms give 0.
+// `maximum`, gradients with respect to the decoder's last convolution. With many ranks these
+// are of the sum of all ranks' gradients. Not finite norms give 0.
 struct AdversarialSchedule {
   int64_t start_step = 0;
   double factor = 0.8;
