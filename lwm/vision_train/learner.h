@@ -36,6 +36,8 @@ struct StepOutcome {
 class Learner {
  public:
   Learner(const config::VqganTrainConfig& config, dist::Communicator& world);
+  Learner(const Learner&) = delete;
+  Learner& operator=(const Learner&) = delete;
 
   // Step `step` (from 0) on this rank's pictures, [first, first + N) of `batch`. Collective.
   // Throws Error(kInvalidArgument) when training diverged.
@@ -53,7 +55,7 @@ class Learner {
   const config::VqganConfig& sizes() const { return config_.model.sizes; }
 
  private:
-  // Sums over ranks and collects the latents of the global batch.
+  // Latents of the whole batch in the order of its pictures, and their codes (0 in the warm-up).
   struct Batch {
     at::Tensor z_RC, code_R;
   };
