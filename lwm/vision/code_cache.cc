@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 #include <span>
 
 #include "lwm/base/error.h"
@@ -301,11 +302,18 @@ std::optional<std::vector<int32_t>> CodeCache::ReadEntry(const fs::path& entry) 
   return code_n;
 }
 
+// Without fsync, which would take longer than to encode a small picture: what a crash leaves of an
+// entry fails its checksum and is made anew.
 void CodeCache::WriteEntry(const fs::path& entry, const std::vector<int32_t>& code_n) const {
+  const fs::path temporary = options_.folder / Cat(".", entry.filename().string(), ".", getpid(),
+                                                   ".", std::random_device{}());
   try {
     fs::create_directories(options_.folder);
-    WriteFileAtomically(entry, SerializeEntry(code_n));
+    OutputFile(temporary).Write(SerializeEntry(code_n));
+    fs::rename(temporary, entry);
   } catch (const std::exception& error) {  // Error or the file system's
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
     throw Error(ErrorCode::kResourceExhausted, Cat("the code cache in ", options_.folder.string(),
                                                    " cannot be written: ", error.what()));
   }
