@@ -120,6 +120,9 @@ void StopOnSigterm() {
 
 void RunTrain(const TrainFlags& flags) {
   const config::TrainConfig config = config::ReadTrainConfig(flags.recipe, flags.overrides);
+  const std::string& pairs = config.pictures.pairs;
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, pairs.empty() || std::filesystem::exists(pairs),
+                 "pictures.pairs: there is no file ", pairs);
   Session session(flags.run);
   train::TrainHooks hooks;
   hooks.say = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };

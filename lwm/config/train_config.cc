@@ -77,6 +77,8 @@ void TrainConfig::Validate() const {
   LWM_REQUIRE(train.rows_per_step > 0 || train.tokens_per_step % data.row_tokens == 0,
               "train.tokens_per_step = ", train.tokens_per_step,
               " is no multiple of data.row_tokens = ", data.row_tokens);
+  LWM_REQUIRE(!pictures.is_used() || !data.vqgan.empty(),
+              "[pictures] needs data.vqgan, which turns codes into pictures");
   LWM_REQUIRE(optimizer.decay_steps == 0 || optimizer.decay_steps >= optimizer.warmup_steps,
               "optimizer.decay_steps = ", optimizer.decay_steps,
               " counts the warm-up and must not be less than optimizer.warmup_steps = ",

@@ -250,6 +250,8 @@ TEST(TrainConfigTest, ContradictionsAreRefused) {
                 .find("no multiple of data.row_tokens"),
             std::string::npos);
   EXPECT_NE(MessageOf(kRecipe, {"data.tokenizer=x"}).find("exclude each other"), std::string::npos);
+  EXPECT_EQ(MessageOf(kRecipe, {"pictures.prompts=apple"}),
+            "[pictures] needs data.vqgan, which turns codes into pictures");
   EXPECT_NE(MessageOf(kRecipe, {"data.weights=[1.0]"}).find("one weight for each"),
             std::string::npos);
   EXPECT_NE(MessageOf(kRecipe, {"train.run_folder="}).find("train.run_folder is missing"),
