@@ -53,7 +53,7 @@ class BackwardPass {
 
   void Run(const Progress& progress) {
     next_ = 0;
-    OnEachThread([this] { PackQueries(); });
+    OnEachThread([this] { OrderTurns(); });
     next_ = 0;
     const std::thread::id caller = std::this_thread::get_id();
     OnEachThread([&] { TakeKeys(std::this_thread::get_id() == caller ? progress : Progress()); });
@@ -119,8 +119,7 @@ class BackwardPass {
     return from;
   }
 
-  void PackQueries() {
-    kernels::AttentionBackwardTile& kernel = kernels::ThreadBackwardTile(tiling_.shape);
+  void OrderTurns() {
     QueryTile tile(tiling_, queries_.queries);
     const int64_t tiles = last_ - first_, blocks = tiling_.head_blocks;
     const int64_t per_row = Blocks() * tiles;
@@ -128,19 +127,21 @@ class BackwardPass {
       const int64_t b = i / per_row, g = i / (blocks * tiles) % tiling_.kv_heads;
       const int64_t head_block = i / tiles % blocks, query_tile = first_ + i % tiles;
       const size_t at = PackedIndex(b, g, head_block, query_tile);
-      turn_[at] = NextTurn(b, query_tile, 0);
-      first_turn_[at] = turn_[at];
-      tile.Select(b, g, head_block, query_tile);
-      if (turn_[at] == tiling_.key_tile_count()) {  // sees nothing
-        if (gradients_.set_queries) SetQueriesToZero(tile, b);
-        if (gradients_.rounded_dq_BTHK) RoundQueries(tile, b);
-        continue;
-      }
-      const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
-      const auto dout_rows = tile.Rows(queries_.dout_BTHK);
-      finite_[at] =
-          kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.data() + at * query_bytes_);
+      first_turn_[at] = NextTurn(b, query_tile, 0);
+      turn_[at] = first_turn_[at];
+      if (first_turn_[at] < tiling_.key_tile_count()) continue;
+      tile.Select(b, g, head_block, query_tile);  // sees nothing
+      if (gradients_.set_queries) SetQueriesToZero(tile, b);
+      if (gradients_.rounded_dq_BTHK) RoundQueries(tile, b);
     }
+  }
+
+  // At their first turn: they are then in that core's cache.
+  void PackQueries(Worker& worker, size_t at) {
+    const auto q_rows = worker.tile.Rows(queries_.queries.q_BTHK);
+    const auto dout_rows = worker.tile.Rows(queries_.dout_BTHK);
+    finite_[at] = worker.kernel.PackQueries({q_rows.data(), dout_rows.data()},
+                                            packed_.data() + at * query_bytes_);
   }
 
   void TakeKeys(const Progress& progress) {
@@ -181,6 +182,7 @@ class BackwardPass {
       worker.tile.Select(b, g, place.head_block, place.tile);
       const size_t at = PackedIndex(b, g, place.head_block, place.tile);
       if (!WaitForTurn(turn_[at], key_tile)) return;
+      if (first_turn_[at] == key_tile) PackQueries(worker, at);
       const int64_t next_turn = NextTurn(b, place.tile, key_tile + 1);
       StartQueries(worker, b, first_turn_[at] == key_tile && gradients_.set_queries,
                    next_turn == tiling_.key_tile_count() && gradients_.rounded_dq_BTHK);

@@ -33,6 +33,7 @@ class ForwardPass {
         key_bytes_(kernels::AttentionForwardTile::PackedKeyBytes(tiling.shape)),
         packed_(PackedCount() * key_bytes_),
         finite_(PackedCount()),
+        packing_(PackedCount()),
         max_BHT_(carry.max_BHT.data_ptr<float>()),
         sum_BHT_(carry.sum_BHT.data_ptr<float>()),
         acc_BTHK_(carry.acc_BTHK.data_ptr<float>()),
@@ -41,13 +42,13 @@ class ForwardPass {
 
   void Run(const Progress& progress) {
     next_ = 0;
-    OnEachThread([this] { PackKeys(); });
-    next_ = 0;
     const std::thread::id caller = std::this_thread::get_id();
     OnEachThread([&] { Attend(std::this_thread::get_id() == caller ? progress : Progress()); });
   }
 
  private:
+  enum class Packing : char { kNobody, kSomebody, kDone };
+
   // State of one thread: a tile of queries and its running softmax.
   struct Worker {
     explicit Worker(const ForwardPass& pass)
@@ -79,12 +80,6 @@ class ForwardPass {
     return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
                    tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
   }
-  bool SeenByAny(int64_t b, int64_t key_tile) const {
-    for (int64_t tile = 0; tile < tiling_.query_tile_count(); ++tile) {
-      if (Seen(b, tile, key_tile) != Visibility::kNone) return true;
-    }
-    return false;
-  }
 
   // The first tile from `from` on that the queries see, last_ if there is none.
   int64_t NextSeen(int64_t b, int64_t query_tile, int64_t from) const {
@@ -92,17 +87,25 @@ class ForwardPass {
     return from;
   }
 
-  void PackKeys() {
-    kernels::AttentionForwardTile& kernel = kernels::ThreadForwardTile(tiling_.shape);
-    const int64_t tiles = last_ - first_, per_row = tiling_.kv_heads * tiles;
-    for (int64_t i = next_++; i < tiling_.batch * per_row; i = next_++) {
-      const int64_t b = i / per_row, g = i / tiles % tiling_.kv_heads, tile = first_ + i % tiles;
-      if (!SeenByAny(b, tile)) continue;
-      const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
-      const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
-      const size_t at = PackedIndex(b, g, tile);
-      finite_[at] =
-          kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.data() + at * key_bytes_);
+  // Whoever needs a tile of keys first packs it: it is then in that core's cache.
+  void PackKeys(Worker& worker, int64_t b, int64_t g, int64_t tile) {
+    const size_t at = PackedIndex(b, g, tile);
+    std::atomic<Packing>& packing = packing_[at];
+    for (Packing seen = packing; seen != Packing::kDone; seen = packing) {
+      if (seen == Packing::kNobody && packing.compare_exchange_strong(seen, Packing::kSomebody)) {
+        try {
+          const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
+          const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
+          finite_[at] = worker.kernel.PackKeys({k_rows.data(), v_rows.data()},
+                                               packed_.data() + at * key_bytes_);
+        } catch (...) {
+          packing = Packing::kNobody;  // nobody waits for what will not come
+          throw;
+        }
+        packing = Packing::kDone;
+        return;
+      }
+      std::this_thread::yield();
     }
   }
 
@@ -138,11 +141,16 @@ class ForwardPass {
   }
 
   const char* Packed(size_t at) const { return packed_.data() + at * key_bytes_; }
+  const char* PackedAlready(int64_t b, int64_t g, int64_t tile) const {
+    if (tile == last_ || packing_[PackedIndex(b, g, tile)] != Packing::kDone) return nullptr;
+    return Packed(PackedIndex(b, g, tile));
+  }
 
   void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, int64_t next,
                   Visibility seen) {
     const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, tile));
     const size_t at = PackedIndex(b, g, tile);
+    PackKeys(worker, b, g, tile);
     if (seen == Visibility::kSome && !finite_[at]) {
       const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
       const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
@@ -150,8 +158,7 @@ class ForwardPass {
                               {k_rows.data(), v_rows.data()}, scale_, mask, worker.max_R.data(),
                               worker.sum_R.data(), worker.acc_RK.get());
     } else {
-      worker.kernel.Run(worker.packed_queries.get(), Packed(at),
-                        next < last_ ? Packed(PackedIndex(b, g, next)) : nullptr, scale_,
+      worker.kernel.Run(worker.packed_queries.get(), Packed(at), PackedAlready(b, g, next), scale_,
                         seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
                         worker.sum_R.data(), worker.acc_RK.get());
     }
@@ -215,6 +222,7 @@ class ForwardPass {
   const size_t key_bytes_;
   ScratchMemory packed_;
   std::vector<char> finite_;
+  std::vector<std::atomic<Packing>> packing_;
   float *max_BHT_, *sum_BHT_, *acc_BTHK_;
   char* out_BTHK_;  // with lse: nullptr unless these are the last keys
   float* lse_BHT_;
