@@ -216,6 +216,55 @@ TEST(VideoTest, DamagedAndMissingFilesAreNamed) {
   MessageOf([&] { VideoReader reader(folder / "none.mp4"); }, ErrorCode::kNotFound);
 }
 
+uint32_t BigEndianAt(const std::string& bytes, size_t at) {
+  uint32_t value = 0;
+  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes.at(at + i));
+  return value;
+}
+
+// The MP4 with its table of frames (moov) before the frames (mdat), as files for the web have it.
+std::string TableFirst(const std::string& mp4) {
+  std::string before, table, frames;
+  for (size_t at = 0; at < mp4.size(); at += BigEndianAt(mp4, at)) {
+    const std::string box = mp4.substr(at, BigEndianAt(mp4, at)), name = box.substr(4, 4);
+    (name == "moov" ? table : name == "mdat" ? frames : before) += box;
+  }
+  const size_t list = table.find("stco");  // offsets of runs of frames in the file
+  for (size_t i = 0; i < BigEndianAt(table, list + 8); ++i) {
+    const size_t at = list + 12 + 4 * i;
+    const uint32_t moved = BigEndianAt(table, at) + static_cast<uint32_t>(table.size());
+    for (int byte = 0; byte < 4; ++byte)
+      table[at + static_cast<size_t>(byte)] = static_cast<char>(moved >> (24 - 8 * byte));
+  }
+  return before + table + frames;
+}
+
+int64_t FramesOf(const std::filesystem::path& path) {
+  VideoReader reader(path);
+  int64_t frames = 0;
+  while (reader.Grab()) ++frames;
+  return frames;
+}
+
+TEST(VideoTest, ClipThatBreaksOffIsSaidToBeTruncated) {
+  const TemporaryFolder folder;
+  Mp4Writer writer(folder / "x.mp4", 10);
+  for (int i = 0; i < 60; ++i) {
+    cv::Mat noise(48, 64, CV_8UC3);
+    cv::randu(noise, 0, 255);
+    writer.Add({64, 48, {noise.data, noise.data + 64 * 48 * 3}});
+  }
+  writer.Finish();
+  const std::string whole = TableFirst(ReadFile(folder / "x.mp4"));
+  WriteFileAtomically(folder / "whole.mp4", whole);
+  EXPECT_EQ(FramesOf(folder / "whole.mp4"), 60);
+  EXPECT_EQ(VideoReader(folder / "whole.mp4").stated_frames(), 60);
+  WriteFileAtomically(folder / "cut.mp4", whole.substr(0, whole.size() / 2));
+  const std::string message = MessageOf([&] { FramesOf(folder / "cut.mp4"); });
+  EXPECT_NE(message.find("cut.mp4"), std::string::npos) << message;
+  EXPECT_NE(message.find("of 60 frames"), std::string::npos) << message;
+}
+
 TEST(UniformFramesTest, IsLinspaceCutToWholeNumbers) {
   EXPECT_EQ(UniformFrames(11, 3), (std::vector<int64_t>{0, 5, 10}));
   EXPECT_EQ(UniformFrames(3, 4), (std::vector<int64_t>{0, 1, 2}));

@@ -1,0 +1,92 @@
+// `lwm vqgan encode` and `decode` as a user runs them: folders with broken files, every output.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "lwm/base/file.h"
+#include "lwm/io/media_opencv.h"
+#include "lwm/io/safetensors.h"
+#include "tests/cli/run_program.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_vqgan.h"
+
+namespace lwm {
+namespace {
+using testing_support::ProgramResult;
+using testing_support::RunLwm;
+
+io::RgbImage Plain(int64_t width, int64_t height, uint8_t value) {
+  return {width, height, std::vector<uint8_t>(static_cast<size_t>(width * height * 3), value)};
+}
+
+class VqganCliTest : public ::testing::Test {
+ protected:
+  VqganCliTest() {
+    testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
+    std::filesystem::create_directory(folder_ / "media");
+    io::Mp4Writer clip(folder_ / "media/b.mp4", 10);
+    for (int i = 0; i < 5; ++i) clip.Add(Plain(32, 24, static_cast<uint8_t>(40 * i)));
+    clip.Finish();
+    io::WritePng(folder_ / "media/c.png", Plain(1, 1, 90));
+  }
+
+  std::string Path(const std::string& name) const { return (folder_ / name).string(); }
+  ProgramResult Encode(const std::string& flags) const {
+    return RunLwm("vqgan encode --dtype f32 --model " + Path("vqgan") + " --output " +
+                  Path("codes.safetensors") + " " + flags);
+  }
+  ProgramResult Decode(const std::string& output) const {
+    return RunLwm("vqgan decode --dtype f32 --model " + Path("vqgan") + " --input " +
+                  Path("codes.safetensors") + " --fps 8 --output " + Path(output));
+  }
+
+  testing_support::TemporaryFolder folder_;
+};
+
+TEST_F(VqganCliTest, FramesOfAFolderGoToCodesAndBackToEveryOutput) {
+  const ProgramResult encoded = Encode(Path("media") + " --batch 4 --latents");
+  ASSERT_EQ(encoded.exit_code, 0) << encoded.err;
+  ASSERT_EQ(encoded.lines().size(), 2u);
+  EXPECT_NE(encoded.lines()[0].find("\"first\":0,\"frames\":5"), std::string::npos);
+  EXPECT_NE(encoded.lines()[1].find("\"first\":5,\"frames\":1"), std::string::npos);
+  EXPECT_NE(encoded.err.find("encoded 6 frames"), std::string::npos) << encoded.err;
+  const io::SafetensorsFile codes(folder_ / "codes.safetensors");
+  EXPECT_EQ(codes.info("codes").shape, (std::vector<int64_t>{6, 2, 2}));
+  EXPECT_EQ(codes.info("latents").shape, (std::vector<int64_t>{6, 2, 2, 2}));
+  for (const char* name : {"x.mp4", "x.gif"}) {
+    const ProgramResult decoded = Decode(name);
+    ASSERT_EQ(decoded.exit_code, 0) << decoded.err;
+    EXPECT_EQ(io::CountFrames(folder_ / name), 6) << name;
+  }
+  EXPECT_EQ(Decode("x.safetensors").exit_code, 0);
+  EXPECT_EQ(io::SafetensorsFile(folder_ / "x.safetensors").info("images").shape,
+            (std::vector<int64_t>{6, 16, 16, 3}));
+  EXPECT_EQ(Decode("pictures").exit_code, 0);
+  EXPECT_EQ(io::ReadImage(folder_ / "pictures/000005.png").width, 16);
+  EXPECT_EQ(Decode("x.png").exit_code, 2);
+}
+
+TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
+  const std::string clip = ReadFile(folder_ / "media/b.mp4");
+  WriteFileAtomically(folder_ / "media/a_empty.mp4", "");
+  WriteFileAtomically(folder_ / "media/d_cut.mp4", clip.substr(0, clip.size() / 2));
+  WriteFileAtomically(folder_ / "media/e_text.png", "no picture");
+  WriteFileAtomically(folder_ / "media/notes.txt", "a caption");
+  const ProgramResult strict = Encode(Path("media"));
+  EXPECT_EQ(strict.exit_code, 1);
+  EXPECT_NE(strict.err.find("a_empty.mp4"), std::string::npos) << strict.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "codes.safetensors"));
+  const ProgramResult lenient = Encode(Path("media") + " --skip-bad");
+  EXPECT_EQ(lenient.exit_code, 0) << lenient.err;
+  EXPECT_EQ(lenient.lines().size(), 2u);
+  for (const char* part :
+       {"a_empty.mp4", "d_cut.mp4", "e_text.png", "notes.txt", "skipped 4 files"})
+    EXPECT_NE(lenient.err.find(part), std::string::npos) << part << " in " << lenient.err;
+  const ProgramResult nothing = Encode(Path("media/e_text.png") + " --skip-bad");
+  EXPECT_EQ(nothing.exit_code, 2) << nothing.err;
+  EXPECT_NE(nothing.err.find("nothing could be encoded"), std::string::npos) << nothing.err;
+}
+
+}  // namespace
+}  // namespace lwm
