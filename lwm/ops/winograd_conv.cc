@@ -17,6 +17,10 @@ constexpr auto kPlanes = static_cast<int64_t>(kernels::kWinogradPlanes);
 // Planes that are powers of two apart would share the same few lines of the cache.
 constexpr int64_t kPlaneSkew = 80;
 
+// Below so many runs of tiles, planes are what is shared among threads: every run reads all
+// weights.
+constexpr int64_t kFewestRuns = 12;
+
 // Tiles that one task works on: their planes should stay in the second-level cache, yet be enough
 // rows for an efficient matrix product.
 int64_t TilesAtOnce(int64_t in, int64_t out) {
@@ -86,33 +90,76 @@ void WinogradConv2d::AddTo(const at::Tensor& y_NCHW, const at::Tensor& x_NCHW) c
   RunInto(x, y_NCHW.const_data_ptr<float>(), y_NCHW);
 }
 
+// What the transforms of all tiles of one call share.
+struct WinogradConv2d::Job {
+  kernels::WinogradGrid grid;
+  int64_t in, out;
+  const float *x, *zeros, *bias, *residual;
+  float* y;
+
+  void Input(int64_t first, int64_t tiles, int64_t plane, float* v_KTI) const {
+    kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), static_cast<size_t>(first),
+                           static_cast<size_t>(tiles), static_cast<size_t>(plane), v_KTI);
+  }
+  void Output(const float* m_KTO, int64_t first, int64_t tiles, int64_t plane) const {
+    kernels::WinogradOutput(grid, m_KTO, static_cast<size_t>(plane), bias, residual,
+                            static_cast<size_t>(out), static_cast<size_t>(first),
+                            static_cast<size_t>(tiles), y);
+  }
+};
+
 void WinogradConv2d::RunInto(const at::Tensor& x_NCHW, const float* residual,
                              const at::Tensor& y_NCHW) const {
   if (x_NCHW.numel() == 0) return;
-  const int64_t in = weight_KIO_.size(1), out = weight_KIO_.size(2);
-  const kernels::WinogradGrid grid{static_cast<size_t>(x_NCHW.size(2)),
-                                   static_cast<size_t>(x_NCHW.size(3))};
-  const int64_t all = x_NCHW.size(0) * static_cast<int64_t>(grid.tiles_per_image());
-  const int64_t at_once = std::min(TilesAtOnce(in, out), all);
-  const at::Tensor zeros_I = at::zeros({in}, x_NCHW.options());
-  const float *x = x_NCHW.const_data_ptr<float>(), *zeros = zeros_I.const_data_ptr<float>();
-  const float* bias = bias_O_.const_data_ptr<float>();
-  float* y = y_NCHW.mutable_data_ptr<float>();
+  const at::Tensor zeros_I = at::zeros({x_NCHW.size(1)}, x_NCHW.options());
+  const Job job{{static_cast<size_t>(x_NCHW.size(2)), static_cast<size_t>(x_NCHW.size(3))},
+                weight_KIO_.size(1),
+                weight_KIO_.size(2),
+                x_NCHW.const_data_ptr<float>(),
+                zeros_I.const_data_ptr<float>(),
+                bias_O_.const_data_ptr<float>(),
+                residual,
+                y_NCHW.mutable_data_ptr<float>()};
+  const int64_t tiles = x_NCHW.size(0) * static_cast<int64_t>(job.grid.tiles_per_image());
+  const int64_t at_once = TilesAtOnce(job.in, job.out);
+  if (tiles < kFewestRuns * at_once) {
+    RunByPlanes(job, tiles);
+  } else {
+    RunByTiles(job, tiles, at_once);
+  }
+}
+
+void WinogradConv2d::RunByTiles(const Job& job, int64_t all, int64_t at_once) const {
   at::parallel_for(0, (all + at_once - 1) / at_once, 1, [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
-    const at::Tensor v_KTI = MakePlanes(at_once, in), m_KTO = MakePlanes(at_once, out);
+    const at::Tensor v_KTI = MakePlanes(at_once, job.in), m_KTO = MakePlanes(at_once, job.out);
     for (int64_t task = begin; task < end; ++task) {
-      const auto first = static_cast<size_t>(task * at_once);
-      const int64_t tiles = std::min(at_once, all - task * at_once);
-      kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), first,
-                             static_cast<size_t>(tiles), static_cast<size_t>(v_KTI.stride(0)),
-                             v_KTI.mutable_data_ptr<float>());
+      const int64_t first = task * at_once, tiles = std::min(at_once, all - first);
+      job.Input(first, tiles, v_KTI.stride(0), v_KTI.mutable_data_ptr<float>());
       at::Tensor product_KTO = m_KTO.narrow(1, 0, tiles);
       at::bmm_out(product_KTO, v_KTI.narrow(1, 0, tiles), weight_KIO_);
-      kernels::WinogradOutput(grid, m_KTO.const_data_ptr<float>(),
-                              static_cast<size_t>(m_KTO.stride(0)), bias, residual,
-                              static_cast<size_t>(out), first, static_cast<size_t>(tiles), y);
+      job.Output(m_KTO.const_data_ptr<float>(), first, tiles, m_KTO.stride(0));
     }
+  });
+}
+
+void WinogradConv2d::RunByPlanes(const Job& job, int64_t tiles) const {
+  constexpr int64_t kGrain = 16;
+  const at::Tensor v_KTI = MakePlanes(tiles, job.in), m_KTO = MakePlanes(tiles, job.out);
+  at::parallel_for(0, tiles, kGrain, [&](int64_t begin, int64_t end) {
+    job.Input(begin, end - begin, v_KTI.stride(0),
+              v_KTI.mutable_data_ptr<float>() + begin * job.in);
+  });
+  at::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;
+    for (int64_t k = begin; k < end; ++k) {
+      at::Tensor product_TO = m_KTO.select(0, k);
+      at::mm_out(product_TO, v_KTI.select(0, k), weight_KIO_.select(0, k));
+    }
+  });
+  at::parallel_for(0, tiles, kGrain, [&](int64_t begin, int64_t end) {
+    job.Output(m_KTO.const_data_ptr<float>() + begin * job.out, begin, end - begin,
+               m_KTO.stride(0));
   });
 }
 

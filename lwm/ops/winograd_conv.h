@@ -30,7 +30,10 @@ class WinogradConv2d {
 
  private:
   at::Tensor RequireInput(const at::Tensor& x_NCHW) const;
+  struct Job;
   void RunInto(const at::Tensor& x_NCHW, const float* residual, const at::Tensor& y_NCHW) const;
+  void RunByTiles(const Job& job, int64_t all, int64_t at_once) const;
+  void RunByPlanes(const Job& job, int64_t tiles) const;
 
   at::Tensor weight_KIO_;  // f32 [16,I,O]
   at::Tensor bias_O_;

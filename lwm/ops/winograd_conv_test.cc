@@ -36,8 +36,8 @@ double WorstRelative(const at::Tensor& actual, const at::Tensor& expected) {
 
 TEST(WinogradConv2dTest, MatchesTheDefinitionAtOddSizesAndChannels) {
   const std::vector<std::array<int64_t, 5>> problems = {
-      {1, 1, 1, 1, 1},     {2, 3, 5, 7, 4},      {1, 17, 19, 1, 9}, {3, 33, 16, 8, 8},
-      {2, 64, 48, 33, 21}, {1, 260, 130, 10, 3}, {5, 16, 32, 2, 31}};
+      {1, 1, 1, 1, 1},     {2, 3, 5, 7, 4},      {1, 17, 19, 1, 9},  {3, 33, 16, 8, 8},
+      {2, 64, 48, 33, 21}, {1, 260, 130, 10, 3}, {5, 16, 32, 2, 31}, {1, 3, 2, 120, 118}};
   for (const auto& [images, in, out, height, width] : problems) {
     SCOPED_TRACE(testing::Message()
                  << images << " x " << in << " to " << out << " of " << height << " x " << width);
@@ -55,14 +55,16 @@ TEST(WinogradConv2dTest, MatchesTheDefinitionAtOddSizesAndChannels) {
 }
 
 TEST(WinogradConv2dTest, ResultsDoNotDependOnTheNumberOfThreads) {
-  const Case c = MakeCase(2, 40, 24, 37, 50);
-  const WinogradConv2d conv(c.weight, c.bias);
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
-  const at::Tensor one = conv.Run(c.x);
-  at::set_num_threads(2);
-  EXPECT_TRUE(conv.Run(c.x).equal(one));
-  at::set_num_threads(threads);
+  for (const int64_t side : {36, 130}) {  // shared by planes and by runs of tiles
+    const Case c = MakeCase(1, 40, 24, side, side + 1);
+    const WinogradConv2d conv(c.weight, c.bias);
+    const int threads = at::get_num_threads();
+    at::set_num_threads(1);
+    const at::Tensor one = conv.Run(c.x);
+    at::set_num_threads(2);
+    EXPECT_TRUE(conv.Run(c.x).equal(one));
+    at::set_num_threads(threads);
+  }
 }
 
 // The four outputs of a tile share products, so a NaN reaches a pixel further than by definition.
