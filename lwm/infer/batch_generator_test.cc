@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "lwm/infer/tiny_model.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 constexpr int64_t kVisionVocab = 90;  // 80 codes, two delimiters, padding
 

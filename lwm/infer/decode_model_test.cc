@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "lwm/infer/tiny_model.h"
 #include "lwm/model/decoder.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 at::Tensor RandomIds(int64_t rows, int64_t tokens, int64_t vocab) {
   return at::randint(vocab, {rows, tokens}, at::kLong);

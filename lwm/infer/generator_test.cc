@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "lwm/infer/tiny_model.h"
 #include "lwm/model/decoder.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 const std::vector<int64_t> kPrompt = {1, 5, 9, 2, 40};
 bool GoOn(int64_t) { return true; }

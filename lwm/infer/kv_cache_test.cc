@@ -5,10 +5,12 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
-#include "lwm/infer/tiny_model.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
 
 TEST(KvCacheTest, GivesBackWhatWasWrittenInOrder) {
   const auto config = TinyConfig();

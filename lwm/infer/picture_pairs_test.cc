@@ -5,13 +5,16 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/infer/tiny_model.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/vision/frames.h"
 #include "tests/temporary_folder.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 using testing_support::TemporaryFolder;
 

@@ -6,10 +6,13 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
-#include "lwm/infer/tiny_model.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 void Ignore(int64_t, int64_t) {}
 

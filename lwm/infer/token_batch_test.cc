@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "lwm/infer/tiny_model.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
 
 using Tensors = std::map<std::string, at::Tensor>;
 

@@ -8,30 +8,21 @@
 #include <map>
 
 #include "lwm/base/error.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::model {
 namespace {
 
 using Tensors = std::map<std::string, at::Tensor>;
 
-config::ModelConfig TinyConfig() {
-  config::ModelConfig config;
+// As small as the bounds were measured for.
+config::ModelConfig TinyConfig(int64_t vision_vocab_size = 0) {
+  config::ModelConfig config = testing_support::TinyConfig(vision_vocab_size);
   config.vocab_size = 37;
-  config.hidden_size = 24;
-  config.intermediate_size = 40;
   config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 8;
-  config.max_position_embeddings = 64;
   return config;
 }
-
-config::ModelConfig TinyVisionConfig() {
-  config::ModelConfig config = TinyConfig();
-  config.vision_vocab_size = 19;
-  return config;
-}
+config::ModelConfig TinyVisionConfig() { return TinyConfig(19); }
 
 // Random weights of every name, f64 leaves.
 Tensors RandomWeights(const config::ModelConfig& config) {

@@ -17,6 +17,7 @@
 #include "lwm/model/rotary_pairs.h"
 #include "lwm/model/tensor_file.h"
 #include "tests/temporary_folder.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::model {
 namespace {
@@ -24,15 +25,12 @@ namespace {
 using testing_support::TemporaryFolder;
 using Weights = std::map<std::string, at::Tensor>;
 
+// Rows of two blocks of quantised numbers.
 config::ModelConfig SmallConfig() {
-  config::ModelConfig config;
+  config::ModelConfig config = testing_support::TinyConfig();
   config.vocab_size = 40;
   config.hidden_size = 64;
   config.intermediate_size = 96;
-  config.num_hidden_layers = 3;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 8;
   config.max_position_embeddings = 128;
   config.rope_theta = 5e7;
   return config;

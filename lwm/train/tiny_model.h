@@ -4,18 +4,17 @@
 
 #include "lwm/config/model_config.h"
 #include "lwm/train/sharded_weights.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::train::testing {
 
 // A decoder of a few hundred weights, with sizes that are no multiple of anything but four heads.
 inline config::ModelConfig TinyModel(int64_t layers = 2, bool vision = true, bool tied = false) {
-  config::ModelConfig config;
+  config::ModelConfig config = testing_support::TinyConfig(vision ? 7 : 0);
   config.vocab_size = 11;
-  config.vision_vocab_size = vision ? 7 : 0;
   config.hidden_size = 10;
   config.intermediate_size = 12;
   config.num_hidden_layers = layers;
-  config.num_attention_heads = 4;
   config.num_key_value_heads = 4;
   config.head_dim = 2;
   config.max_position_embeddings = 64;

@@ -8,7 +8,6 @@
 
 #include "lwm/base/json.h"
 #include "lwm/config/vqgan_config.h"
-#include "lwm/infer/tiny_model.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/model/model_directory.h"
@@ -17,9 +16,13 @@
 #include "tests/golden_folder.h"
 #include "tests/llama_pieces.h"
 #include "tests/temporary_folder.h"
+#include "tests/tiny_model.h"
 
 namespace lwm {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 namespace fs = std::filesystem;
 using testing_support::ProgramResult;
@@ -59,10 +62,10 @@ void WriteVqgan(const fs::path& folder) {
 class PicturesCliTest : public testing::Test {
  protected:
   PicturesCliTest() {
-    config::ModelConfig config = infer::TinyConfig(/*vision_vocab_size=*/12);
+    config::ModelConfig config = TinyConfig(/*vision_vocab_size=*/12);
     const auto tokenizer = testing_support::LlamaTokenizer();
     config.vocab_size = tokenizer->vocab_size();
-    model::ResidentWeights weights = infer::TinyWeights(config);
+    model::ResidentWeights weights = testing_support::TinyWeights(config);
     std::map<std::string, at::Tensor> by_name;
     weights.Visit([&](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
       by_name[spec.name] = weight;

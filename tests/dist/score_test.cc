@@ -4,11 +4,14 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "lwm/infer/tiny_model.h"
 #include "tests/dist/mpi_main.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
+
+using testing_support::TinyConfig;
+using testing_support::TinyWeights;
 
 void ExpectSame(const Tally& got, const Tally& want) {
   EXPECT_EQ(got.tokens, want.tokens);

@@ -5,9 +5,9 @@
 #include "lwm/config/model_config.h"
 #include "lwm/model/weights.h"
 
-namespace lwm::infer {
+namespace lwm::testing_support {
 
-// For tests: a small decoder with grouped query heads and random weights.
+// A small decoder with grouped query heads; tests that need other sizes change them.
 inline config::ModelConfig TinyConfig(int64_t vision_vocab_size = 0) {
   config::ModelConfig config;
   config.vocab_size = 61;
@@ -32,4 +32,4 @@ inline model::ResidentWeights TinyWeights(const config::ModelConfig& config,
   return weights;
 }
 
-}  // namespace lwm::infer
+}  // namespace lwm::testing_support
