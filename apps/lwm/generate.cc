@@ -86,7 +86,7 @@ infer::MixedSequence PicturePrompt(const LoadedPictureModel& model, const Genera
   const bool marked = mark != std::string::npos;
   infer::MixedSequence sequence = model.TextPrompt(marked ? prompt.substr(0, mark) : "");
   for (const std::string& image : flags.images) {
-    const at::Tensor codes_Fn = model.CodesOf(image, flags.max_frames);
+    const at::Tensor codes_Fn = model.CodesOf(image, {.max_frames = flags.max_frames});
     infer::AddClip(model.layout(),
                    {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
                    sequence);
@@ -152,7 +152,9 @@ void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
                   "may be given several times")
       ->take_all()
       ->allow_extra_args(false);
-  command.add_option("--max-frames", flags.max_frames, "of each video, read or written")
+  command
+      .add_option("--max-frames", flags.max_frames,
+                  "of each video: read, spread evenly over it, or written")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--pictures", flags.pictures,

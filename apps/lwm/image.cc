@@ -72,8 +72,8 @@ void AddImage(CLI::App& root) {
       ->capture_default_str();
   AddDrawFlags(*command, *flags);
   AddExamples(*command,
-              "  lwm image --model runs/any-to-any-small/model --prompt 'red apple' --scale 1 "
-              "--temperature 0.5 --output apple.png\n"
+              "  lwm image --model runs/any-to-any-small/model --prompt armadillo --scale 1 "
+              "--temperature 0.5 --output x.png\n"
               "  lwm image --model LWM-Chat-1M --vqgan vqgan --chat --prompt 'a fox in the snow' "
               "--n 4 --output foxes.png");
   command->callback([flags] {

@@ -9,7 +9,6 @@
 #include "lwm/base/text.h"
 #include "lwm/model/model_directory.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/media_frames.h"
 #include "lwm/vision/vqgan_import.h"
 #include "model_flags.h"
 
@@ -53,12 +52,10 @@ infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) con
   return sequence;
 }
 
-at::Tensor LoadedPictureModel::CodesOf(const std::string& path, int64_t max_frames,
-                                       double frames_per_second) const {
-  vision::MediaOptions options;
-  options.size = vqgan_.config().sample_size;
-  options.frames_per_second = frames_per_second;
-  vision::MediaFrames media({path}, options);
+at::Tensor LoadedPictureModel::CodesOf(const std::string& path, vision::MediaOptions media,
+                                       int64_t first) const {
+  media.size = vqgan_.config().sample_size;
+  vision::MediaFrames stream({path}, media);
   std::vector<at::Tensor> codes;
   std::vector<io::RgbImage> waiting;
   const auto encode = [&] {
@@ -66,8 +63,8 @@ at::Tensor LoadedPictureModel::CodesOf(const std::string& path, int64_t max_fram
     waiting.clear();
   };
   int64_t frames = 0;
-  while (max_frames == 0 || frames < max_frames) {
-    auto frame = media.Next();
+  while (first == 0 || frames < first) {
+    auto frame = stream.Next();
     if (!frame) break;
     ++frames;
     waiting.push_back(std::move(*frame));

@@ -8,6 +8,7 @@
 #include "lwm/infer/picture_pairs.h"
 #include "lwm/io/image.h"
 #include "lwm/model/weights.h"
+#include "lwm/vision/media_frames.h"
 
 namespace lwm::app {
 
@@ -27,10 +28,10 @@ class LoadedPictureModel {
   // BOS, where the tokenizer has one, and the text.
   infer::MixedSequence TextPrompt(const std::string& text) const;
 
-  // Codes i32 [frames, n] of the picture or video at `path`, at most max_frames (0 = all) from its
-  // beginning, at most frames_per_second of them (0 = every frame).
-  at::Tensor CodesOf(const std::string& path, int64_t max_frames = 0,
-                     double frames_per_second = 0) const;
+  // Codes i32 [frames, n] of the picture or video at `path`: of the frames that `media` chooses (its
+  // size is the VQGAN's) the first `first`; 0 = all.
+  at::Tensor CodesOf(const std::string& path, vision::MediaOptions media = {},
+                     int64_t first = 0) const;
 
   std::vector<io::RgbImage> FramesOf(const at::Tensor& codes_Fn) const;
 

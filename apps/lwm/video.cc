@@ -23,9 +23,9 @@ struct VideoFlags : DrawFlags {
 
 // Codes of the frames that the clip begins with; undefined without any.
 at::Tensor FirstFrames(const LoadedPictureModel& model, const VideoFlags& flags) {
-  if (!flags.image.empty()) return model.CodesOf(flags.image, 1);
+  if (!flags.image.empty()) return model.CodesOf(flags.image, {}, 1);
   if (flags.input.empty()) return {};
-  return model.CodesOf(flags.input, flags.keep_frames, flags.rate);
+  return model.CodesOf(flags.input, {.frames_per_second = flags.rate}, flags.keep_frames);
 }
 
 void RunVideo(const VideoFlags& flags) {
