@@ -86,12 +86,14 @@ int Main(int argc, char** argv) {
   }
 }
 
-// Large tensors get pages of their own, given back when freed (glibc's heap would keep them in
-// pieces), and huge ones where the system has them: fewer page faults. What the user's environment
-// says wins.
+// Tensors up to 16 MiB come from the heap, which keeps their pages for the next one: fresh pages
+// for every large result cost a third of a small training step. Larger ones get pages of their own,
+// given back when freed, and huge ones where the system has them. What the user's environment says
+// wins.
 void ConfigureAllocator() {
-  constexpr int kOwnPagesBytes = 4 << 20;
+  constexpr int kOwnPagesBytes = 16 << 20, kHeapTopKeptBytes = 64 << 20;
   if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, kOwnPagesBytes);
+  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, kHeapTopKeptBytes);
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch at its first tensor
 }
 
