@@ -39,6 +39,8 @@ void RunTrain(const CLI::App& command, VqganTrainFlags& flags) {
 void KeepSmallTensors() {
   constexpr int kKeptBytes = 256 << 20;
   if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+  // The highest that is allowed; setting one threshold has fixed the other at 128 KiB.
+  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, 32 << 20);
 }
 
 void AddVqganTrain(CLI::App& vqgan) {

@@ -6,6 +6,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/ops/group_norm_silu.h"
+#include "lwm/vision/trained_conv.h"
 
 namespace lwm::vision {
 namespace {
@@ -17,10 +18,16 @@ at::MemoryFormat LayoutFor(at::ScalarType dtype) {
   return dtype == at::kDouble ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
 }
 
+at::Tensor Definition(const ConvWeights& conv, const at::Tensor& x_NCHW, int64_t stride,
+                      int64_t padding) {
+  if (x_NCHW.scalar_type() == at::kDouble)
+    return at::conv2d(x_NCHW, conv.weight_OIHW, conv.bias_O, stride, padding);
+  return TrainedConv(x_NCHW, conv.weight_OIHW, conv.bias_O, stride, padding);
+}
+
 at::Tensor Conv(const ConvWeights& conv, const at::Tensor& x_NCHW) {
   if (conv.frozen) return conv.frozen->Run(x_NCHW);
-  const int64_t padding = conv.weight_OIHW.size(2) / 2;
-  return at::conv2d(x_NCHW, conv.weight_OIHW, conv.bias_O, 1, padding);
+  return Definition(conv, x_NCHW, 1, conv.weight_OIHW.size(2) / 2);
 }
 
 // y_NCHW plus the convolution, which may be written over y_NCHW.
@@ -33,7 +40,7 @@ at::Tensor AddConv(at::Tensor y_NCHW, const ConvWeights& conv, const at::Tensor&
 at::Tensor Halve(const ConvWeights& conv, const at::Tensor& x_NCHW) {
   if (conv.frozen) return conv.frozen->Run(x_NCHW);
   const at::Tensor padded = at::constant_pad_nd(x_NCHW, {0, 1, 0, 1});
-  return at::conv2d(padded, conv.weight_OIHW, conv.bias_O, 2, at::IntArrayRef(0));
+  return Definition(conv, padded, 2, 0);
 }
 
 at::Tensor Double(const ConvWeights& conv, const at::Tensor& x_NCHW) {
@@ -87,7 +94,6 @@ Vqgan::Vqgan(config::VqganConfig config, VqganWeights weights, at::ScalarType dt
   ForEachWeight(config_, weights_, [&](const VqganSpec&, at::Tensor& weight) {
     if (&weight == &weights_.codebook_VC) return;
     weight = weight.to(dtype);
-    if (weight.dim() == 4) weight = weight.contiguous(LayoutFor(dtype));
   });
 }
 

@@ -27,7 +27,8 @@ at::Tensor Adversary::GeneratorTerm(int64_t step, const Pass& pass, const at::Te
   discriminator_.RequireGradients(false);
   const at::Tensor term = GeneratorHingeLoss(discriminator_.Logits(pass.output_NHWC));
   const at::Tensor gradients =
-      at::stack({GradientOf(pass.reconstruction, last_weight), GradientOf(term, last_weight)}) *
+      at::stack({GradientOf(pass.reconstruction, last_weight), GradientOf(term, last_weight)})
+          .to(at::kFloat) *
       share;
   discriminator_.RequireGradients(true);
   world.AllReduceSum(
@@ -42,6 +43,7 @@ double Adversary::Learn(const at::Tensor& images_NHWC, const at::Tensor& output_
                                                  discriminator_.Logits(output_NHWC.detach())) *
                           share;
   loss.backward();
+  parameters_->TakeGradients();
   SumGradients(world, *parameters_);
   optimizer_->Step(lr_, ClipTo(clip_norm_, *parameters_).factor);
   return loss.item<double>();

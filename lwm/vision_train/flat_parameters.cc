@@ -10,7 +10,9 @@
 
 namespace lwm::vision_train {
 
-FlatParameters::FlatParameters(std::vector<NamedWeight> weights) : weights_(std::move(weights)) {
+FlatParameters::FlatParameters(std::vector<NamedWeight> weights, at::ScalarType dtype,
+                               const std::string& kept)
+    : weights_(std::move(weights)) {
   c10::NoGradGuard no_grad;
   std::stable_partition(weights_.begin(), weights_.end(),
                         [](const NamedWeight& weight) { return weight.second.dim() >= 2; });
@@ -22,16 +24,44 @@ FlatParameters::FlatParameters(std::vector<NamedWeight> weights) : weights_(std:
   }
   value_n_ = at::empty({count}, at::kFloat);
   gradient_n_ = at::zeros({count}, at::kFloat);
+  working_n_ = dtype == at::kFloat ? value_n_ : at::empty({count}, dtype);
+  const std::map<std::string, at::Tensor> values = Split(value_n_), leaves = Split(working_n_);
+  for (auto& [name, weight] : weights_) {
+    values.at(name).copy_(weight);
+    weight.set_data((name == kept ? values : leaves).at(name));
+    weight.set_requires_grad(true);
+  }
+  Refresh();
+}
+
+std::map<std::string, at::Tensor> FlatParameters::Split(const at::Tensor& flat_n) const {
+  std::map<std::string, at::Tensor> parts;
+  int64_t begin = 0;
+  for (const auto& [name, weight] : weights_) {
+    parts[name] = flat_n.narrow(0, begin, weight.numel()).view(weight.sizes());
+    begin += weight.numel();
+  }
+  return parts;
+}
+
+void FlatParameters::TakeGradients() {
+  c10::NoGradGuard no_grad;
   int64_t begin = 0;
   for (auto& [name, weight] : weights_) {
-    const int64_t size = weight.numel();
-    const at::Tensor view = value_n_.narrow(0, begin, size).view(weight.sizes());
-    view.copy_(weight);
-    weight.set_data(view);
-    weight.set_requires_grad(true);
-    weight.mutable_grad() = gradient_n_.narrow(0, begin, size).view(weight.sizes());
-    begin += size;
+    const at::Tensor part = gradient_n_.narrow(0, begin, weight.numel()).view(weight.sizes());
+    begin += weight.numel();
+    if (weight.grad().defined()) {
+      part.copy_(weight.grad());
+    } else {
+      part.zero_();
+    }
+    weight.mutable_grad() = at::Tensor();
   }
+}
+
+void FlatParameters::Refresh() {
+  c10::NoGradGuard no_grad;
+  if (!working_n_.is_same(value_n_)) working_n_.copy_(value_n_);
 }
 
 FlatAdamW::FlatAdamW(FlatParameters& parameters, const AdamWSettings& settings)
@@ -48,7 +78,7 @@ void FlatAdamW::Step(double lr, double gradient_factor) {
   const int64_t decayed = parameters_.num_decayed();
   Update(0, decayed, settings_.weight_decay, lr, gradient_factor);
   Update(decayed, parameters_.value_n().numel(), 0, lr, gradient_factor);
-  parameters_.gradient_n().zero_();
+  parameters_.Refresh();
 }
 
 void FlatAdamW::Update(int64_t begin, int64_t end, double decay, double lr,

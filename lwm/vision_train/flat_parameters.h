@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,10 +18,19 @@ using NamedWeight = std::pair<std::string, at::Tensor>;
 // averaging and the sum over ranks are one operation each.
 class FlatParameters {
  public:
-  // Moves the weights' values into the buffer; the tensors stay the same objects, now views of it,
-  // leaves that require gradients, and whose gradients are views of gradient_n. Weights of two or
-  // more dimensions come first: these decay.
-  explicit FlatParameters(std::vector<NamedWeight> weights);
+  // Moves the f32 weights' values into the buffer; the tensors stay the same objects, now leaves
+  // that require gradients: views of it, or, when the arithmetic is in another `dtype`, views of a
+  // copy in that. One by the name of `kept` stays f32. Weights of two or more dimensions come
+  // first: these decay.
+  explicit FlatParameters(std::vector<NamedWeight> weights, at::ScalarType dtype = at::kFloat,
+                          const std::string& kept = "");
+
+  // Moves the gradients that a backward pass left at the leaves into gradient_n; zero where none.
+  void TakeGradients();
+  // Brings the leaves up to date after value_n was written.
+  void Refresh();
+  // Those parts of `flat_n`, laid out as value_n, that stand for each weight; views, by name.
+  std::map<std::string, at::Tensor> Split(const at::Tensor& flat_n) const;
 
   const at::Tensor& value_n() const { return value_n_; }
   const at::Tensor& gradient_n() const { return gradient_n_; }
@@ -29,6 +39,7 @@ class FlatParameters {
  private:
   std::vector<NamedWeight> weights_;
   at::Tensor value_n_, gradient_n_;
+  at::Tensor working_n_;  // what the leaves are views of; value_n_ itself in f32
   int64_t num_decayed_ = 0;
 };
 
@@ -41,7 +52,7 @@ class FlatAdamW {
  public:
   FlatAdamW(FlatParameters& parameters, const AdamWSettings& settings);
 
-  // One update with the gradients times `gradient_factor`; zeroes them.
+  // One update with the gradients times `gradient_factor`.
   void Step(double lr, double gradient_factor);
 
   int64_t steps() const { return steps_; }

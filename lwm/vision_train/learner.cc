@@ -40,11 +40,13 @@ Learner::Learner(const config::VqganTrainConfig& config, dist::Communicator& wor
       weights_(vision::RandomVqganWeights(sizes(), static_cast<uint64_t>(config.train.seed))) {
   const bool learns_codebook = config.codebook.update == "loss";
   std::vector<NamedWeight> trained;
+  std::string codebook_name;  // whose rows are moved by other means too
   vision::ForEachWeight(sizes(), weights_, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
     const bool is_codebook = &weight == &weights_.codebook_VC;
+    if (is_codebook) codebook_name = spec.name;
     if (!is_codebook || learns_codebook) trained.emplace_back(spec.name, weight);
   });
-  parameters_ = std::make_unique<FlatParameters>(std::move(trained));
+  parameters_ = std::make_unique<FlatParameters>(std::move(trained), dtype_, codebook_name);
   optimizer_ = std::make_unique<FlatAdamW>(
       *parameters_, AdamWSettings{.beta1 = config.optimizer.beta1,
                                   .beta2 = config.optimizer.beta2,
@@ -88,6 +90,7 @@ StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t f
     loss = loss + adversarial;
   }
   (loss * share).backward();
+  parameters_->TakeGradients();
   SumGradients(world_, *parameters_);
 
   StepOutcome outcome;
@@ -142,16 +145,12 @@ void Learner::Average(int64_t step) {
 
 vision::VqganWeights Learner::Averaged() {
   c10::NoGradGuard no_grad;
-  const at::Tensor& value_n = parameters_->value_n();
-  const at::Tensor codebook_VC = weights_.codebook_VC.detach().clone();
-  const at::Tensor current_n = value_n.clone();
-  value_n.copy_(average_n_);
+  const std::map<std::string, at::Tensor> parts = parameters_->Split(average_n_);
   vision::VqganWeights averaged = weights_;
-  vision::ForEachWeight(sizes(), averaged, [](const vision::VqganSpec&, at::Tensor& weight) {
-    weight = weight.detach().clone();
+  vision::ForEachWeight(sizes(), averaged, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
+    const bool is_codebook = &weight == &averaged.codebook_VC;
+    weight = (is_codebook ? weight.detach() : parts.at(spec.name)).clone();
   });
-  value_n.copy_(current_n);
-  averaged.codebook_VC = codebook_VC;
   return averaged;
 }
 
@@ -190,6 +189,7 @@ void Learner::LoadState(const std::map<std::string, at::Tensor>& tensors, int64_
   }
   for (auto& [name, tensor] : codebook_->State())
     if (name == "codebook.recent") *tensor = find(name).clone();
+  parameters_->Refresh();
   optimizer_->set_steps(steps_done);
   if (adversary_)
     adversary_->optimizer().set_steps(
