@@ -15,7 +15,7 @@ function(lwm_register_suites target module label)
   foreach(suite ${suites})
     add_test(NAME ${module}.${suite} COMMAND ${target} --gtest_filter=*${suite}.*:*${suite}/*)
     set_tests_properties(${module}.${suite} PROPERTIES LABELS ${label} TIMEOUT 300
-      ENVIRONMENT "LWM_SOURCE_DIR=${CMAKE_SOURCE_DIR};LWM_BINARY=${CMAKE_BINARY_DIR}/lwm")
+      ENVIRONMENT "LWM_SOURCE_DIR=${CMAKE_SOURCE_DIR};LWM_BINARY=${CMAKE_BINARY_DIR}/lwm;OMP_WAIT_POLICY=passive")
   endforeach()
 endfunction()
 
