@@ -42,9 +42,10 @@ constexpr int kAmxMostKeys = 1024;  // and rows
 
 // Scratch that a thread keeps between calls: numbers of each kind for a shape.
 struct AmxScratch {
-  float* s;     // forward 64 * keys, backward kAmxBackwardScores
-  uint16_t* p;  // forward 32 * keys, backward 3 * rows * keys
+  float* s;     // forward kAmxForwardScores, backward kAmxBackwardScores
+  uint16_t* p;  // forward kAmxForwardScores, backward 3 * rows * keys
 };
+constexpr size_t kAmxForwardScores = 8 * 1024;
 constexpr size_t kAmxBackwardScores = 18 * 1024;
 
 struct AmxForwardTask {
@@ -54,7 +55,9 @@ struct AmxForwardTask {
   const void* next_keys;  // k_pairs and v_pairs, one after the other, of the next call, or nullptr
   float scale;
   const TileMask* mask;
-  float *max_R, *sum_R, *acc_RK;  // in/out
+  // in/out  as OnlineSoftmaxTile, but max is of what the sums are relative to: a few below the
+  // largest score at most
+  float *max_R, *sum_R, *acc_RK;
 };
 void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
                 const AmxScratch& scratch) noexcept;

@@ -21,8 +21,8 @@ class AmxForwardTile : public AttentionForwardTile {
  public:
   explicit AmxForwardTile(const AttentionTileShape& shape)
       : shape_(shape),
-        s_(MakeAlignedBuffer<float>(64 * static_cast<size_t>(shape.keys))),
-        p_(MakeAlignedBuffer<uint16_t>(32 * static_cast<size_t>(shape.keys))) {}
+        s_(MakeAlignedBuffer<float>(kAmxForwardScores)),
+        p_(MakeAlignedBuffer<uint16_t>(kAmxForwardScores)) {}
 
   bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
     return Gather(shape_, queries.first, shape_.rows, static_cast<uint16_t*>(packed_queries));
