@@ -227,6 +227,27 @@ TEST(AttentionBlockTest, HoldsScoresInTheHundreds) {
   EXPECT_LE(Worst(Compute(p), Reference(p)), 4e-5);
 }
 
+// The running maximum rises, by little and by much, from one group of keys to the next.
+TEST(AttentionBlockTest, HoldsRisingAndFallingScoresInBf16) {
+  for (const double rise : {0.02, 0.3, -0.3}) {
+    for (const bool causal : {false, true}) {
+      Problem p = MakeProblem({.tokens = 700,
+                               .keys = 1300,
+                               .heads = 2,
+                               .kv_heads = 1,
+                               .dim = 64,
+                               .offset = 600,
+                               .causal = causal},
+                              at::kBFloat16);
+      p.q_BTHK.select(3, 0).fill_(rise / p.scale);
+      p.k_BUGK.select(3, 0).copy_(at::arange(1300).view({1, 1300, 1}));
+      const Result got = Compute(p), want = Reference(p);
+      EXPECT_LE(Difference(got.out_BTHK, want.out_BTHK), 8e-3) << rise << causal;
+      EXPECT_LE(Difference(got.lse_BHT, want.lse_BHT), 4e-5) << rise << causal;
+    }
+  }
+}
+
 TEST(AttentionBlockTest, ReadsStridedRowsInPlace) {
   Problem p = MakeProblem(
       {.batch = 2, .tokens = 45, .keys = 45, .heads = 2, .kv_heads = 2, .dim = 16}, at::kFloat);
