@@ -28,8 +28,8 @@ class LoadedPictureModel {
   // BOS, where the tokenizer has one, and the text.
   infer::MixedSequence TextPrompt(const std::string& text) const;
 
-  // Codes i32 [frames, n] of the picture or video at `path`: of the frames that `media` chooses (its
-  // size is the VQGAN's) the first `first`; 0 = all.
+  // Codes i32 [frames, n] of the picture or video at `path`: of the frames that `media` chooses
+  // (its size is the VQGAN's) the first `first`; 0 = all.
   at::Tensor CodesOf(const std::string& path, vision::MediaOptions media = {},
                      int64_t first = 0) const;
 

@@ -172,8 +172,7 @@ TEST(TrainConfigTest, ErrorsInSourcesNameTheirNumberAndKey) {
   EXPECT_EQ(message("paths = \"b\"\ndrop_text = 2"),
             "r.toml:14: data.source[1].drop_text: want 0 to 1, got 2");
   EXPECT_EQ(message("share = 1"), "data.source[1].paths is missing");
-  EXPECT_EQ(message("paths = \"b\"\nshare = 0"),
-            "data.source[1].share is 0: leave the source out");
+  EXPECT_EQ(message("paths = \"b\"\nshare = 0"), "data.source[1].share is 0: leave the source out");
   EXPECT_EQ(MessageOf(std::string(kRecipe) + "[[data.source]]\npaths = \"a\"\n"),
             "data.source and data.train exclude each other: give one");
   EXPECT_EQ(MessageOf(kRecipe, {"data.source=3"}),

@@ -232,9 +232,8 @@ bool VideoReader::Grab() {
   // A few frames may be missing for good: edit lists, frames that refer to what was cut off.
   const int64_t stated = state_->has_table ? stated_frames() : 0;
   if (state_->grabbed > 0 && state_->grabbed < stated * 9 / 10 - 2)
-    ThrowBroken(state_->where,
-                Cat("the video is truncated or damaged: it ends after ", state_->grabbed, " of ",
-                    stated, " frames"));
+    ThrowBroken(state_->where, Cat("the video is truncated or damaged: it ends after ",
+                                   state_->grabbed, " of ", stated, " frames"));
   return false;
 }
 

@@ -1,5 +1,5 @@
-// Loads, stores, exp and sigmoid in f32 lanes, for the Highway sections of this folder. Included once per
-// CPU target, hence the toggled guard.
+// Loads, stores, exp and sigmoid in f32 lanes, for the Highway sections of this folder. Included
+// once per CPU target, hence the toggled guard.
 
 #if defined(LWM_KERNELS_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LWM_KERNELS_LANES_INL_H_

@@ -36,8 +36,8 @@ struct CheckpointOptions {
   // Newest checkpoints that stay, the one being written counted; >= 1. Those whose manifest or
   // sizes are wrong do not count.
   int keep = 2;
-  Json config;   // written as config.json
-  int64_t model_file_bytes = int64_t{1} << 30;    // from there on the weights take several files
+  Json config;                                  // written as config.json
+  int64_t model_file_bytes = int64_t{1} << 30;  // from there on the weights take several files
   std::map<std::string, std::filesystem::path> companions;  // name there -> file or folder copied
 };
 

@@ -64,9 +64,8 @@ void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tok
   lwm::data::Packer packer(config);
   for (int64_t line = 0; line < file.lines(); ++line) {
     try {
-      packer.Add(
-          lwm::data::BuildExample(file.Parse(line), {line, file.where(line), "", kDrawKey},
-                                  tokenizer, grammar));
+      packer.Add(lwm::data::BuildExample(file.Parse(line), {line, file.where(line), "", kDrawKey},
+                                         tokenizer, grammar));
     } catch (const lwm::Error& error) {
       Check(error.code() == lwm::ErrorCode::kCorruptData);
       Check(std::string(error.what()).find(file.where(line)) != std::string::npos);
