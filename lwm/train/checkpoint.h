@@ -14,13 +14,13 @@
 namespace lwm::train {
 
 // RUN/checkpoints/step_N, a model directory that also holds the state of training:
-//   config.json, tokenizer.model, vqgan/ ...   as given
+//   config.json, tokenizer.model, vqgan/   as given
 //   model.safetensors                  f32 masters under Hugging Face names; when large, several
 //                                      files with model.safetensors.index.json
 //   optimizer/rank_R.safetensors       AdamW's moments that rank R owns, "NAME|SLICE|exp_avg" and
 //                                      "...|exp_avg_sq" (SLICE: tensor_slice.h)
-//   trainer.json                       step, optimizer steps, mesh, the trainer's state, data
-//   cursors MANIFEST.json                      size and xxh3 of every file
+//   trainer.json                       step, optimizer steps, mesh, trainer's state, data cursors
+//   MANIFEST.json                      size and xxh3 of every file
 // Written to checkpoints/.writing_step_N by all ranks (a shared file system), fsynced, renamed.
 
 // What the loop needs to go on, apart from weights and moments.
