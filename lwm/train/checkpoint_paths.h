@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,5 +19,18 @@ std::filesystem::path CheckpointsFolder(const std::filesystem::path& run_folder)
 std::vector<int64_t> CheckpointSteps(const std::filesystem::path& run_folder);
 // Removes half-written and half-deleted folders.
 void RemoveLeftovers(const std::filesystem::path& run_folder);
+
+// The finished folder `writing` becomes `checkpoint`; one of the same step, left from another run,
+// goes first. Throws as RenameAndSync does.
+void PublishCheckpoint(const std::filesystem::path& writing,
+                       const std::filesystem::path& checkpoint);
+// Removes steps before the `keep` newest (at least 1) up to `step`. Folders whose manifest or file
+// sizes are wrong do not count among the kept; steps beyond are left alone: they are damaged, or of
+// a run that went another way.
+void DeleteOldCheckpoints(const std::filesystem::path& run_folder, int64_t step, int64_t keep);
+// RUN/model leads to `checkpoint` from now on. Returns why not, "" on success: the link is a
+// convenience, never worth a run.
+std::string LinkModel(const std::filesystem::path& run_folder,
+                      const std::filesystem::path& checkpoint);
 
 }  // namespace lwm::train

@@ -28,10 +28,6 @@ void MakeFolder(const fs::path& path) {
   if (error) ThrowFolderError(path, "create", error.value());
 }
 
-void Rename(const fs::path& from, const fs::path& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) ThrowFolderError(to, "create", errno);
-}
-
 // A synced file; the folder around it becomes visible only later, so it needs no rename of its own.
 void WriteText(const fs::path& path, const std::string& text) {
   OutputFile file(path);
@@ -118,7 +114,7 @@ class Save {
     const auto all_entries = GatherTexts(world_, entries.dump());
     if (first_) outcome_.Try([&] { Publish(all_entries); });
     AgreeOrAbandon();
-    if (first_) DeleteOld();
+    if (first_) DeleteOldCheckpoints(run_folder_, state_.step, options_.keep);
     return final_;
   }
 
@@ -236,36 +232,7 @@ class Save {
     WriteText(writing_ / kManifestName, ManifestText(files));
     SyncPath(writing_ / "optimizer");
     SyncPath(writing_);
-    const fs::path replaced = final_.parent_path() / Cat(kDeletedPrefix, name_);
-    if (fs::exists(final_)) Rename(final_, replaced);
-    Rename(writing_, final_);
-    SyncPath(final_.parent_path());
-  }
-
-  // Steps beyond this one are left alone: they are damaged, or of a run that went another way.
-  void DeleteOld() {
-    std::vector<int64_t> steps = CheckpointSteps(run_folder_);
-    std::erase_if(steps, [&](int64_t step) { return step > state_.step; });
-    int left = std::max(1, options_.keep);
-    std::error_code ignored;
-    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-      const fs::path folder = final_.parent_path() / Cat(kStepPrefix, *step);
-      if (left == 0) {
-        fs::rename(folder, final_.parent_path() / Cat(kDeletedPrefix, kStepPrefix, *step), ignored);
-      } else if (LooksWhole(folder)) {
-        --left;
-      }
-    }
-    RemoveLeftovers(run_folder_);
-  }
-
-  // By its manifest and sizes: reading old checkpoints again at every save would cost as much.
-  static bool LooksWhole(const fs::path& folder) {
-    try {
-      return !FindWrongSize(folder, ReadManifest(folder));
-    } catch (const Error&) {
-      return false;
-    }
+    PublishCheckpoint(writing_, final_);
   }
 
   const fs::path& run_folder_;

@@ -15,6 +15,7 @@
 #include "lwm/base/text.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/checkpoint.h"
+#include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/estimate.h"
 #include "lwm/train/evaluate.h"
 #include "lwm/train/metrics.h"
@@ -306,18 +307,11 @@ class Run {
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
     state.data_cursor = rows_->SaveState();
     checkpoint_ = SaveCheckpoint(folder_, options, state, *weights_, *optimizer_);
-    if (is_root()) LinkModel();
+    if (is_root()) {
+      const std::string problem = LinkModel(folder_, *checkpoint_);
+      if (!problem.empty()) Say("warning: " + problem);
+    }
     Say(fmt::format("saved {}", checkpoint_->string()));
-  }
-
-  // RUN/model always leads to the newest checkpoint.
-  void LinkModel() const {
-    const fs::path link = folder_ / ".model.tmp";
-    std::error_code error;
-    fs::remove(link, error);
-    fs::create_directory_symlink(fs::relative(*checkpoint_, folder_), link, error);
-    if (!error) fs::rename(link, folder_ / "model", error);
-    if (error) Say("warning: cannot link " + (folder_ / "model").string() + ": " + error.message());
   }
 
   void WriteSample() {

@@ -36,34 +36,6 @@ void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& 
   WriteFileAtomically(folder / train::kManifestName, train::ManifestText(files));
 }
 
-// A finished folder takes its place; one of the same step, left from another run, goes first.
-void Publish(const fs::path& writing, const fs::path& final_folder) {
-  const fs::path replaced =
-      final_folder.parent_path() / Cat(train::kDeletedPrefix, final_folder.filename().string());
-  if (fs::exists(final_folder)) RenameAndSync(final_folder, replaced);
-  RenameAndSync(writing, final_folder);
-}
-
-void DeleteOld(const fs::path& run_folder, int64_t step, int64_t keep) {
-  std::vector<int64_t> steps = train::CheckpointSteps(run_folder);
-  std::erase_if(steps, [&](int64_t other) { return other > step; });
-  const fs::path folder = train::CheckpointsFolder(run_folder);
-  std::error_code ignored;
-  for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
-    fs::rename(folder / Cat(train::kStepPrefix, steps[i]),
-               folder / Cat(train::kDeletedPrefix, train::kStepPrefix, steps[i]), ignored);
-  train::RemoveLeftovers(run_folder);
-}
-
-// RUN/model always leads to the newest checkpoint.
-void LinkModel(const fs::path& run_folder, const fs::path& checkpoint) {
-  const fs::path link = run_folder / ".model.tmp";
-  std::error_code ignored;
-  fs::remove(link, ignored);
-  fs::create_directory_symlink(fs::relative(checkpoint, run_folder), link);
-  fs::rename(link, run_folder / "model");
-}
-
 }  // namespace
 
 fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_folder, int64_t step,
@@ -81,9 +53,8 @@ fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_fold
       Write(writing, step, settings, learner);
       for (const auto& entry : fs::recursive_directory_iterator(writing)) SyncPath(entry.path());
       SyncPath(writing);
-      Publish(writing, final_folder);
-      DeleteOld(run_folder, step, keep);
-      LinkModel(run_folder, final_folder);
+      train::PublishCheckpoint(writing, final_folder);
+      train::DeleteOldCheckpoints(run_folder, step, keep);
     });
     std::error_code ignored;
     if (outcome.failed()) fs::remove_all(writing, ignored);

@@ -19,7 +19,7 @@ namespace lwm::vision_train {
 // train::FindLatestValid finds the newest whole one.
 
 // Rank 0 writes into checkpoints/.writing_step_N, fsyncs and renames, then deletes older
-// checkpoints beyond the newest `keep` and links RUN/model to the new one. A failure (disk full:
+// checkpoints beyond the newest `keep`. A failure (disk full:
 // kResourceExhausted) is thrown on every rank and leaves older checkpoints as they were.
 // Returns the folder. Collective.
 std::filesystem::path SaveVqganCheckpoint(dist::Communicator& world,

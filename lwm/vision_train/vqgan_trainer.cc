@@ -15,6 +15,7 @@
 #include "lwm/base/text.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/train/checkpoint.h"
+#include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/metrics.h"
 #include "lwm/train/plot.h"
 #include "lwm/train/run_setup.h"
@@ -220,6 +221,9 @@ class Run {
     checkpoint_ = SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
                                       config::VqganTrainConfigToJson(config_), *learner_);
     Say("saved " + checkpoint_->string());
+    if (!is_root()) return;
+    const std::string problem = train::LinkModel(folder_, *checkpoint_);
+    if (!problem.empty()) Say("warning: " + problem);
   }
 
   // Rank 0 measures while the others wait.

@@ -1,0 +1,57 @@
+#include "lwm/train/checkpoint_paths.h"
+
+#include <algorithm>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/train/manifest.h"
+
+namespace lwm::train {
+namespace fs = std::filesystem;
+namespace {
+
+// By its manifest and sizes: reading old checkpoints again at every save would cost as much.
+bool LooksWhole(const fs::path& folder) {
+  try {
+    return !FindWrongSize(folder, ReadManifest(folder));
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+void PublishCheckpoint(const fs::path& writing, const fs::path& checkpoint) {
+  const fs::path replaced =
+      checkpoint.parent_path() / Cat(kDeletedPrefix, checkpoint.filename().string());
+  if (fs::exists(checkpoint)) RenameAndSync(checkpoint, replaced);
+  RenameAndSync(writing, checkpoint);
+}
+
+void DeleteOldCheckpoints(const fs::path& run_folder, int64_t step, int64_t keep) {
+  std::vector<int64_t> steps = CheckpointSteps(run_folder);
+  std::erase_if(steps, [&](int64_t other) { return other > step; });
+  const fs::path all = CheckpointsFolder(run_folder);
+  int64_t left = std::max<int64_t>(1, keep);
+  std::error_code ignored;
+  for (auto old = steps.rbegin(); old != steps.rend(); ++old) {
+    const fs::path folder = all / Cat(kStepPrefix, *old);
+    if (left == 0) {
+      fs::rename(folder, all / Cat(kDeletedPrefix, kStepPrefix, *old), ignored);
+    } else if (LooksWhole(folder)) {
+      --left;
+    }
+  }
+  RemoveLeftovers(run_folder);
+}
+
+std::string LinkModel(const fs::path& run_folder, const fs::path& checkpoint) {
+  const fs::path link = run_folder / ".model.tmp";
+  std::error_code error;
+  fs::remove(link, error);
+  fs::create_directory_symlink(fs::relative(checkpoint, run_folder), link, error);
+  if (!error) fs::rename(link, run_folder / "model", error);
+  return error ? Cat("cannot link ", (run_folder / "model").string(), ": ", error.message()) : "";
+}
+
+}  // namespace lwm::train
