@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
-#include <deque>
-#include <exception>
-#include <mutex>
-#include <thread>
+#include <optional>
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/prefetch.h"
 #include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
 #include "lwm/data/row_stream.h"
@@ -145,70 +142,6 @@ class Mixture {
   std::vector<int64_t> rows_;
 };
 
-// Runs `make` on a thread of its own, up to `ahead` results in advance; 0 = no thread.
-class Prefetcher {
- public:
-  Prefetcher(std::function<Produced()> make, int ahead) : make_(std::move(make)), ahead_(ahead) {}
-  ~Prefetcher() { Stop(); }
-
-  Produced Take() {
-    if (ahead_ == 0) return make_();
-    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !ready_.empty() || error_; });
-    if (ready_.empty()) std::rethrow_exception(error_);
-    Produced produced = std::move(ready_.front());
-    ready_.pop_front();
-    changed_.notify_all();
-    return produced;
-  }
-
-  // Ends the thread and forgets what it made.
-  void Stop() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    changed_.notify_all();
-    if (thread_.joinable()) thread_.join();
-    thread_ = {};
-    ready_.clear();
-    error_ = nullptr;
-    stopping_ = false;
-  }
-
- private:
-  void Run() {
-    try {
-      while (true) {
-        {
-          std::unique_lock lock(mutex_);
-          changed_.wait(lock,
-                        [&] { return stopping_ || ready_.size() < static_cast<size_t>(ahead_); });
-          if (stopping_) return;
-        }
-        Produced produced = make_();
-        const std::lock_guard lock(mutex_);
-        ready_.push_back(std::move(produced));
-        changed_.notify_all();
-      }
-    } catch (...) {  // Take throws it, after the rows made before it
-      const std::lock_guard lock(mutex_);
-      error_ = std::current_exception();
-      changed_.notify_all();
-    }
-  }
-
-  std::function<Produced()> make_;
-  int ahead_;
-  std::thread thread_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Produced> ready_;
-  std::exception_ptr error_;
-  bool stopping_ = false;
-};
-
 struct HeldOutUnitsOf {
   std::shared_ptr<const ExampleSource> source;
   std::vector<int64_t> units;
@@ -259,8 +192,7 @@ class RowLoader::Impl {
  public:
   Impl(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
       : config_((ValidateConfig(config), config)),
-        mixture_(config.sources, config.data_rank, config.data_size),
-        prefetcher_([this] { return Produce(); }, config.prefetch_rows) {
+        mixture_(config.sources, config.data_rank, config.data_size) {
     for (size_t s = 0; s < config.sources.size(); ++s) {
       const uint64_t seed = DeriveKey(config.seed, s);
       sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config,
@@ -272,10 +204,9 @@ class RowLoader::Impl {
     if (!config.held_out_paths.empty()) held_out_ = OpenHeldOut(tokenizer);
     returned_ = CurrentState();
   }
-  ~Impl() { prefetcher_.Stop(); }
 
   Row Next() {
-    Produced produced = prefetcher_.Take();
+    Produced produced = Take();
     returned_ = std::move(produced.after);
     return std::move(produced.row);
   }
@@ -296,7 +227,7 @@ class RowLoader::Impl {
     const std::vector<Json> groups =
         json.is_array() ? json.get<std::vector<Json>>() : std::vector<Json>{json};
     const LoaderState state = ChooseState(groups);
-    prefetcher_.Stop();
+    ahead_.reset();  // with what it made
     mixture_.Restore(state.source_rows);
     for (size_t s = 0; s < streams_.size(); ++s) streams_[s].Restore(state.streams[s]);
     returned_ = CurrentState();
@@ -365,6 +296,15 @@ class RowLoader::Impl {
     SourceConfig source = config_.sources[0];
     source.line_weights = false;
     return OpenSource(config_.held_out_paths, source, config_, 0, tokenizer);
+  }
+
+  // From a thread of its own when rows are to be made ahead.
+  Produced Take() {
+    if (config_.prefetch_rows == 0) return Produce();
+    if (!ahead_)
+      ahead_.emplace([this] { return std::optional(Produce()); },
+                     static_cast<size_t>(config_.prefetch_rows));
+    return *ahead_->Next();  // Produce always gives one, or Next throws what it threw
   }
 
   Produced Produce() {
@@ -457,7 +397,7 @@ class RowLoader::Impl {
   std::shared_ptr<const ExampleSource> held_out_;
   Mixture mixture_;
   LoaderState returned_;
-  Prefetcher prefetcher_;
+  std::optional<Prefetch<Produced>> ahead_;  // the last: its thread uses all others
 };
 
 RowLoader::RowLoader(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
