@@ -34,7 +34,6 @@ config::VqganTrainConfig DefaultRecipe() {
 }
 
 Json Measure(Session& session, const VqganTrainBenchFlags& flags, const RunFlags& run) {
-  KeepSmallTensors();
   config::VqganTrainConfig config =
       flags.recipe.empty() ? DefaultRecipe() : config::ReadVqganTrainConfig(flags.recipe, {});
   config.train.dtype = run.dtype;

@@ -1,8 +1,5 @@
 // lwm vqgan train: a recipe becomes a VQGAN. Parse, one call, print.
-#include <malloc.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +24,6 @@ void RunTrain(const CLI::App& command, VqganTrainFlags& flags) {
   if (command.count("--seed") > 0) flags.overrides.push_back(Cat("train.seed=", flags.run.seed));
   if (command.count("--dtype") > 0) flags.overrides.push_back("train.dtype=" + flags.run.dtype);
   const auto config = config::ReadVqganTrainConfig(flags.recipe, flags.overrides);
-  KeepSmallTensors();
   Session session(flags.run);
   vision_train::TrainVqgan(config, session.world(), [](const std::string& line) {
     std::fprintf(stderr, "%s\n", line.c_str());
@@ -35,13 +31,6 @@ void RunTrain(const CLI::App& command, VqganTrainFlags& flags) {
 }
 
 }  // namespace
-
-void KeepSmallTensors() {
-  constexpr int kKeptBytes = 256 << 20;
-  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, kKeptBytes);
-  // The highest that is allowed; setting one threshold has fixed the other at 128 KiB.
-  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, 32 << 20);
-}
 
 void AddVqganTrain(CLI::App& vqgan) {
   CLI::App* command = vqgan.add_subcommand("train", "train a VQGAN by a recipe");
