@@ -55,8 +55,8 @@ struct AmxForwardTask {
   const void* next_keys;  // k_pairs and v_pairs, one after the other, of the next call, or nullptr
   float scale;
   const TileMask* mask;
-  // in/out  as OnlineSoftmaxTile, but max is of what the sums are relative to: a few below the
-  // largest score at most
+  // in/out  as OnlineSoftmaxTile, but max is only what the sums are relative to: at most 5 (nats)
+  // below the largest score, so that they need no rescaling while it hardly grows
   float *max_R, *sum_R, *acc_RK;
 };
 void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
