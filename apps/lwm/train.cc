@@ -2,9 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <csignal>
-#include <cstdio>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,21 +17,10 @@
 #include "lwm/vision/picture_grid.h"
 #include "model_flags.h"
 #include "picture_model.h"
+#include "recipe_flags.h"
 
 namespace lwm::app {
 namespace {
-
-struct TrainFlags {
-  RunFlags run;
-  std::string recipe;
-  std::vector<std::string> overrides;
-};
-
-// --seed and --dtype are short for the recipe's keys and win over them when given.
-void AddRunOverrides(const CLI::App& command, TrainFlags& flags) {
-  if (command.count("--seed") > 0) flags.overrides.push_back(Cat("train.seed=", flags.run.seed));
-  if (command.count("--dtype") > 0) flags.overrides.push_back("train.dtype=" + flags.run.dtype);
-}
 
 // What the model in `folder` makes of the recipe's prompt.
 std::string Sample(const config::TrainConfig& config, const std::filesystem::path& folder) {
@@ -108,53 +94,27 @@ class PictureReport {
   std::optional<infer::PicturePairs> pairs_;
 };
 
-volatile std::sig_atomic_t stop_asked = 0;
-
-// The first SIGTERM asks for a checkpoint and the end, a second one ends the program at once.
-void StopOnSigterm() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { stop_asked = 1; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
-}
-
-void RunTrain(const TrainFlags& flags) {
+void RunTrain(const RecipeFlags& flags) {
   const config::TrainConfig config = config::ReadTrainConfig(flags.recipe, flags.overrides);
   const std::string& pairs = config.pictures.pairs;
   LWM_REQUIRE_AS(ErrorCode::kNotFound, pairs.empty() || std::filesystem::exists(pairs),
                  "pictures.pairs: there is no file ", pairs);
   Session session(flags.run);
-  train::TrainHooks hooks;
-  hooks.say = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+  train::TrainHooks hooks{MakeRunHooks(), {}, {}};
   hooks.sample = [&](const std::filesystem::path& checkpoint) {
     return Sample(config, checkpoint);
   };
   hooks.pictures = PictureReport(config);
-  hooks.stop = [] { return stop_asked != 0; };
-  StopOnSigterm();
   train::Train(config, session.world(), hooks);
 }
 
 void AddTrain(CLI::App& root) {
   CLI::App* command = root.add_subcommand("train", "train or extend a model by a recipe");
-  auto flags = std::make_shared<TrainFlags>();
-  command->add_option("--config", flags->recipe, "the recipe, a TOML file")->required();
-  command->add_option("--set", flags->overrides, "section.key=value, over the recipe")
-      ->take_all()
-      ->allow_extra_args(false);
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
-              "  lwm train --config recipes/quickstart.toml\n"
-              "  mpirun -np 2 lwm train --config recipes/quickstart.toml "
-              "--set train.steps=50 --set train.run_folder=runs/try\n"
-              "Run the same command again to go on from the newest checkpoint in the run folder.\n"
-              "SIGTERM makes it save a checkpoint after the step at hand and end.\n"
-              "\nKeys of a recipe with their defaults:\n" +
-                  config::TrainConfigHelp());
-  command->callback([command, flags] {
-    AddRunOverrides(*command, *flags);
-    RunTrain(*flags);
-  });
+  AddRecipeCommand(*command,
+                   "  lwm train --config recipes/quickstart.toml\n"
+                   "  mpirun -np 2 lwm train --config recipes/quickstart.toml "
+                   "--set train.steps=50 --set train.run_folder=runs/try\n",
+                   config::TrainConfigHelp(), RunTrain);
 }
 const Command train_command("train", AddTrain);
 

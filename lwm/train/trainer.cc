@@ -65,22 +65,19 @@ class Run {
   TrainResult Execute() {
     Prepare();
     LoadOrInit();
-    const double start = MonotonicSeconds();
+    RunClock clock(config_.train.max_minutes, hooks_.stop);
     double loss = 0;
     EarlyEnd end = EarlyEnd::kNo;
     while (step_ < config_.train.steps && end == EarlyEnd::kNo) {
-      loss = TrainStep(start);
-      end = EndsEarly(start);
+      loss = TrainStep(clock);
+      end = clock.EndsEarly(world_);
       if (end == EarlyEnd::kAsked) {
         Save();  // and nothing else: whoever asked is waiting
       } else {
         AfterStep(end == EarlyEnd::kOutOfTime || step_ == config_.train.steps);
       }
     }
-    if (end != EarlyEnd::kNo && step_ < config_.train.steps)
-      Say(fmt::format("stopped after {} ({}) at step {}; run again to go on",
-                      FormatDuration(MonotonicSeconds() - start),
-                      end == EarlyEnd::kAsked ? "as asked" : "train.max_minutes", step_));
+    if (end != EarlyEnd::kNo && step_ < config_.train.steps) Say(clock.StoppedLine(end, step_));
     if (rows_->skipped() > 0)
       Say(fmt::format("data: {} bad lines were skipped (data.skip_bad_lines)", rows_->skipped()));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
@@ -155,22 +152,10 @@ class Run {
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, !loaded.data_cursors.empty(), checkpoint_->string(),
                    " says nothing about where its data goes on");
     rows_->RestoreState(loaded.data_cursors.front());  // all ranks read one stream
-    Say(fmt::format("resuming from {}: step {} of {}{}", checkpoint_->string(), step_,
-                    config_.train.steps,
-                    step_ >= config_.train.steps ? "; nothing is left to do" : ""));
-    if (loaded.state.trainer.contains("config")) SayChanges(loaded.state.trainer.at("config"));
-  }
-
-  // A resumed run may have other settings; whoever did not mean that should see it.
-  void SayChanges(const Json& before) const {
-    const Json now = TrainConfigToJson(config_);
-    for (const auto& [section, fields] : now.items())
-      for (const auto& [name, value] : fields.items()) {
-        const Json& old = before.contains(section) ? before.at(section) : Json::object();
-        if (old.contains(name) && old.at(name) != value)
-          Say(fmt::format("  changed: {}.{} {} -> {}", section, name,
-                          config::ShortValue(old.at(name)), config::ShortValue(value)));
-      }
+    const Json before = loaded.state.trainer.value("config", Json::object());
+    for (const std::string& line :
+         ResumeLines(*checkpoint_, step_, config_.train.steps, before, TrainConfigToJson(config_)))
+      Say(line);
   }
 
   StepOptions MakeStepOptions() const {
@@ -183,7 +168,7 @@ class Run {
   }
 
   // One optimizer step; returns its loss. A global batch is dropped before the next is read.
-  double TrainStep(double start) {
+  double TrainStep(RunClock& clock) {
     const double begin = MonotonicSeconds();
     StepMetrics metrics;
     double allowed_pairs = 0;
@@ -210,43 +195,17 @@ class Run {
     metrics.attention_tflops = AttentionFlops(allowed_pairs, model_.num_hidden_layers,
                                               model_.num_attention_heads, model_.head_dim) /
                                seconds / 1e12;
-    metrics.peak_gib = PeakGibOfAllRanks();
-    Log(metrics, seconds, start);
+    metrics.peak_gib = PeakGib(world_);
+    clock.AddStep(seconds);
+    if (is_root()) Log(metrics, clock);
     return metrics.loss;
   }
 
-  double PeakGibOfAllRanks() {
-    double bytes = static_cast<double>(PeakMemoryBytes());
-    world_.AllReduceSum(std::span(&bytes, 1));
-    return bytes / (int64_t{1} << 30);
-  }
-
-  void Log(const StepMetrics& metrics, double seconds, double start) {
-    if (!is_root()) return;
+  void Log(const StepMetrics& metrics, const RunClock& clock) {
     metrics_->Append(ToJson(metrics));
-    // The first step of a process is slower than the rest; a mean that forgets it shows the time
-    // left well from the second on.
-    step_seconds_ = steps_timed_++ < 2 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
-    const bool last = step_ == config_.train.steps;
-    if (step_ % config_.train.log_every != 0 && !last) return;
-    double left = step_seconds_ * static_cast<double>(config_.train.steps - step_);
-    if (config_.train.max_minutes > 0)
-      left = std::min(left, config_.train.max_minutes * 60 - (MonotonicSeconds() - start));
-    Say(ProgressLine(metrics, config_.train.steps, left));
-  }
-
-  enum class EarlyEnd { kNo, kOutOfTime, kAsked };
-
-  // The same on every rank: the strongest reason that any of them has.
-  EarlyEnd EndsEarly(double start) {
-    const double minutes = config_.train.max_minutes;
-    if (minutes == 0 && !hooks_.stop) return EarlyEnd::kNo;
-    EarlyEnd mine = EarlyEnd::kNo;
-    if (minutes > 0 && MonotonicSeconds() - start > minutes * 60) mine = EarlyEnd::kOutOfTime;
-    if (hooks_.stop && hooks_.stop()) mine = EarlyEnd::kAsked;
-    auto reason = static_cast<double>(mine);
-    world_.AllReduceMax(std::span(&reason, 1));
-    return static_cast<EarlyEnd>(reason);
+    const int64_t left = config_.train.steps - step_;
+    if (step_ % config_.train.log_every == 0 || left == 0)
+      Say(ProgressLine(metrics, config_.train.steps, clock.SecondsLeft(left)));
   }
 
   bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
@@ -345,8 +304,6 @@ class Run {
   std::unique_ptr<StepLog> metrics_, evaluations_;  // rank 0
   int64_t step_ = 0;                                // done
   int64_t tokens_ = 0;
-  double step_seconds_ = 0;
-  int64_t steps_timed_ = 0;
   bool plot_problem_said_ = false;
 };
 

@@ -8,13 +8,11 @@
 #include "lwm/base/json.h"
 #include "lwm/config/train_config.h"
 #include "lwm/dist/communicator.h"
+#include "lwm/train/run_loop.h"
 
 namespace lwm::train {
 
-// What the caller adds to a run.
-struct TrainHooks {
-  // One line for a person; called on rank 0 only.
-  std::function<void(const std::string& line)> say;
+struct TrainHooks : RunHooks {
   // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
   // on rank 0 only while the others wait; empty (on every rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
@@ -23,9 +21,6 @@ struct TrainHooks {
   std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
                      bool last)>
       pictures;
-  // Asked on every rank after each step: true on any of them saves a checkpoint and ends the run
-  // there. Empty (on every rank): nobody asks.
-  std::function<bool()> stop;
 };
 
 struct TrainResult {

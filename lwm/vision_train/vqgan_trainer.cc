@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -60,33 +59,36 @@ AugmentOptions MakeAugmentOptions(const config::VqganDataSection& data) {
 class Run {
  public:
   Run(const config::VqganTrainConfig& config, dist::Communicator& world,
-      const std::function<void(const std::string&)>& say)
+      const train::RunHooks& hooks)
       : config_(config),
         folder_(config.train.run_folder),
         world_(world),
-        say_(say),
+        hooks_(hooks),
         augment_(MakeAugmentOptions(config.data)) {}
 
   VqganTrainResult Execute() {
     Prepare();
-    const double start = MonotonicSeconds();
+    train::RunClock clock(config_.train.max_minutes, hooks_.stop);
     double loss = 0;
-    bool out_of_time = false;
-    while (step_ < config_.train.steps && !out_of_time) {
-      loss = TrainStep(start);
-      out_of_time = OutOfTime(start);
-      AfterStep(out_of_time || step_ == config_.train.steps);
+    auto end = train::EarlyEnd::kNo;
+    while (step_ < config_.train.steps && end == train::EarlyEnd::kNo) {
+      loss = TrainStep(clock);
+      end = clock.EndsEarly(world_);
+      if (end == train::EarlyEnd::kAsked) {
+        Save();  // and nothing else: whoever asked is waiting
+      } else {
+        AfterStep(end == train::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
+      }
     }
-    if (out_of_time && step_ < config_.train.steps)
-      Say(fmt::format("stopped after {} (train.max_minutes) at step {}; run again to go on",
-                      FormatDuration(MonotonicSeconds() - start), step_));
+    if (end != train::EarlyEnd::kNo && step_ < config_.train.steps)
+      Say(clock.StoppedLine(end, step_));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
   }
 
  private:
   bool is_root() const { return world_.rank() == 0; }
   void Say(const std::string& line) const {
-    if (is_root() && say_) say_(line);
+    if (is_root() && hooks_.say) hooks_.say(line);
   }
 
   void Prepare() {
@@ -126,17 +128,10 @@ class Run {
   void Resume() {
     const LoadedVqganCheckpoint loaded = LoadVqganCheckpoint(*checkpoint_, *learner_);
     step_ = loaded.step;
-    Say(fmt::format("resuming from {}: step {} of {}{}", checkpoint_->string(), step_,
-                    config_.train.steps,
-                    step_ >= config_.train.steps ? "; nothing is left to do" : ""));
-    const Json now = config::VqganTrainConfigToJson(config_);
-    for (const auto& [section, fields] : now.items())
-      for (const auto& [name, value] : fields.items()) {
-        const Json old = loaded.settings.value(section, Json::object()).value(name, value);
-        if (old != value)
-          Say(fmt::format("  changed: {}.{} {} -> {}", section, name, config::ShortValue(old),
-                          config::ShortValue(value)));
-      }
+    for (const std::string& line :
+         train::ResumeLines(*checkpoint_, step_, config_.train.steps, loaded.settings,
+                            config::VqganTrainConfigToJson(config_)))
+      Say(line);
   }
 
   // Picture i of step s is a function of the seed, s and i alone, whichever rank draws it.
@@ -152,7 +147,7 @@ class Run {
     return at::cat(pictures);
   }
 
-  double TrainStep(double start) {
+  double TrainStep(train::RunClock& clock) {
     const double begin = MonotonicSeconds();
     const int64_t batch = config_.train.batch;
     const int64_t first = batch * world_.rank() / world_.size();
@@ -160,20 +155,14 @@ class Run {
     const StepOutcome outcome = learner_->Step(step_, DrawPictures(first, end), first, batch);
     ++step_;
     revived_ += outcome.revived;
-    Log(outcome, MonotonicSeconds() - begin, start);
+    const double seconds = MonotonicSeconds() - begin;
+    clock.AddStep(seconds);
+    const double peak_gib = train::PeakGib(world_);
+    if (is_root()) Log(outcome, static_cast<double>(batch) / seconds, peak_gib, clock);
     return outcome.loss;
   }
 
-  double PeakGibOfAllRanks() {
-    double bytes = static_cast<double>(PeakMemoryBytes());
-    world_.AllReduceSum(std::span(&bytes, 1));
-    return bytes / (int64_t{1} << 30);
-  }
-
-  void Log(const StepOutcome& outcome, double seconds, double start) {
-    const double peak_gib = PeakGibOfAllRanks();
-    if (!is_root()) return;
-    const double rate = static_cast<double>(config_.train.batch) / seconds;
+  void Log(const StepOutcome& outcome, double rate, double peak_gib, const train::RunClock& clock) {
     metrics_->Append({{"step", step_},
                       {"pictures", step_ * config_.train.batch},
                       {"loss", outcome.loss},
@@ -189,27 +178,15 @@ class Run {
                       {"revived", outcome.revived},
                       {"pictures_per_s", rate},
                       {"peak_gib", peak_gib}});
-    // The first steps of a process are slower than the rest.
-    step_seconds_ = steps_timed_++ < 5 ? seconds : 0.98 * step_seconds_ + 0.02 * seconds;
-    if (step_ % config_.train.log_every != 0 && step_ != config_.train.steps) return;
-    double left = step_seconds_ * static_cast<double>(config_.train.steps - step_);
-    if (config_.train.max_minutes > 0)
-      left = std::min(left, config_.train.max_minutes * 60 - (MonotonicSeconds() - start));
+    const int64_t left = config_.train.steps - step_;
+    if (step_ % config_.train.log_every != 0 && left > 0) return;
     Say(
         fmt::format("step {}/{}  loss {:.4f}  L1 {:.4f}  {} revived  {:.0f} pictures/s  {} left  "
                     "{:.2f} GiB",
                     step_, config_.train.steps, outcome.loss, outcome.l1, revived_,
-                    static_cast<double>(config_.train.batch) / step_seconds_,
-                    FormatDuration(std::max(0.0, left)), peak_gib));
+                    static_cast<double>(config_.train.batch) / clock.step_seconds(),
+                    FormatDuration(clock.SecondsLeft(left)), peak_gib));
     revived_ = 0;
-  }
-
-  // True on every rank when the time is up on any.
-  bool OutOfTime(double start) {
-    if (config_.train.max_minutes == 0) return false;
-    double out = MonotonicSeconds() - start > config_.train.max_minutes * 60 ? 1 : 0;
-    world_.AllReduceMax(std::span(&out, 1));
-    return out > 0;
   }
 
   bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
@@ -217,7 +194,10 @@ class Run {
   void AfterStep(bool last) {
     const bool draws = IsDue(config_.train.grid_every, last);
     if (draws || IsDue(config_.train.eval_every, last)) MeasureHeldOut(draws);
-    if (!IsDue(config_.train.checkpoint_every, last)) return;
+    if (IsDue(config_.train.checkpoint_every, last)) Save();
+  }
+
+  void Save() {
     checkpoint_ = SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
                                       config::VqganTrainConfigToJson(config_), *learner_);
     Say("saved " + checkpoint_->string());
@@ -262,7 +242,7 @@ class Run {
   const config::VqganTrainConfig& config_;
   const fs::path folder_;
   dist::Communicator& world_;
-  const std::function<void(const std::string&)>& say_;
+  const train::RunHooks& hooks_;
   const AugmentOptions augment_;
   std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
   std::unique_ptr<PictureSet> pictures_;
@@ -270,16 +250,14 @@ class Run {
   std::unique_ptr<train::StepLog> metrics_, evaluations_;  // rank 0
   int64_t step_ = 0;                                       // done
   int64_t revived_ = 0;                                    // since the last line
-  double step_seconds_ = 0;
-  int64_t steps_timed_ = 0;
   bool plot_problem_said_ = false;
 };
 
 }  // namespace
 
 VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const std::function<void(const std::string&)>& say) {
-  return Run(config, world, say).Execute();
+                            const train::RunHooks& hooks) {
+  return Run(config, world, hooks).Execute();
 }
 
 }  // namespace lwm::vision_train

@@ -2,11 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
-#include <string>
 
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/dist/communicator.h"
+#include "lwm/train/run_loop.h"
 
 namespace lwm::vision_train {
 
@@ -16,8 +15,8 @@ struct VqganTrainResult {
   std::filesystem::path checkpoint;
 };
 
-// Trains a VQGAN by the recipe until train.steps or train.max_minutes, going on from the newest
-// valid checkpoint of the run folder if there is one:
+// Trains a VQGAN by the recipe until train.steps, train.max_minutes or hooks.stop, going on from
+// the newest valid checkpoint of the run folder if there is one:
 //
 //   RUN/metrics.jsonl      one object per step
 //   RUN/eval.jsonl         held-out PSNR, SSIM, gain over box averages, codes used, perplexity
@@ -29,9 +28,9 @@ struct VqganTrainResult {
 //
 // Ranks share every batch; for one recipe the losses are the same on any number of them to f32
 // rounding, and a resumed run on as many ranks gives the same bits as one that was never stopped.
-// `say` gets lines for a person, on rank 0. Collective. Throws Error(kInvalidArgument) on a recipe
-// that does not fit its files or more ranks than pictures in a batch.
+// Collective. Throws Error(kInvalidArgument) on a recipe that does not fit its files or more ranks
+// than pictures in a batch.
 VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const std::function<void(const std::string& line)>& say);
+                            const train::RunHooks& hooks);
 
 }  // namespace lwm::vision_train

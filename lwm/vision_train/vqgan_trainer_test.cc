@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -65,9 +66,12 @@ checkpoint_keep = 20
     return config::ParseVqganTrainConfig(recipe, "test.toml", overrides);
   }
 
-  VqganTrainResult Train(const config::VqganTrainConfig& config) {
+  VqganTrainResult Train(const config::VqganTrainConfig& config,
+                         const std::function<bool()>& stop = {}) {
     lines_.clear();
-    return TrainVqgan(config, *world_, [&](const std::string& line) { lines_ += line + "\n"; });
+    return TrainVqgan(
+        config, *world_,
+        {.say = [&](const std::string& line) { lines_ += line + "\n"; }, .stop = stop});
   }
 
   std::string StateOf(const std::string& run, int64_t step) const {
@@ -117,6 +121,20 @@ TEST_F(VqganTrainerTest, AnInterruptedRunGoesOnBitForBit) {
     EXPECT_FALSE(fs::exists(again / "checkpoints/.writing_step_8"));
     EXPECT_EQ(train::ReadStepLog(again / "metrics.jsonl").size(), 12u);
   }
+}
+
+TEST_F(VqganTrainerTest, ARunThatIsAskedToStopSavesAndGoesOnBitForBit) {
+  const std::vector<std::string> overrides = {"train.checkpoint_every=0"};
+  Train(Recipe("run", overrides));
+  int steps = 0;
+  const auto result = Train(Recipe("asked", overrides), [&] { return ++steps == 5; });
+  EXPECT_EQ(result.step, 5);
+  EXPECT_NE(lines_.find("(as asked) at step 5"), std::string::npos) << lines_;
+  EXPECT_FALSE(fs::exists(folder_ / "asked/eval.jsonl") &&
+               fs::file_size(folder_ / "asked/eval.jsonl") > 0);
+  EXPECT_EQ(Train(Recipe("asked", overrides)).step, 12);
+  EXPECT_NE(lines_.find("step_5: step 5 of 12"), std::string::npos) << lines_;
+  EXPECT_EQ(StateOf("asked", 12), StateOf("run", 12));
 }
 
 TEST_F(VqganTrainerTest, ADamagedCheckpointIsPassedOver) {

@@ -25,17 +25,34 @@ struct ProgramResult {
   }
 };
 
-// Runs build/lwm with `arguments` (as a shell reads them) and `input` on stdin.
-inline ProgramResult RunLwm(const std::string& arguments, const std::string& input = "") {
+// `shell` gets the program with its redirections and says how it is run.
+template <class Shell>
+ProgramResult RunLwmIn(const Shell& shell, const std::string& arguments, const std::string& input) {
   const char* binary = std::getenv("LWM_BINARY");
   LWM_CHECK(binary, "LWM_BINARY is not set");
   const TemporaryFolder folder;
   WriteFileAtomically(folder / "in", input);
   const std::string command = Cat(binary, " ", arguments, " < ", (folder / "in").string(), " > ",
                                   (folder / "out").string(), " 2> ", (folder / "err").string());
-  const int status = std::system(command.c_str());
+  const std::string script = shell(command);
+  const int status = std::system(script.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, ReadFile(folder / "out"),
           ReadFile(folder / "err")};
+}
+
+// Runs build/lwm with `arguments` (as a shell reads them) and `input` on stdin.
+inline ProgramResult RunLwm(const std::string& arguments, const std::string& input = "") {
+  return RunLwmIn([](const std::string& command) { return command; }, arguments, input);
+}
+
+// The same without input, and with a signal ("TERM") as soon as something stands in `awaited`.
+inline ProgramResult RunLwmUntil(const std::filesystem::path& awaited, const std::string& signal,
+                                 const std::string& arguments) {
+  const auto shell = [&](const std::string& command) {
+    return Cat(command, " & pid=$!; while [ ! -s ", awaited.string(),
+               " ] && kill -0 $pid; do sleep 0.05; done; kill -", signal, " $pid; wait $pid");
+  };
+  return RunLwmIn(shell, arguments, "");
 }
 
 }  // namespace lwm::testing_support

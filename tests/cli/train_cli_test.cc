@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing_support::ProgramResult;
 using testing_support::RunLwm;
+using testing_support::RunLwmUntil;
 
 // The lines of stderr by which the program says why it failed.
 std::vector<std::string> ErrorLines(const ProgramResult& result) {
@@ -123,21 +124,21 @@ TEST_F(TrainCliTest, RunLeavesMetricsPlotSamplesAndAModelAndGoesOn) {
   EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 6u);
 }
 
-TEST_F(TrainCliTest, SigtermSavesACheckpointAndEnds) {
-  const std::string script = Cat(
-      std::getenv("LWM_BINARY"), " train --threads 1 --config ", (folder_ / "recipe.toml").string(),
-      " --set train.steps=1000000 2> ", (folder_ / "err").string(), " & pid=$!; while [ ! -s ",
-      (run() / "metrics.jsonl").string(),
-      " ] && kill -0 $pid; do sleep 0.05; done; kill -TERM $pid; wait $pid");
-  const int status = std::system(script.c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-  EXPECT_NE(ReadFile(folder_ / "err").find("(as asked)"), std::string::npos)
-      << ReadFile(folder_ / "err");
-  const size_t steps = train::ReadStepLog(run() / "metrics.jsonl").size();
-  EXPECT_TRUE(fs::exists(run() / Cat("checkpoints/step_", steps) / "MANIFEST.json"));
-  const ProgramResult more = Train(Cat("--set train.steps=", steps + 1));
-  EXPECT_EQ(more.exit_code, 0) << more.err;
-  EXPECT_NE(more.err.find("resuming from"), std::string::npos);
+TEST_F(TrainCliTest, SigtermAndCtrlCSaveACheckpointAndEnd) {
+  for (const char* signal : {"TERM", "INT"}) {
+    const fs::path folder = folder_ / signal;
+    const std::string flags = Cat("train --threads 1 --config ", (folder_ / "recipe.toml").string(),
+                                  " --set train.run_folder=", folder.string());
+    const ProgramResult stopped =
+        RunLwmUntil(folder / "metrics.jsonl", signal, flags + " --set train.steps=1000000");
+    EXPECT_EQ(stopped.exit_code, 0) << stopped.err;
+    EXPECT_NE(stopped.err.find("(as asked)"), std::string::npos) << stopped.err;
+    const size_t steps = train::ReadStepLog(folder / "metrics.jsonl").size();
+    EXPECT_TRUE(fs::exists(folder / Cat("checkpoints/step_", steps) / "MANIFEST.json"));
+    const ProgramResult more = RunLwm(Cat(flags, " --set train.steps=", steps + 1));
+    EXPECT_EQ(more.exit_code, 0) << more.err;
+    EXPECT_NE(more.err.find("resuming from"), std::string::npos);
+  }
 }
 
 TEST_F(TrainCliTest, MisspeltKeysAndFlagsNameTheNearest) {

@@ -1,12 +1,14 @@
-// `lwm vqgan encode` and `decode` as a user runs them: folders with broken files, every output.
+// `lwm vqgan` as a user runs it: folders with broken files, every output, training that is stopped.
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
+#include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/train/metrics.h"
 #include "tests/cli/run_program.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_vqgan.h"
@@ -86,6 +88,40 @@ TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
   const ProgramResult nothing = Encode(Path("media/e_text.png") + " --skip-bad");
   EXPECT_EQ(nothing.exit_code, 2) << nothing.err;
   EXPECT_NE(nothing.err.find("nothing could be encoded"), std::string::npos) << nothing.err;
+}
+
+TEST_F(VqganCliTest, TrainingThatIsStoppedSavesACheckpointAndGoesOn) {
+  WriteFileAtomically(folder_ / "recipe.toml", Cat(R"([model]
+block_out_channels = [4, 4]
+layers_per_block = 1
+latent_channels = 2
+vq_embed_dim = 2
+num_vq_embeddings = 8
+norm_num_groups = 2
+sample_size = 8
+[data]
+train = [")",
+                                                   Path("media"), R"("]
+[codebook]
+start = "uniform"
+[train]
+run_folder = ")",
+                                                   Path("run"), R"("
+dtype = "f32"
+steps = 1000000
+batch = 2
+)"));
+  const std::string flags = "vqgan train --threads 1 --config " + Path("recipe.toml");
+  const ProgramResult stopped =
+      testing_support::RunLwmUntil(folder_ / "run/metrics.jsonl", "TERM", flags);
+  EXPECT_EQ(stopped.exit_code, 0) << stopped.err;
+  EXPECT_NE(stopped.err.find("(as asked)"), std::string::npos) << stopped.err;
+  const size_t steps = train::ReadStepLog(folder_ / "run/metrics.jsonl").size();
+  EXPECT_TRUE(
+      std::filesystem::exists(folder_ / "run/checkpoints" / Cat("step_", steps) / "MANIFEST.json"));
+  const ProgramResult more = RunLwm(Cat(flags, " --set train.steps=", steps + 1));
+  EXPECT_EQ(more.exit_code, 0) << more.err;
+  EXPECT_NE(more.err.find(Cat("step_", steps, ": step ", steps)), std::string::npos) << more.err;
 }
 
 }  // namespace
