@@ -16,6 +16,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/mp4_outline.h"
 
 namespace lwm::io {
 namespace {
@@ -189,17 +190,25 @@ bool IsImageName(const fs::path& path) {
 }
 
 struct VideoReader::State {
+  // The time of the frame grabbed last, since the first. Frames that the decoder still held at the
+  // end of the file come without one: they follow as far apart as the frames before.
+  void FollowTime() {
+    const double now = capture.get(cv::CAP_PROP_POS_MSEC) / 1000;
+    if (grabbed == 1) first = now;
+    if (grabbed > 1 && now - first > seconds) apart = now - first - seconds;
+    if (grabbed > 1) seconds += apart;
+  }
+
   std::string where;
   mutable cv::VideoCapture capture;
-  bool has_table = false;  // of frames, exact
+  Mp4Outline outline;
   int64_t grabbed = 0;
+  double first = 0, seconds = 0, apart = 0;
 };
 
 VideoReader::VideoReader(const fs::path& path) : state_(std::make_unique<State>()) {
   SilenceLibraries();
   state_->where = path.string();
-  static constexpr std::array<std::string_view, 3> kWithTable = {".mp4", ".m4v", ".mov"};
-  state_->has_table = Contains(kWithTable, LowerExtension(path));
   LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(path), "cannot read ", path.string(),
                  ": no such file");
   // FFmpeg only: other back ends take names for image sequences or cameras.
@@ -210,6 +219,10 @@ VideoReader::VideoReader(const fs::path& path) : state_(std::make_unique<State>(
     opened = false;
   }
   if (!opened) ThrowBroken(path.string(), "not a video that FFmpeg reads, or a damaged one");
+  state_->outline = ReadMp4Outline(MappedFile(path).bytes());
+  // OpenCV's own turning goes the wrong way in 4.6 with FFmpeg 5, and is missing in other versions.
+  if (state_->outline.has_video) state_->capture.set(cv::CAP_PROP_ORIENTATION_AUTO, 0);
+  if (frames_per_second() > 0) state_->apart = 1 / frames_per_second();
 }
 
 VideoReader::~VideoReader() = default;
@@ -224,14 +237,21 @@ int64_t VideoReader::stated_frames() const {
   return std::isfinite(frames) && frames > 0 && frames < 1e12 ? static_cast<int64_t>(frames) : 0;
 }
 
+double VideoReader::seconds() const { return state_->seconds; }
+
 bool VideoReader::Grab() {
   if (state_->capture.grab()) {
     ++state_->grabbed;
+    state_->FollowTime();
     return true;
   }
-  // A few frames may be missing for good: edit lists, frames that refer to what was cut off.
-  const int64_t stated = state_->has_table ? stated_frames() : 0;
-  if (state_->grabbed > 0 && state_->grabbed < stated * 9 / 10 - 2)
+  // A few frames may be missing for good: those that refer to what was cut off.
+  const Mp4Outline& outline = state_->outline;
+  const int64_t stated = outline.has_table ? stated_frames() : 0;
+  const int64_t least = outline.is_truncated ? stated - 2
+                        : outline.is_trimmed ? 0
+                                             : stated * 9 / 10 - 2;
+  if (state_->grabbed > 0 && state_->grabbed < least)
     ThrowBroken(state_->where, Cat("the video is truncated or damaged: it ends after ",
                                    state_->grabbed, " of ", stated, " frames"));
   return false;
@@ -241,6 +261,10 @@ RgbImage VideoReader::Retrieve() const {
   cv::Mat frame;
   if (!state_->capture.retrieve(frame) || frame.empty())
     ThrowBroken(state_->where, "a frame cannot be decoded");
+  const int turn = state_->outline.turn_degrees;
+  if (turn == 90) cv::rotate(frame, frame, cv::ROTATE_90_CLOCKWISE);
+  if (turn == 180) cv::rotate(frame, frame, cv::ROTATE_180);
+  if (turn == 270) cv::rotate(frame, frame, cv::ROTATE_90_COUNTERCLOCKWISE);
   return ToRgb(frame, state_->where);
 }
 

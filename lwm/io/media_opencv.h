@@ -28,7 +28,8 @@ bool IsVideoName(const std::filesystem::path& path);
 // True for those of pictures.
 bool IsImageName(const std::filesystem::path& path);
 
-// The frames of a video in order, one in memory at a time. Not for concurrent use.
+// The frames of a video in order, one in memory at a time, turned upright as an MP4 or QuickTime
+// file says and without what its edit list leaves out. Not for concurrent use.
 class VideoReader {
  public:
   // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video.
@@ -43,8 +44,11 @@ class VideoReader {
   int64_t stated_frames() const;
 
   // Decodes the next frame and keeps it aside; false at the end. Throws Error(kCorruptData) when an
-  // MP4 ends long before the last frame of its table: it is truncated.
+  // MP4 is truncated or ends long before the last frame of its table.
   bool Grab();
+  // When the frame grabbed last is shown, seconds since the first: by its time stamp, so also right
+  // where the rate varies. Never falls.
+  double seconds() const;
   // The frame grabbed last. Throws Error(kCorruptData) when it cannot be decoded.
   RgbImage Retrieve() const;
 

@@ -265,6 +265,72 @@ TEST(VideoTest, ClipThatBreaksOffIsSaidToBeTruncated) {
   EXPECT_NE(message.find("of 60 frames"), std::string::npos) << message;
 }
 
+// 60 grey frames of 64 x 32 with a white corner at the top left, ten a second.
+void WriteCorneredClip(const std::filesystem::path& path) {
+  Mp4Writer writer(path, 10);
+  for (int i = 0; i < 60; ++i) {
+    cv::Mat frame(32, 64, CV_8UC3, cv::Scalar::all(3 * i));
+    cv::rectangle(frame, {0, 0, 16, 16}, cv::Scalar::all(255), -1);
+    writer.Add({64, 32, {frame.data, frame.data + 64 * 32 * 3}});
+  }
+  writer.Finish();
+}
+
+// Puts big-endian numbers at `offset` of the body of the first box of that type.
+void Patch(std::string& mp4, const std::string& type, size_t offset,
+           const std::vector<int32_t>& values) {
+  size_t at = mp4.find(type) + 4 + offset;
+  for (const int32_t value : values)
+    for (int byte = 3; byte >= 0; --byte)
+      mp4.at(at++) = static_cast<char>(static_cast<uint32_t>(value) >> (8 * byte));
+}
+
+TEST(VideoTest, PhoneClipsAreTurnedUpright) {
+  struct Case {
+    std::vector<int32_t> matrix;
+    int64_t width, height, corner_x, corner_y;
+  };
+  constexpr int32_t k1 = 65536;
+  const TemporaryFolder folder;
+  WriteCorneredClip(folder / "x.mp4");
+  const std::string whole = ReadFile(folder / "x.mp4");
+  for (const Case& turned :
+       {Case{{k1, 0, 0, 0, k1}, 64, 32, 4, 4}, Case{{0, k1, 0, -k1, 0}, 32, 64, 27, 4},
+        Case{{-k1, 0, 0, 0, -k1}, 64, 32, 59, 27}, Case{{0, -k1, 0, k1, 0}, 32, 64, 4, 59}}) {
+    std::string mp4 = whole;
+    Patch(mp4, "tkhd", 40, turned.matrix);
+    WriteFileAtomically(folder / "turned.mp4", mp4);
+    VideoReader reader(folder / "turned.mp4");
+    ASSERT_TRUE(reader.Grab());
+    const RgbImage frame = reader.Retrieve();
+    ASSERT_EQ(frame.width, turned.width);
+    ASSERT_EQ(frame.height, turned.height);
+    const auto at = static_cast<size_t>(3 * (turned.corner_y * frame.width + turned.corner_x));
+    EXPECT_GT(frame.rgb_HWC[at], 200) << turned.corner_x << " " << turned.corner_y;
+  }
+}
+
+TEST(VideoTest, TrimmedClipIsNoTruncatedOne) {
+  const TemporaryFolder folder;
+  WriteCorneredClip(folder / "x.mp4");
+  std::string mp4 = ReadFile(folder / "x.mp4");
+  const auto ticks = static_cast<int32_t>(BigEndianAt(mp4, mp4.find("mdhd") + 16));
+  Patch(mp4, "elst", 8, {1000, 5 * ticks});  // the second from 5 s on, of 60 frames the last ten
+  WriteFileAtomically(folder / "trimmed.mp4", mp4);
+  EXPECT_EQ(VideoReader(folder / "trimmed.mp4").stated_frames(), 60);
+  EXPECT_NEAR(static_cast<double>(FramesOf(folder / "trimmed.mp4")), 10, 2);
+}
+
+TEST(VideoTest, TimesAreThoseOfTheFrames) {
+  const TemporaryFolder folder;
+  WriteClip(folder / "x.mp4", 12, 32);
+  VideoReader reader(folder / "x.mp4");
+  for (int i = 0; i < 12; ++i) {  // the last ones come without a time from the decoder
+    ASSERT_TRUE(reader.Grab());
+    EXPECT_NEAR(reader.seconds(), 0.1 * i, 1e-3);
+  }
+}
+
 TEST(UniformFramesTest, IsLinspaceCutToWholeNumbers) {
   EXPECT_EQ(UniformFrames(11, 3), (std::vector<int64_t>{0, 5, 10}));
   EXPECT_EQ(UniformFrames(3, 4), (std::vector<int64_t>{0, 1, 2}));

@@ -9,17 +9,15 @@ namespace lwm::vision {
 namespace fs = std::filesystem;
 
 ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
-    : path_(path), options_(options), reader_(path) {
-  const double rate = reader_.frames_per_second();
+    : path_(path), options_(options), reader_(path), rate_(reader_.frames_per_second()) {
+  LWM_REQUIRE(
+      options.frames_per_second >= 0 && options.max_frames >= 0 && options.start_seconds >= 0,
+      path.string(), ": frames per second, most frames and start must not be negative");
   const bool needs_rate = options.frames_per_second > 0 || options.start_seconds > 0;
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, !needs_rate || rate > 0, path.string(),
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, !needs_rate || rate_ > 0, path.string(),
                  ": the video does not state its frame rate; choose frames by number instead");
-  if (options.start_seconds > 0)
-    first_ = static_cast<int64_t>(std::ceil(options.start_seconds * rate - 1e-6));
-  if (options.frames_per_second > 0) {
-    step_ = options.frames_per_second / rate;
-  } else if (options.max_frames > 0) {
-    const int64_t frames = io::CountFrames(path) - first_;
+  if (options.frames_per_second == 0 && options.max_frames > 0) {
+    const int64_t frames = CountFromStart();
     RequireFrames(frames > 0);
     chosen_ = io::UniformFrames(frames, options.max_frames);
   }
@@ -27,8 +25,8 @@ ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
 
 std::optional<io::RgbImage> ClipFrames::Next() {
   while (!IsDone() && reader_.Grab()) {
-    const int64_t index = grabbed_++ - first_;
-    if (index < 0 || !IsWanted(index)) continue;
+    ++grabbed_;
+    if (!IsAfterStart(reader_) || !IsWanted()) continue;
     ++taken_;
     return reader_.Retrieve();
   }
@@ -45,7 +43,7 @@ double ClipFrames::ShareRead() const {
 void ClipFrames::RequireFrames(bool some) const {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, some, path_.string(),
                  ": the video holds no frame that can be decoded",
-                 first_ > 0 ? Cat(" after ", options_.start_seconds, " s") : "");
+                 options_.start_seconds > 0 ? Cat(" after ", options_.start_seconds, " s") : "");
 }
 
 bool ClipFrames::IsDone() const {
@@ -53,11 +51,36 @@ bool ClipFrames::IsDone() const {
   return options_.max_frames > 0 && taken_ == options_.max_frames;
 }
 
-bool ClipFrames::IsWanted(int64_t index) const {
+// Many containers round times to milliseconds: a frame that is as near to its place at a steady
+// rate stands there.
+double ClipFrames::PlaceOf(const io::VideoReader& reader) const {
+  constexpr double kRounding = 0.0011;
+  const double place = reader.seconds() * rate_, nearest = std::round(place);
+  return std::fabs(place - nearest) <= std::min(kRounding * rate_, 0.25) ? nearest : place;
+}
+
+bool ClipFrames::IsAfterStart(const io::VideoReader& reader) const {
+  return options_.start_seconds == 0 || PlaceOf(reader) >= options_.start_seconds * rate_ - 1e-6;
+}
+
+int64_t ClipFrames::CountFromStart() const {
+  io::VideoReader reader(path_);
+  int64_t frames = 0;
+  while (reader.Grab()) frames += IsAfterStart(reader);
+  return frames;
+}
+
+bool ClipFrames::IsWanted() {
+  const int64_t index = passed_++;
   if (!chosen_.empty()) return chosen_[static_cast<size_t>(taken_)] == index;
-  if (step_ == 0 || index == 0) return true;
-  const auto tick = [&](int64_t i) { return std::floor(static_cast<double>(i) * step_ + 1e-9); };
-  return tick(index) > tick(index - 1);
+  if (options_.frames_per_second == 0) return true;
+  const double place = PlaceOf(reader_);
+  if (index == 0) first_place_ = place;
+  const double ticks = (place - first_place_) * (options_.frames_per_second / rate_);
+  const double tick = std::floor(ticks + 1e-9);
+  if (index > 0 && tick <= last_tick_) return false;
+  last_tick_ = tick;
+  return true;
 }
 
 }  // namespace lwm::vision

@@ -12,7 +12,7 @@ namespace lwm::vision {
 
 // Which frames of a video are taken, beginning at start_seconds:
 //   neither number      every frame
-//   frames_per_second   at most that many of every second
+//   frames_per_second   at most that many of every second, by the times at which they are shown
 //   max_frames          spread evenly over all that follows the start, both ends included
 //   both                at that rate, no more than max_frames
 struct ClipOptions {
@@ -26,7 +26,8 @@ struct ClipOptions {
 class ClipFrames {
  public:
   // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video,
-  // holds no frame, ends before the start, or does not state the rate that the options need.
+  // holds no frame, ends before the start, or does not state the rate that the options need,
+  // Error(kInvalidArgument) on a negative option.
   ClipFrames(const std::filesystem::path& path, const ClipOptions& options);
 
   // The next frame, or nothing at the end. Throws Error(kCorruptData) for what cannot be decoded
@@ -39,16 +40,21 @@ class ClipFrames {
  private:
   void RequireFrames(bool some) const;
   bool IsDone() const;
-  bool IsWanted(int64_t index) const;  // index from the first frame after the start
+  // Of the frame that the reader grabbed last: its time in frames of the stated rate.
+  double PlaceOf(const io::VideoReader& reader) const;
+  bool IsAfterStart(const io::VideoReader& reader) const;
+  int64_t CountFromStart() const;
+  bool IsWanted();  // asked once of every frame after the start
 
   std::filesystem::path path_;
   ClipOptions options_;
   io::VideoReader reader_;
-  int64_t first_ = 0;            // frame at which the start lies
-  std::vector<int64_t> chosen_;  // from first_ on; empty = all, or by rate
-  double step_ = 0;              // wanted frames per frame; 0 = all
+  double rate_;                  // as the video states it
+  std::vector<int64_t> chosen_;  // of the frames after the start; empty = all, or by rate
   int64_t grabbed_ = 0;
+  int64_t passed_ = 0;  // frames after the start
   int64_t taken_ = 0;
+  double first_place_ = 0, last_tick_ = 0;
 };
 
 }  // namespace lwm::vision

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/io/gif_writer.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_vqgan.h"
 
@@ -39,6 +41,34 @@ TEST_F(ClipFramesTest, StartMovesTheFirstFrame) {
   EXPECT_EQ(Chosen({.max_frames = 2, .start_seconds = 0.45}), (std::vector{5, 10}));
   EXPECT_EQ(Chosen({.frames_per_second = 5, .max_frames = 2, .start_seconds = 0.3}),
             (std::vector{3, 5}));
+}
+
+TEST_F(ClipFramesTest, RateAndStartGoByTheTimeOfAFrameNotByItsNumber) {
+  {
+    io::GifWriter writer(folder_ / "steady.gif", 10);
+    for (int i = 0; i < 12; ++i)
+      writer.Add({8, 8, std::vector<uint8_t>(8 * 8 * 3, static_cast<uint8_t>(15 + 10 * i))});
+    writer.Finish();
+  }
+  // Six frames of 1 s each, then six of 0.1 s.
+  std::string gif = ReadFile(folder_ / "steady.gif");
+  size_t at = 0;
+  for (int i = 0; i < 6; ++i) {
+    at = gif.find("\x21\xf9\x04", at) + 4;
+    gif.at(at) = 100;
+  }
+  WriteFileAtomically(folder_ / "a.mp4", gif);  // known by content
+  EXPECT_EQ(Chosen({}).size(), 12u);
+  EXPECT_EQ(Chosen({.frames_per_second = 1}), (std::vector{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(Chosen({.frames_per_second = 0.5}), (std::vector{0, 2, 4, 6}));
+  EXPECT_EQ(Chosen({.start_seconds = 4.5}), (std::vector{5, 6, 7, 8, 9, 10, 11}));
+  EXPECT_EQ(Chosen({.max_frames = 2, .start_seconds = 5.9}), (std::vector{6, 11}));
+}
+
+TEST_F(ClipFramesTest, NegativeOptionsAreRefused) {
+  EXPECT_THROW(Chosen({.max_frames = -1}), Error);
+  EXPECT_THROW(Chosen({.frames_per_second = -1}), Error);
+  EXPECT_THROW(Chosen({.start_seconds = -1}), Error);
 }
 
 TEST_F(ClipFramesTest, StartBeyondTheEndIsAnError) {

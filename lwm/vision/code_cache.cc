@@ -44,9 +44,16 @@ int64_t CodesPerFrame(const config::VqganConfig& config, int64_t frame_size) {
   return side * side;
 }
 
-std::string Describe(const ClipOptions& clip) {
-  return fmt::format("fps {} frames {} start {}", clip.frames_per_second, clip.max_frames,
-                     clip.start_seconds);
+// How the frames of a video are chosen and turned; to be raised when that changes.
+constexpr int kVideoVersion = 2;
+
+// What makes other codes of the same bytes.
+std::string Describe(const MediaRequest& request) {
+  const ClipOptions& clip = request.clip;
+  std::string text = fmt::format("fps {} frames {} start {}", clip.frames_per_second,
+                                 clip.max_frames, clip.start_seconds);
+  if (io::IsVideoName(request.path)) text += fmt::format(" video {}", kVideoVersion);
+  return text;
 }
 
 bool IsDefault(const ClipOptions& clip) {
@@ -126,7 +133,8 @@ class BatchReader {
     try {
       if (!reader_) reader_ = std::make_unique<MediaReader>(requests_[request_]);
       if (const auto frame = reader_->Next()) {
-        batch.frames.push_back(io::ResizeAndCrop(*frame, frame_size_));
+        batch.frames.push_back(
+            io::ResizeAndCrop(*frame, frame_size_, requests_[request_].path.string()));
         batch.request_of_frame.push_back(request_);
         return;
       }
@@ -274,7 +282,7 @@ fs::path CodeCache::EntryOf(const MediaRequest& request) {
               " is a picture: fps, frames and start are for videos");
   const std::string content = ContentHash(request.path);
   return options_.folder /
-         Cat(content, "-", HashText(settings_ + '\n' + Describe(request.clip)), ".codes");
+         Cat(content, "-", HashText(settings_ + '\n' + Describe(request)), ".codes");
 }
 
 std::string CodeCache::ContentHash(const fs::path& path) {
