@@ -19,6 +19,15 @@ inline __m512i Alternate(__m512i even, __m512i odd) {
   return _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xea);  // a & b | c
 }
 
+// 16 of p and ds, their upper halves rounded.
+struct Numbers {
+  inline void Keep(__mmask16 seen) {
+    p = _mm512_maskz_mov_epi32(seen, p);
+    ds = _mm512_maskz_mov_epi32(seen, ds);
+  }
+  __m512i p, ds;
+};
+
 // p and ds of one tile pair, as the three products of the gradients read them.
 struct GradientFactors {
   const BlockMask& mask;
@@ -34,36 +43,50 @@ struct GradientFactors {
   ptrdiff_t Pairs(int keys, int row) const { return 2 * keys * PairsNext() + row / 32 * kRegister; }
   ptrdiff_t Rows(int keys, int row) const { return row / 16 * RowsNext() + keys * kRegister; }
 
+  // Where rows `row` + r and `row` + r + 1 of block `keys` go.
+  inline void Store(int keys, int row, int r, const Numbers (&x)[2][2]) const {
+    uint16_t* const rows = ds_RN_rows + Rows(keys, row + r) + r % 16 * 32;
+    _mm512_store_si512(rows, Alternate(x[0][0].ds, x[0][1].ds));
+    _mm512_store_si512(rows + 32, Alternate(x[1][0].ds, x[1][1].ds));
+    const ptrdiff_t left = Pairs(keys, row) + r / 2 * 32, right = left + PairsNext();
+    _mm512_store_si512(p_RN_pairs + left, Alternate(x[0][0].p, x[1][0].p));
+    _mm512_store_si512(p_RN_pairs + right, Alternate(x[0][1].p, x[1][1].p));
+    _mm512_store_si512(ds_RN_pairs + left, Alternate(x[0][0].ds, x[1][0].ds));
+    _mm512_store_si512(ds_RN_pairs + right, Alternate(x[0][1].ds, x[1][1].ds));
+  }
+
   // Rows `row` + r and `row` + r + 1 of block `i` of the active ones, whose scores are s and dp.
   inline void TwoRows(const ActiveBlocks& active, int i, int row, int r, const float* s,
                       const float* dp) const {
-    const __m512 factor = _mm512_set1_ps(scale * kLog2E), scale_v = _mm512_set1_ps(scale);
     const int keys = active.block[i];
-    __m512i p[2][2], ds[2][2];
-    for (int y = 0; y < 2; ++y) {
-      const __m512 shift = _mm512_set1_ps(shift_R[row + r + y]);
-      const __m512 delta = _mm512_set1_ps(scaled_delta_R[row + r + y]);
-      for (int x = 0; x < 2; ++x) {
-        const ptrdiff_t at = (r + y) * 32 + x * 16;
-        __m512 prob = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s + at), factor, shift));
-        __m512 grad = _mm512_mul_ps(prob, _mm512_fmsub_ps(_mm512_load_ps(dp + at), scale_v, delta));
-        if (active.masked[i]) {
-          const __mmask16 seen = mask.Seen(row + r + y, keys * 32 + x * 16);
-          prob = _mm512_maskz_mov_ps(seen, prob);
-          grad = _mm512_maskz_mov_ps(seen, grad);
-        }
-        p[y][x] = RoundUpper(prob);
-        ds[y][x] = RoundUpper(grad);
-      }
-      _mm512_store_si512(ds_RN_rows + Rows(keys, row + r) + (r % 16 + y) * 32,
-                         Alternate(ds[y][0], ds[y][1]));
+    const RowConstants even(*this, row + r), odd(*this, row + r + 1);
+    s += r * 32;
+    dp += r * 32;
+    Numbers x[2][2] = {{even.Of(s, dp), even.Of(s + 16, dp + 16)},
+                       {odd.Of(s + 32, dp + 32), odd.Of(s + 48, dp + 48)}};
+    if (active.masked[i]) {
+      x[0][0].Keep(mask.Seen(row + r, keys * 32));
+      x[0][1].Keep(mask.Seen(row + r, keys * 32 + 16));
+      x[1][0].Keep(mask.Seen(row + r + 1, keys * 32));
+      x[1][1].Keep(mask.Seen(row + r + 1, keys * 32 + 16));
     }
-    for (int x = 0; x < 2; ++x) {
-      const ptrdiff_t at = Pairs(keys, row) + x * PairsNext() + r / 2 * 32;
-      _mm512_store_si512(p_RN_pairs + at, Alternate(p[0][x], p[1][x]));
-      _mm512_store_si512(ds_RN_pairs + at, Alternate(ds[0][x], ds[1][x]));
-    }
+    Store(keys, row, r, x);
   }
+
+ private:
+  struct RowConstants {
+    RowConstants(const GradientFactors& f, int row)
+        : factor(_mm512_set1_ps(f.scale * kLog2E)),
+          scale(_mm512_set1_ps(f.scale)),
+          shift(_mm512_set1_ps(f.shift_R[row])),
+          delta(_mm512_set1_ps(f.scaled_delta_R[row])) {}
+    inline Numbers Of(const float* s, const float* dp) const {
+      const __m512 p = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s), factor, shift));
+      const __m512 ds = _mm512_mul_ps(p, _mm512_fmsub_ps(_mm512_load_ps(dp), scale, delta));
+      return {RoundUpper(p), RoundUpper(ds)};
+    }
+    __m512 factor, scale, shift, delta;
+  };
 };
 
 struct QueryBlocks {
