@@ -284,7 +284,7 @@ struct OptimizerSection {
           "step at which min_lr is reached, warm-up included; 0: train.steps");
     field("beta1", beta1, Between(0, 0.999999), "decay of the first moment");
     field("beta2", beta2, Between(0, 0.999999), "decay of the second moment");
-    field("eps", eps, AtLeast(0), "added to the root of the second moment");
+    field("eps", eps, AtLeast(1e-30), "added to the root of the second moment");
     field("weight_decay", weight_decay, AtLeast(0), "decoupled, times the learning rate");
     field("no_decay", no_decay, Limits(),
           "parts of tensor names without weight decay, such as norm, embed");

@@ -187,7 +187,7 @@ struct VqganOptimizerSection {
     field("schedule", schedule, OneOf({"constant", "cosine"}), "after warm-up");
     field("beta1", beta1, Between(0, 0.999999), "decay of the first moment");
     field("beta2", beta2, Between(0, 0.999999), "decay of the second moment");
-    field("eps", eps, AtLeast(0), "added to the root of the second moment");
+    field("eps", eps, AtLeast(1e-30), "added to the root of the second moment");
     field("weight_decay", weight_decay, AtLeast(0), "of convolutions, times the learning rate");
     field("clip_norm", clip_norm, AtLeast(0), "largest global gradient norm; 0: no clipping");
   }

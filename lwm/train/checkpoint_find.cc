@@ -70,10 +70,15 @@ std::optional<fs::path> FindLatestValid(dist::Communicator& world, const fs::pat
     const auto problems = GatherTexts(world, DamageInShare(folder, world.rank(), world.size()));
     const auto problem = std::find_if(problems.begin(), problems.end(),
                                       [](const std::string& text) { return !text.empty(); });
-    if (problem == problems.end()) return folder;
-    if (world.rank() == 0)
-      warn(
-          Cat("checkpoint ", folder.string(), " is damaged (", *problem, "); trying an older one"));
+    if (problem != problems.end()) {
+      if (world.rank() == 0)
+        warn(Cat("checkpoint ", folder.string(), " is damaged (", *problem,
+                 "); trying an older one"));
+      continue;
+    }
+    const std::string unlinked = world.rank() == 0 ? LinkModel(run_folder, folder) : "";
+    if (!unlinked.empty()) warn(unlinked);
+    return folder;
   }
   return std::nullopt;
 }

@@ -7,6 +7,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/model/finite.h"
 #include "lwm/train/checkpoint.h"
 #include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/manifest.h"
@@ -98,6 +99,7 @@ class Save {
         final_(CheckpointsFolder(run_folder) / name_) {}
 
   fs::path Run() {
+    outcome_.Try([&] { RequireFiniteMasters(); });
     if (first_) outcome_.Try([&] { Begin(); });
     AgreeOrAbandon();
     const auto cursors = GatherTexts(world_, state_.data_cursor.dump());
@@ -124,6 +126,13 @@ class Save {
     SyncPath(run_folder_);
     RemoveLeftovers(run_folder_);
     MakeFolder(writing_ / "optimizer");
+  }
+
+  // Loading refuses what is not finite: such a checkpoint would only drive out good ones.
+  void RequireFiniteMasters() {
+    for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group)
+      LWM_REQUIRE_AS(ErrorCode::kCorruptData, model::AllFinite(weights_.shard(group).master_n),
+                     "the weights hold values that are not finite (NaN or Inf): training diverged");
   }
 
   // All ranks come here together, so the removal is over before any of them throws.

@@ -7,10 +7,12 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/tiny_model.h"
 #include "tests/temporary_folder.h"
 
@@ -219,6 +221,38 @@ TEST_F(CheckpointTest, LeftoversOfKilledSavesAreRemoved) {
   fs::create_directories(run_ / "checkpoints/step_other");
   EXPECT_EQ(Find(), run_ / "checkpoints/step_1");
   EXPECT_EQ(Entries(), (std::vector<std::string>{"step_1", "step_other"}));
+}
+
+TEST_F(CheckpointTest, TheModelLinkIsMadeUpForAfterAKill) {
+  const fs::path old = Save(1), folder = Save(2);
+  EXPECT_EQ(Find(), folder);  // killed before there was a link
+  EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
+  ASSERT_EQ(LinkModel(run_.path(), run_ / "checkpoints/step_0"), "");  // and before it was moved
+  EXPECT_EQ(Find(), folder);
+  EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
+  FlipByte(folder / "model.safetensors", 20);
+  EXPECT_EQ(Find(), old);
+  EXPECT_TRUE(fs::equivalent(run_ / "model", old));
+}
+
+TEST_F(CheckpointTest, WeightsThatAreNotFiniteDoNotReplaceGoodOnes) {
+  const fs::path good = Save(1, 1);
+  weights_.shard(1).master_n[3] = std::numeric_limits<float>::quiet_NaN();
+  CheckpointOptions options;
+  options.keep = 1;
+  TrainerState state;
+  state.step = 2;
+  try {
+    SaveCheckpoint(run_.path(), options, state, weights_, optimizer_);
+    ADD_FAILURE() << "the save succeeded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCorruptData);
+    EXPECT_NE(std::string(error.what()).find("checkpoint of step 2: the weights hold"),
+              std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(Entries(), std::vector<std::string>{"step_1"});
+  EXPECT_EQ(Find(), good);
 }
 
 TEST_F(CheckpointTest, FullDiskLeavesOlderCheckpointsAlone) {
