@@ -66,8 +66,9 @@ class Fields {
     return object_.at(key).get<std::string>();
   }
 
-  // A token id; of a list (several end-of-text tokens) the first.
+  // A token id; of a list (several end-of-text tokens) the first; null says that there is none.
   int64_t TokenId(const std::string& key, int64_t otherwise) const {
+    if (object_.contains(key) && object_.at(key).is_null()) return -1;
     if (!Has(key) || !object_.at(key).is_array()) return Integer(key, otherwise);
     const Json& list = object_.at(key);
     if (list.empty() || !list.front().is_number_integer())
@@ -215,6 +216,8 @@ void ValidateRope(const ModelConfig& config) {
   }
 }
 
+Json TokenIdToJson(int64_t id) { return id < 0 ? Json() : Json(id); }
+
 Json RopeToJson(const RopeScaling& scaling) {
   Json rope = Json::object();
   for (const TypeName& known : kTypeNames)
@@ -326,8 +329,8 @@ Json ModelConfigToJson(const ModelConfig& config, const std::string& dtype) {
       {"rope_scaling", config.rope_scaling.type == Type::kDefault ? Json() : rope},
       {"tie_word_embeddings", config.tie_word_embeddings},
       {"initializer_range", config.initializer_range},
-      {"bos_token_id", config.bos_token_id},
-      {"eos_token_id", config.eos_token_id},
+      {"bos_token_id", TokenIdToJson(config.bos_token_id)},
+      {"eos_token_id", TokenIdToJson(config.eos_token_id)},
       {"hidden_act", "silu"},
       {"attention_bias", false},
       {"mlp_bias", false},

@@ -38,7 +38,7 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
-  int64_t bos_token_id = 1;
+  int64_t bos_token_id = 1;  // -1 = none; so for the next
   int64_t eos_token_id = 2;
 
   bool has_vision() const { return vision_vocab_size > 0; }

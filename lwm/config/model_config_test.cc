@@ -153,6 +153,15 @@ TEST(ModelConfigTest, ValidateBlamesTheCaller) {
   }
 }
 
+TEST(ModelConfigTest, NullIsNoTokenAndAbsentIsTheUsualOne) {
+  Json json = SmallConfig();
+  EXPECT_EQ(ParseModelConfig(json, "test.json").bos_token_id, 1);
+  json["bos_token_id"] = nullptr;
+  const ModelConfig config = ParseModelConfig(json, "test.json");
+  EXPECT_EQ(config.bos_token_id, -1);
+  EXPECT_TRUE(ModelConfigToJson(config, "float32").at("bos_token_id").is_null());
+}
+
 TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
   for (const char* patch :
        {R"({})", R"({"model_type": "lwm", "vision_vocab_size": 8448, "num_key_value_heads": 1})",

@@ -140,6 +140,9 @@ ModelConfig FromInit(const ModelSection& model, ModelConfig config) {
                   model.vision_vocab_size == config.vision_vocab_size,
               "model.vision_vocab_size = ", model.vision_vocab_size, " but ", model.init, " has ",
               config.vision_vocab_size, ": leave it out");
+  LWM_REQUIRE(!model.tie_word_embeddings || config.tie_word_embeddings,
+              "model.tie_word_embeddings = true but ", model.init,
+              " has a head of its own: leave it out");
   if (model.vision_vocab_size > 0) config.vision_vocab_size = model.vision_vocab_size;
   if (model.max_position_embeddings > 0)
     config.max_position_embeddings = model.max_position_embeddings;

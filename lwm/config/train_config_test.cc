@@ -233,6 +233,8 @@ TEST(TrainConfigTest, WrongTypesAndRangesNameTheKey) {
             "r.toml:2: data.held_out_fraction: want 0 to 0.5, got 0.7");
   EXPECT_EQ(MessageOf("[optimizer]\nlr = nan\n"),
             "r.toml:2: optimizer.lr: want a finite number, got nan");
+  EXPECT_EQ(MessageOf("[optimizer]\neps = 0\n"),  // 0 / 0 where no gradient has been
+            "r.toml:2: optimizer.eps: want at least 1e-30, got 0");
   EXPECT_EQ(MessageOf("[data]\npacking = \"msked\"\n"),
             "r.toml:2: data.packing: want one of masked, concatenate, pad, got \"msked\"");
   EXPECT_EQ(MessageOf("[data]\ntrain = [\"a\", 3]\n"),
@@ -304,6 +306,7 @@ TEST(TrainConfigTest, ModelDirectoryIsExtendedNotContradicted) {
   EXPECT_EQ(longer.max_position_embeddings, 512);
   EXPECT_EQ(resolve({"model.vision_vocab_size=40"}).vision_vocab_size, 40);
   EXPECT_THROW(resolve({"data.row_tokens=512"}), Error);
+  EXPECT_THROW(resolve({"model.tie_word_embeddings=true"}), Error);
   try {
     resolve({"model.hidden_size=128"});
     FAIL();

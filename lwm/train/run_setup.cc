@@ -183,6 +183,9 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
   if (!config.model.init.empty()) source = model::OpenModel(checkpoint.value_or(config.model.init));
   config::ModelConfig resolved = config::ResolveModelConfig(
       config, source ? &source->config() : nullptr, tokenizer.vocab_size());
+  // A tokenizer.json does not name them itself: a resumed run reads them from the checkpoint.
+  resolved.bos_token_id = tokenizer.bos_id();
+  resolved.eos_token_id = tokenizer.eos_id();
   RequireVisionFits(config, resolved);
   return resolved;
 }

@@ -26,7 +26,8 @@ std::shared_ptr<const data::Tokenizer> PrepareTokenizer(
     const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
     dist::Communicator& world);
 
-// The recipe's model, checked against the tokenizer; see config::ResolveModelConfig.
+// The recipe's model, checked against the tokenizer; see config::ResolveModelConfig. Its BOS and
+// EOS are the tokenizer's, which the data is made with.
 config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<std::filesystem::path>& checkpoint,
                                  const data::Tokenizer& tokenizer);
