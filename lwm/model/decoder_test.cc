@@ -218,5 +218,29 @@ TEST(DecoderTest, VisionTargetsNeedAVisionHead) {
   EXPECT_THROW(DecoderForward(config, store, c.input, c.targets, {}), Error);
 }
 
+TEST(DecoderTest, IdsOutsideTheirTableAreNamed) {
+  const auto message = [](const config::ModelConfig& config, int64_t id, bool vision) {
+    ResidentWeights store = Resident(config, RandomWeights(config), at::kFloat);
+    Case c = PackedCase(config, 9);
+    c.input.id_BT = at::zeros({1, 9}, at::kLong);
+    c.input.id_BT[0][4] = id;
+    c.input.vision_BT = at::zeros({1, 9}, at::kBool);
+    c.input.vision_BT[0][4] = vision;
+    c.targets.vision_BT = at::Tensor();
+    try {
+      DecoderForwardBackward(config, store, c.input, c.targets, 1, 1, {});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(message(TinyVisionConfig(), 19, true),
+            "token id 19 is outside the model's vision_vocab_size 19");
+  EXPECT_EQ(message(TinyVisionConfig(), 18, true), "accepted");
+  EXPECT_EQ(message(TinyConfig(), 37, false), "token id 37 is outside the model's vocab_size 37");
+  EXPECT_EQ(message(TinyConfig(), 3, true), "vision codes need a model with vision_vocab_size > 0");
+  EXPECT_EQ(message(TinyConfig(), 3, false), "accepted");  // a mask that says: all text
+}
+
 }  // namespace
 }  // namespace lwm::model

@@ -10,6 +10,7 @@ namespace lwm::model {
 //   id_BT      in  i64; an id only has to lie inside the table of its own modality
 //   vision_BT  in  bool
 //   return x_BTD, dtype of the tables
+// Throws Error(kInvalidArgument) naming the id that is not in its table.
 at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT, const OuterWeights& outer);
 
 // Adds dx_BTD to the rows of the f32 tables that Embed took.
