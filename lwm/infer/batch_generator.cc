@@ -73,8 +73,8 @@ class PaddedRows {
                    "prompt and new tokens are ", longest_ + new_tokens,
                    ", the model's context (max_position_embeddings) is ", ContextLimit(config),
                    "; shorten the prompt or ask for fewer");
-    const auto needed = static_cast<double>(rows() * (longest_ + new_tokens) *
-                                            KvBytesPerToken(config, model_.dtype()));
+    const auto needed = static_cast<double>(rows()) * static_cast<double>(longest_ + new_tokens) *
+                        static_cast<double>(KvBytesPerToken(config, model_.dtype()));
     const auto available = static_cast<double>(AvailableMemoryBytes());
     LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, needed <= available, "keys and values of ",
                    rows(), " rows of ", longest_ + new_tokens, " tokens need ", FormatBytes(needed),
@@ -157,7 +157,7 @@ void CheckFrameRequest(const FrameLayout& layout, const std::vector<MixedSequenc
     SequenceState state(layout, 0);
     for (int64_t i = 0; i < prompt.size(); ++i)
       state.Read(prompt.id_n[static_cast<size_t>(i)], prompt.vision_n[static_cast<size_t>(i)] != 0);
-    LWM_REQUIRE(state.head() == Head::kVision && state.Allowed(0).begin == 0,
+    LWM_REQUIRE(state.at_frame_begin(),
                 "the prompt of a frame must end with <vision> or a whole frame");
   }
 }

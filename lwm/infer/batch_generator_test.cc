@@ -238,6 +238,10 @@ TEST_F(BatchGeneratorTest, BadRequestsAreRefused) {
               Frames({Text({1, 2})}, Greedy(1));
             }),
             "the prompt of a frame must end with <vision> or a whole frame");
+  MixedSequence broken = Prompt({1});
+  broken.Add(5, true);  // inside a frame
+  EXPECT_EQ(MessageOf([&] { Frames({broken}, Greedy(1)); }),
+            "the prompt of a frame must end with <vision> or a whole frame");
   FrameOptions guided = Greedy(1);
   guided.scale = 5;
   EXPECT_EQ(MessageOf([&] { Frames(prompts_, guided, {}); }),

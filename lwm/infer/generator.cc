@@ -25,7 +25,8 @@ void CheckRequest(const DecodeModel& model, std::span<const int64_t> prompt_ids,
 }
 
 void CheckMemory(const DecodeModel& model, int64_t tokens) {
-  const auto needed = static_cast<double>(tokens * KvBytesPerToken(model.config(), model.dtype()));
+  const double needed = static_cast<double>(tokens) *
+                        static_cast<double>(KvBytesPerToken(model.config(), model.dtype()));
   const auto available = static_cast<double>(AvailableMemoryBytes());
   LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, needed <= available, "keys and values of ", tokens,
                  " tokens (prompt and new ones) need ", FormatBytes(needed), " of memory, ",

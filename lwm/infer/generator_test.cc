@@ -102,6 +102,21 @@ TEST_F(GeneratorTest, StopsWhenTheContextIsFullAndRefusesALongerPrompt) {
   }
 }
 
+TEST_F(GeneratorTest, MoreNewTokensThanMemoryHoldsAreRefusedHoweverMany) {
+  config_.rope_scaling.type = config::RopeScaling::Type::kDynamic;  // no limit of its own
+  const DecodeModel model(config_, weights_);
+  for (const int64_t tokens : {int64_t{1} << 44, int64_t{1} << 58}) {
+    try {
+      Generate(model, kPrompt, Greedy(tokens), GoOn);
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+      EXPECT_NE(std::string(error.what()).find("are left; ask for fewer tokens"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 TEST_F(GeneratorTest, TheListenerEndsTheGeneration) {
   int64_t heard = 0;
   const auto result = Generate(model_, kPrompt, Greedy(20), [&](int64_t) { return ++heard < 3; });

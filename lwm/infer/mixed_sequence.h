@@ -63,6 +63,8 @@ class SequenceState {
 
   // The vocabulary of the next token: vision codes after "<vision>" until eov has been read.
   Head head() const { return in_clip_ ? Head::kVision : Head::kText; }
+  // A frame may begin here, right after "<vision>" or an eof.
+  bool at_frame_begin() const { return in_clip_ && codes_ == 0; }
 
   // The ids of it that may come: [begin, end). Inside a frame the codes, after it a delimiter; in
   // text everything below `text_vocabulary`.

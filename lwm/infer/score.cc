@@ -135,7 +135,8 @@ Score ScoreText(const Scorer& scorer, std::span<const int32_t> ids, int64_t leng
     const auto count = static_cast<size_t>(std::min(length, all - begin));
     if (bos < 0 && count < 2) break;
     const TokenBatch row = TextRow(ids.subspan(static_cast<size_t>(begin), count), bos);
-    CheckTokenIds(row.target_BT, {}, scorer.config, /*may_be_absent=*/false, "text");
+    for (const at::Tensor& id_BT : {row.id_BT, row.target_BT})
+      CheckTokenIds(id_BT, {}, scorer.config, /*may_be_absent=*/false, "text");
     AddRow(scorer, row, score);
     on_scored(score.all.tokens, all);
   }

@@ -115,5 +115,23 @@ TEST(ScoreTest, NothingToPredictIsRefused) {
   EXPECT_THROW(ScoreBatch({config, weights, {}}, batch, Ignore), Error);
 }
 
+TEST(ScoreTest, IdsOutsideTheVocabularyAreRefusedWhereverTheyStand) {
+  auto config = TinyConfig();
+  auto weights = TinyWeights(config);
+  const auto message = [&](const std::vector<int32_t>& ids) -> std::string {
+    try {
+      ScoreText({config, weights, {}}, ids, 16, Ignore);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message({1, 61}), "text: text id 61 is outside the vocabulary of 61");
+  config.bos_token_id = -1;
+  EXPECT_EQ(message({61, 1}), "text: text id 61 is outside the vocabulary of 61");
+  config.bos_token_id = 70;  // a config that does not fit its weights
+  EXPECT_EQ(message({2, 1}), "text: text id 70 is outside the vocabulary of 61");
+}
+
 }  // namespace
 }  // namespace lwm::infer
