@@ -21,10 +21,19 @@ int64_t KilobyteField(const char* file, const std::string& name) {
 }
 
 // The number in a control-group file, or -1 when it is absent or "max".
-int64_t ControlGroupValue(const char* file) {
+int64_t ControlGroupValue(const std::filesystem::path& file) {
   int64_t value = -1;
   std::ifstream in(file);
   return in >> value ? value : -1;
+}
+
+// Bytes of files that the control group is charged for; the system drops them when it wants room.
+int64_t ControlGroupFileBytes(const std::filesystem::path& folder) {
+  int64_t sum = 0, value = 0;
+  std::ifstream in(folder / "memory.stat");
+  for (std::string name; in >> name >> value;)
+    if (name == "active_file" || name == "inactive_file") sum += value;
+  return sum;
 }
 
 }  // namespace
@@ -37,12 +46,14 @@ int64_t ResidentMemoryBytes() {
   return std::max<int64_t>(0, KilobyteField("/proc/self/status", "VmRSS"));
 }
 
-int64_t AvailableMemoryBytes() {
+int64_t AvailableMemoryBytes(const std::filesystem::path& control_group) {
   int64_t available = KilobyteField("/proc/meminfo", "MemAvailable");
   if (available < 0) available = std::numeric_limits<int64_t>::max();
-  const int64_t limit = ControlGroupValue("/sys/fs/cgroup/memory.max");
-  const int64_t used = ControlGroupValue("/sys/fs/cgroup/memory.current");
-  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
+  const int64_t limit = ControlGroupValue(control_group / "memory.max");
+  const int64_t charged = ControlGroupValue(control_group / "memory.current");
+  if (limit < 0 || charged < 0) return available;
+  const int64_t used = std::max<int64_t>(0, charged - ControlGroupFileBytes(control_group));
+  available = std::min(available, std::max<int64_t>(0, limit - used));
   return available;
 }
 

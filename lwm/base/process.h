@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 
 namespace lwm {
 
@@ -11,8 +12,8 @@ int64_t PeakMemoryBytes();
 int64_t ResidentMemoryBytes();
 
 // Memory this machine can still give without swapping, bytes: MemAvailable, or what the control
-// group still allows if that is less.
-int64_t AvailableMemoryBytes();
+// group still allows if that is less; copies of files in memory do not count as taken.
+int64_t AvailableMemoryBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
 
 // CPU cores that this process may run on (its affinity mask).
 int AllowedCores();

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
+#include "tests/temporary_folder.h"
 
 namespace lwm {
 namespace {
@@ -73,6 +75,19 @@ TEST(ProcessTest, MemoryFiguresAreOfThisProcess) {
   EXPECT_GE(PeakMemoryBytes(), before + (int64_t{32} << 20));
   EXPECT_GT(AvailableMemoryBytes(), 0);
   EXPECT_GE(AllowedCores(), 1);
+}
+
+TEST(ProcessTest, FilesInMemoryDoNotCountAgainstTheControlGroup) {
+  const testing_support::TemporaryFolder group;
+  EXPECT_GT(AvailableMemoryBytes(group.path()), 5000);  // no limit
+  WriteFileAtomically(group / "memory.max", "10000\n");
+  WriteFileAtomically(group / "memory.current", "9500\n");
+  EXPECT_EQ(AvailableMemoryBytes(group.path()), 500);
+  WriteFileAtomically(group / "memory.stat",
+                      "anon 2000\nfile 7500\ninactive_file 4000\nactive_file 3000\n");
+  EXPECT_EQ(AvailableMemoryBytes(group.path()), 7500);
+  WriteFileAtomically(group / "memory.max", "max\n");
+  EXPECT_GT(AvailableMemoryBytes(group.path()), 10000);
 }
 
 }  // namespace
