@@ -241,22 +241,34 @@ class Run {
     return ToJson(result, step_);
   }
 
-  // Measures on rank 0, nothing on the others, which wait.
+  // Runs `work` on rank 0 while the others wait. What it shows is never worth the run: a prompt
+  // that is too long or memory that is short for once costs a warning.
+  void ShowOnRoot(const char* what, const std::function<void()>& work) {
+    if (is_root()) {
+      try {
+        work();
+      } catch (const Error& error) {
+        Say(fmt::format("warning: no {} at step {}: {}", what, step_, error.what()));
+      }
+    }
+    world_.Barrier();
+  }
+
+  // Measures on rank 0, nothing on the others.
   Json WritePictures(bool last) {
     Json measures = Json::object();
-    if (is_root()) {
+    ShowOnRoot("pictures", [&] {
       const fs::path folder = folder_ / "pictures";
       fs::create_directories(folder);
       measures = hooks_.pictures(*checkpoint_, folder / fmt::format("step_{}.png", step_), last);
       Say(fmt::format("pictures at step {}: {}", step_, measures.dump()));
-    }
-    world_.Barrier();
+    });
     return measures;
   }
 
   void Save() {
     CheckpointOptions options{
-        .keep = static_cast<int>(config_.train.checkpoint_keep),
+        .keep = config_.train.checkpoint_keep,
         .config = ModelConfigToJson(model_, "float32"),
         .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}}};
     if (const fs::path vqgan = config_.data.vqgan; !vqgan.empty())
@@ -274,13 +286,12 @@ class Run {
   }
 
   void WriteSample() {
-    if (is_root()) {
+    ShowOnRoot("sample", [&] {
       const std::string text = hooks_.sample(*checkpoint_);
       std::ofstream file(folder_ / "samples.txt", std::ios::app);
       file << "=== step " << step_ << "\n" << config_.train.sample_prompt << text << "\n\n";
       Say(fmt::format("sample at step {}:\n{}{}", step_, config_.train.sample_prompt, text));
-    }
-    world_.Barrier();
+    });
   }
 
   void DrawLoss() {

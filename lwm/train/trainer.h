@@ -14,7 +14,8 @@ namespace lwm::train {
 
 struct TrainHooks : RunHooks {
   // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
-  // on rank 0 only while the others wait; empty (on every rank): no samples.
+  // on rank 0 only while the others wait; an Error is a warning, the run goes on. Empty (on every
+  // rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
   // What the model in `checkpoint` makes of the recipe's [pictures]: a grid written to `png`, and
   // measures for eval.jsonl, an object. `last`: the run ends here. Called as `sample` is.

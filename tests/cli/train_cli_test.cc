@@ -155,6 +155,15 @@ TEST_F(TrainCliTest, MissingFilesAreNamed) {
   ExpectRefusal(Train("--set data.train=/nowhere/*.txt"), 1, {"/nowhere/*.txt"});
 }
 
+TEST_F(TrainCliTest, SampleThatFailsCostsAWarningNotTheRun) {
+  const ProgramResult run = Train(
+      Cat("--set train.sample_prompt=", std::string(400, 'q'), " --set train.sample_every=2"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_NE(run.err.find("warning: no sample at step 2: the prompt has"), std::string::npos)
+      << run.err;
+  EXPECT_NE(run.err.find("step 4/4"), std::string::npos) << run.err;
+}
+
 TEST_F(TrainCliTest, VocabularyThatDoesNotMatchTheTokenizerIsRefused) {
   ExpectRefusal(Train("--set model.vocab_size=300"), 2, {"340 ids", "vocab_size is 300"});
 }
