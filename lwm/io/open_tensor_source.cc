@@ -39,11 +39,18 @@ bool LooksLikeMsgpack(const std::vector<unsigned char>& start) {
   return map || (start[0] == 0x92 && (start.size() == 1 || (start[1] & 0xf0) == 0x90));
 }
 
+// A header's length, whose upper bytes are 0, and the brace that begins it. Its lower bytes may be
+// those of a pickle.
+bool LooksLikeSafetensors(const std::vector<unsigned char>& start) {
+  return start.size() > 8 && start[8] == '{' && start[5] == 0 && start[6] == 0 && start[7] == 0;
+}
+
 std::unique_ptr<TensorSource> OpenFile(const fs::path& path) {
   const auto start = ReadStart(path);
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, !start.empty(), path.string(), ": the file is empty");
   if (StartsWith(start, "GGUF")) return std::make_unique<GgufSource>(path);
   if (StartsWith(start, "PK\x03\x04")) return std::make_unique<TorchSource>(path);
+  if (LooksLikeSafetensors(start)) return std::make_unique<SafetensorsSource>(path);
   // A pickle of the first PyTorch format starts with a magic number of ten bytes.
   LWM_REQUIRE_AS(ErrorCode::kCorruptData,
                  !StartsWith(start, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"),

@@ -5,6 +5,7 @@
 #include <array>
 #include <numeric>
 
+#include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
 #include "tests/source_values.h"
 #include "tests/temporary_folder.h"
@@ -28,6 +29,20 @@ void WriteBlocks(const std::filesystem::path& path, GgufType type) {
   writer.Write("norm", std::as_bytes(std::span(weights).first(3)));
   writer.Write("w", blocks);
   writer.Finish();
+}
+
+// The first bytes of such a file, its header's length, are then those of a pickle.
+TEST(SafetensorsSourceTest, HeaderOfAnyLengthIsRecognised) {
+  const TemporaryFolder folder;
+  for (const size_t length : {640, 896, 1152, 1408, 65536 + 640}) {
+    std::string file = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+    file.append(length - file.size(), ' ');
+    file += "\x01\x02\x03\x04";
+    for (int byte = 7; byte >= 0; --byte)
+      file.insert(file.begin(), static_cast<char>(length >> (8 * byte) & 255));
+    WriteFileAtomically(folder / "a.bin", file);
+    EXPECT_EQ(OpenTensorSource(folder / "a.bin")->format(), "safetensors") << length;
+  }
 }
 
 TEST(SafetensorsSourceTest, BlocksAreReadAsTheirWeights) {
