@@ -59,7 +59,8 @@ class StateDictReader {
     Require(depth < kMaxDepth, "dicts are nested too deep");
     const auto entries = pickle_.Entries(dict);
     for (size_t i = 0; i < entries.size(); i += 2) {
-      Require(++visited_ <= 1'000'000, "too many dict entries");
+      Require(++visited_ <= 1'000'000 && prefix.size() <= 4096,
+              "too many dict entries, or names too long");
       if (pickle_[entries[i]].kind != PickleValue::Kind::kText) continue;
       ReadValue(entries[i + 1], prefix + std::string(pickle_.Text(entries[i])), depth);
     }
