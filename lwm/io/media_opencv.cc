@@ -45,7 +45,7 @@ bool StartsWith(std::span<const std::byte> bytes, std::string_view magic) {
 bool IsWholeJpeg(std::span<const std::byte> bytes) {
   const auto at = [&](size_t i) { return std::to_integer<unsigned>(bytes[i]); };
   constexpr unsigned kStart = 0xd8, kEnd = 0xd9, kScan = 0xda;
-  bool in_scan = false;
+  bool in_scan = false, has_scan = false;
   for (size_t i = 0; i + 1 < bytes.size();) {
     const unsigned marker = at(i + 1);
     const bool is_marker = at(i) == 0xff && marker != 0 && marker != 0xff;
@@ -55,15 +55,18 @@ bool IsWholeJpeg(std::span<const std::byte> bytes) {
       i += is_marker ? 2 : 1;
       continue;
     }
-    if (marker == kEnd) return in_scan;
+    if (marker == kEnd) return has_scan;
     if (i + 3 >= bytes.size()) return false;
     in_scan = marker == kScan;
+    has_scan |= in_scan;
     i += 2 + at(i + 2) * 256 + at(i + 3);
   }
   return false;
 }
 
 cv::Mat DecodeAny(std::span<const std::byte> bytes, const std::string& where) {
+  constexpr size_t kMostBytes = 1 << 30;
+  if (bytes.size() > kMostBytes) ThrowBroken(where, "pictures above 1 GiB are not supported");
   const cv::Mat buffer(1, static_cast<int>(bytes.size()), CV_8UC1,
                        const_cast<std::byte*>(bytes.data()));
   const bool is_jpeg = StartsWith(bytes, "\xff\xd8\xff");
@@ -176,16 +179,16 @@ RgbImage ReadImage(const fs::path& path) {
 }
 
 bool IsVideoName(const fs::path& path) {
-  static constexpr std::array<std::string_view, 12> kVideos = {".mp4", ".m4v", ".mkv", ".webm",
-                                                               ".mov", ".avi", ".mpg", ".mpeg",
-                                                               ".wmv", ".flv", ".ogv", ".gif"};
+  static constexpr std::array<std::string_view, 18> kVideos = {
+      ".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".wmv",
+      ".flv", ".ogv", ".gif", ".3gp",  ".3g2", ".ts",  ".mts", ".m2ts", ".asf"};
   return Contains(kVideos, LowerExtension(path));
 }
 
 bool IsImageName(const fs::path& path) {
-  static constexpr std::array<std::string_view, 12> kImages = {".png", ".jpg", ".jpeg", ".webp",
-                                                               ".bmp", ".tif", ".tiff", ".ppm",
-                                                               ".pgm", ".pnm", ".jp2",  ".jpe"};
+  static constexpr std::array<std::string_view, 13> kImages = {
+      ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
+      ".ppm", ".pgm", ".pnm",  ".jp2",  ".jpe", ".jfif"};
   return Contains(kImages, LowerExtension(path));
 }
 
@@ -268,10 +271,10 @@ RgbImage VideoReader::Retrieve() const {
   return ToRgb(frame, state_->where);
 }
 
-int64_t CountFrames(const fs::path& path) {
+int64_t CountFrames(const fs::path& path, const std::function<bool(const VideoReader&)>& counts) {
   VideoReader reader(path);
   int64_t frames = 0;
-  while (reader.Grab()) ++frames;
+  while (reader.Grab()) frames += !counts || counts(reader);
   return frames;
 }
 
@@ -293,10 +296,24 @@ void WritePng(const fs::path& path, const RgbImage& image) {
   WriteFileAtomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
+namespace {
+
+// OpenCV does not tell when FFmpeg could not write.
+bool HoldsFrames(const fs::path& path, int64_t frames) {
+  try {
+    return VideoReader(path).stated_frames() == frames &&
+           !ReadMp4Outline(MappedFile(path).bytes()).is_truncated;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
 struct Mp4Writer::State {
   fs::path path, temporary;
   double rate = 0;
-  int64_t width = 0, height = 0;
+  int64_t width = 0, height = 0, frames = 0;
   cv::VideoWriter writer;
   bool finished = false;
 };
@@ -337,12 +354,15 @@ void Mp4Writer::Add(const RgbImage& frame) {
   cv::Mat even;
   cv::copyMakeBorder(bgr, even, 0, bgr.rows % 2, 0, bgr.cols % 2, cv::BORDER_REPLICATE);
   state_->writer.write(even);
+  ++state_->frames;
 }
 
 void Mp4Writer::Finish() {
   LWM_REQUIRE(state_->width > 0, state_->path.string(), ": a video of no frames was asked for");
   state_->writer.release();
   SyncPath(state_->temporary);
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, HoldsFrames(state_->temporary, state_->frames),
+                 state_->path.string(), ": not all frames could be written; is the disk full?");
   RenameAndSync(state_->temporary, state_->path);
   state_->finished = true;
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -58,7 +59,9 @@ class VideoReader {
 };
 
 // Frames that can really be decoded, counted by decoding: containers are often wrong about it.
-int64_t CountFrames(const std::filesystem::path& path);
+// With `counts` those for which it is true of the reader that grabbed them.
+int64_t CountFrames(const std::filesystem::path& path,
+                    const std::function<bool(const VideoReader&)>& counts = nullptr);
 
 // The published choice of `wanted` among `frames`: all when there are no more than that, else
 // numpy's linspace(0, frames - 1, wanted) cut to whole numbers. Ascending. Both >= 1.

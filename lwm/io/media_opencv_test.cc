@@ -1,7 +1,10 @@
 #include "lwm/io/media_opencv.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -10,6 +13,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/gif_writer.h"
 #include "tests/temporary_folder.h"
 
 namespace lwm::io {
@@ -116,6 +120,49 @@ TEST(DecodeImageTest, CmykJpegBecomesRgb) {
   EXPECT_NEAR(colour[2], 204, 2);
 }
 
+// Left white, right black, with an EXIF orientation.
+std::vector<uint8_t> OrientedJpeg(uint8_t orientation) {
+  cv::Mat picture(16, 32, CV_8UC3, cv::Scalar::all(0));
+  cv::rectangle(picture, {0, 0, 15, 15}, cv::Scalar::all(255), -1);
+  auto bytes = Encoded(".jpg", picture);
+  const std::vector<uint8_t> exif = {0xff, 0xe1, 0, 34, 'E', 'x',         'i', 'f', 0, 0,  'M', 'M',
+                                     0,    42,   0, 0,  0,   8,           0,   1,   1, 18, 0,   3,
+                                     0,    0,    0, 1,  0,   orientation, 0,   0,   0, 0,  0,   0};
+  bytes.insert(bytes.begin() + 2, exif.begin(), exif.end());
+  return bytes;
+}
+
+TEST(DecodeImageTest, JpegsAreTurnedUpright) {
+  struct Case {
+    uint8_t orientation;
+    int64_t width, height, white_x, white_y;
+  };
+  for (const Case& turned : {Case{1, 32, 16, 4, 8}, Case{3, 32, 16, 27, 8}, Case{6, 16, 32, 8, 4},
+                             Case{8, 16, 32, 8, 27}, Case{2, 32, 16, 27, 8}}) {
+    const RgbImage image = Decoded(OrientedJpeg(turned.orientation));
+    ASSERT_EQ(image.width, turned.width) << int{turned.orientation};
+    ASSERT_EQ(image.height, turned.height) << int{turned.orientation};
+    const auto at = static_cast<size_t>(3 * (turned.white_y * image.width + turned.white_x));
+    EXPECT_GT(image.rgb_HWC[at], 200) << int{turned.orientation};
+  }
+}
+
+TEST(DecodeImageTest, ClearPixelsOfAGifAreWhite) {
+  const TemporaryFolder folder;
+  GifWriter writer(folder / "x.gif", 10);
+  RgbImage frame = Plain(8, 8, 200, 0, 0);
+  frame.rgb_HWC[0] = 7;  // another colour, palette entry 0
+  writer.Add(frame);
+  writer.Finish();
+  std::string gif = ReadFile(folder / "x.gif");
+  const size_t control = gif.find("\x21\xf9\x04");
+  gif.at(control + 3) |= 1;  // entry 0 is clear
+  WriteFileAtomically(folder / "x.gif", gif);
+  const RgbImage image = ReadImage(folder / "x.gif");
+  EXPECT_EQ(First(image), (std::vector{255, 255, 255}));
+  EXPECT_NEAR(image.rgb_HWC[3], 200, 8);
+}
+
 TEST(DecodeImageTest, JpegWithAThumbnailIsWholeOnlyToItsOwnEnd) {
   cv::Mat noise(64, 64, CV_8UC3);
   cv::randu(noise, 0, 255);
@@ -132,6 +179,13 @@ TEST(DecodeImageTest, JpegWithAThumbnailIsWholeOnlyToItsOwnEnd) {
   EXPECT_EQ(Decoded(longer).width, 64);
   bytes.resize(bytes.size() * 3 / 4);
   EXPECT_NE(MessageOf([&] { Decoded(bytes); }).find("truncated"), std::string::npos);
+}
+
+TEST(DecodeImageTest, CommentAfterTheScanOfAJpegDoesNotTruncateIt) {
+  auto bytes = Encoded(".jpg", cv::Mat(8, 8, CV_8UC3, cv::Scalar(90, 90, 90)));
+  const std::vector<uint8_t> comment = {0xff, 0xfe, 0, 4, 'h', 'i'};
+  bytes.insert(bytes.end() - 2, comment.begin(), comment.end());
+  EXPECT_EQ(Decoded(bytes).width, 8);
 }
 
 TEST(DecodeImageTest, TruncatedDamagedAndEmptyBytesAreRefused) {
@@ -204,6 +258,36 @@ TEST(VideoTest, UnfinishedOrEmptyClipLeavesNothing) {
   EXPECT_THROW(Mp4Writer(folder / "z.mp4", 0), Error);
 }
 
+// 60 grey frames of 64 x 32 with a white corner at the top left, ten a second.
+void WriteCorneredClip(const std::filesystem::path& path) {
+  Mp4Writer writer(path, 10);
+  for (int i = 0; i < 60; ++i) {
+    cv::Mat frame(32, 64, CV_8UC3, cv::Scalar::all(3 * i));
+    cv::rectangle(frame, {0, 0, 16, 16}, cv::Scalar::all(255), -1);
+    writer.Add({64, 32, {frame.data, frame.data + 64 * 32 * 3}});
+  }
+  writer.Finish();
+}
+
+// In a process of its own: the limit cannot be raised again.
+int ExitCodeOfFullDisk(const std::filesystem::path& path) {
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit = {2000, 2000};
+  setrlimit(RLIMIT_FSIZE, &limit);
+  try {
+    WriteCorneredClip(path);
+  } catch (const Error& error) {
+    return error.code() == ErrorCode::kResourceExhausted ? 3 : 4;
+  }
+  return 5;
+}
+
+TEST(VideoDeathTest, FullDiskIsToldAndLeavesNothing) {
+  const TemporaryFolder folder;
+  EXPECT_EXIT(_exit(ExitCodeOfFullDisk(folder / "x.mp4")), testing::ExitedWithCode(3), "");
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
 TEST(VideoTest, DamagedAndMissingFilesAreNamed) {
   const TemporaryFolder folder;
   WriteClip(folder / "x.mp4", 5, 32);
@@ -239,13 +323,6 @@ std::string TableFirst(const std::string& mp4) {
   return before + table + frames;
 }
 
-int64_t FramesOf(const std::filesystem::path& path) {
-  VideoReader reader(path);
-  int64_t frames = 0;
-  while (reader.Grab()) ++frames;
-  return frames;
-}
-
 TEST(VideoTest, ClipThatBreaksOffIsSaidToBeTruncated) {
   const TemporaryFolder folder;
   Mp4Writer writer(folder / "x.mp4", 10);
@@ -257,23 +334,12 @@ TEST(VideoTest, ClipThatBreaksOffIsSaidToBeTruncated) {
   writer.Finish();
   const std::string whole = TableFirst(ReadFile(folder / "x.mp4"));
   WriteFileAtomically(folder / "whole.mp4", whole);
-  EXPECT_EQ(FramesOf(folder / "whole.mp4"), 60);
+  EXPECT_EQ(CountFrames(folder / "whole.mp4"), 60);
   EXPECT_EQ(VideoReader(folder / "whole.mp4").stated_frames(), 60);
   WriteFileAtomically(folder / "cut.mp4", whole.substr(0, whole.size() / 2));
-  const std::string message = MessageOf([&] { FramesOf(folder / "cut.mp4"); });
+  const std::string message = MessageOf([&] { CountFrames(folder / "cut.mp4"); });
   EXPECT_NE(message.find("cut.mp4"), std::string::npos) << message;
   EXPECT_NE(message.find("of 60 frames"), std::string::npos) << message;
-}
-
-// 60 grey frames of 64 x 32 with a white corner at the top left, ten a second.
-void WriteCorneredClip(const std::filesystem::path& path) {
-  Mp4Writer writer(path, 10);
-  for (int i = 0; i < 60; ++i) {
-    cv::Mat frame(32, 64, CV_8UC3, cv::Scalar::all(3 * i));
-    cv::rectangle(frame, {0, 0, 16, 16}, cv::Scalar::all(255), -1);
-    writer.Add({64, 32, {frame.data, frame.data + 64 * 32 * 3}});
-  }
-  writer.Finish();
 }
 
 // Puts big-endian numbers at `offset` of the body of the first box of that type.
@@ -318,7 +384,7 @@ TEST(VideoTest, TrimmedClipIsNoTruncatedOne) {
   Patch(mp4, "elst", 8, {1000, 5 * ticks});  // the second from 5 s on, of 60 frames the last ten
   WriteFileAtomically(folder / "trimmed.mp4", mp4);
   EXPECT_EQ(VideoReader(folder / "trimmed.mp4").stated_frames(), 60);
-  EXPECT_NEAR(static_cast<double>(FramesOf(folder / "trimmed.mp4")), 10, 2);
+  EXPECT_NEAR(static_cast<double>(CountFrames(folder / "trimmed.mp4")), 10, 2);
 }
 
 TEST(VideoTest, TimesAreThoseOfTheFrames) {

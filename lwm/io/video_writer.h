@@ -15,7 +15,8 @@ class VideoWriter {
 
   // Throws Error(kInvalidArgument) when the size differs or the place is not writable.
   virtual void Add(const RgbImage& frame) = 0;
-  // Throws Error(kInvalidArgument) when no frame was added.
+  // Throws Error(kInvalidArgument) when no frame was added, Error(kResourceExhausted) when the disk
+  // is full.
   virtual void Finish() = 0;
 };
 

@@ -17,7 +17,8 @@ ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, !needs_rate || rate_ > 0, path.string(),
                  ": the video does not state its frame rate; choose frames by number instead");
   if (options.frames_per_second == 0 && options.max_frames > 0) {
-    const int64_t frames = CountFromStart();
+    const int64_t frames =
+        io::CountFrames(path, [&](const io::VideoReader& reader) { return IsAfterStart(reader); });
     RequireFrames(frames > 0);
     chosen_ = io::UniformFrames(frames, options.max_frames);
   }
@@ -61,13 +62,6 @@ double ClipFrames::PlaceOf(const io::VideoReader& reader) const {
 
 bool ClipFrames::IsAfterStart(const io::VideoReader& reader) const {
   return options_.start_seconds == 0 || PlaceOf(reader) >= options_.start_seconds * rate_ - 1e-6;
-}
-
-int64_t ClipFrames::CountFromStart() const {
-  io::VideoReader reader(path_);
-  int64_t frames = 0;
-  while (reader.Grab()) frames += IsAfterStart(reader);
-  return frames;
 }
 
 bool ClipFrames::IsWanted() {

@@ -43,7 +43,6 @@ class ClipFrames {
   // Of the frame that the reader grabbed last: its time in frames of the stated rate.
   double PlaceOf(const io::VideoReader& reader) const;
   bool IsAfterStart(const io::VideoReader& reader) const;
-  int64_t CountFromStart() const;
   bool IsWanted();  // asked once of every frame after the start
 
   std::filesystem::path path_;
