@@ -24,7 +24,7 @@ struct QueryBlock {
 
 // Keys with their indices; U keys per row.
 struct KeyBlock {
-  at::Tensor k_BUGK, v_BUGK;  // dtype of q, last two dims contiguous
+  at::Tensor k_BUGK, v_BUGK;  // dtype of q, last dim contiguous
   at::Tensor index_BU;        // i32; -1: seen by nobody
 };
 

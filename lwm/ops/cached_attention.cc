@@ -19,7 +19,6 @@ namespace {
 constexpr int64_t kDecodeQueries = 16;
 constexpr int64_t kRangeKeys = 512;  // of one task at least; independent of the number of threads
 constexpr int64_t kMaxRanges = 64;
-constexpr int64_t kCopiedKeys = 4096;  // at a time, when the layout is not what the tiles read
 
 void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at::Tensor& v_BSGK,
                     int64_t offset, const at::Tensor& begin_B, bool causal) {
@@ -49,7 +48,7 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at
 at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
                           const at::Tensor& v_BSGK, int64_t offset, const at::Tensor& begin_B,
                           bool causal, double scale, at::Tensor* lse_BHT) {
-  const int64_t rows = q_BTHK.size(0), tokens = q_BTHK.size(1), dim = q_BTHK.size(3);
+  const int64_t rows = q_BTHK.size(0), tokens = q_BTHK.size(1);
   const int64_t keys = causal ? offset + tokens : k_BSGK.size(1);
   const at::Tensor index_T = causal ? at::arange(offset, offset + tokens, at::kInt)
                                     : at::full({tokens}, keys - 1, at::kInt);
@@ -58,21 +57,12 @@ at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
   const QueryBlock queries{q_BTHK.contiguous(), index_T.expand({rows, tokens}).contiguous(),
                            begin_B1.expand({rows, tokens}).contiguous()};
   const at::Tensor index_BS = at::arange(keys, at::kInt).expand({rows, keys}).contiguous();
-  const bool direct = k_BSGK.stride(2) == dim && v_BSGK.stride(2) == dim;
-  const int64_t step = direct ? keys : kCopiedKeys;
   AttentionCarry carry = MakeAttentionCarry(queries.q_BTHK);
-  for (int64_t first = 0; first < keys; first += step) {
-    const int64_t count = std::min(step, keys - first);
-    const at::Tensor k = k_BSGK.narrow(1, first, count), v = v_BSGK.narrow(1, first, count);
-    AttentionBlockForward(queries,
-                          {direct ? k : k.contiguous(), direct ? v : v.contiguous(),
-                           index_BS.narrow(1, first, count).contiguous()},
-                          scale, carry, {});
-  }
-  at::Tensor out_BTHK, lse;
-  FinishAttention(carry, q_BTHK.scalar_type(), out_BTHK, lse);
-  if (lse_BHT) *lse_BHT = lse;
-  return out_BTHK;
+  AttentionOutput output;
+  AttentionBlockForward(queries, {k_BSGK.narrow(1, 0, keys), v_BSGK.narrow(1, 0, keys), index_BS},
+                        scale, carry, {}, &output);
+  if (lse_BHT) *lse_BHT = output.lse_BHT;
+  return output.out_BTHK;
 }
 
 // Few queries. A task is a range of keys of one row, for one kv head or, where the heads of a key
