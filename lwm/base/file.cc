@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <random>
 
 #include "lwm/base/error.h"
 
@@ -24,8 +25,10 @@ namespace {
               Cat("cannot ", what, " ", path.string(), ": ", std::strerror(error)));
 }
 
+// Processes on two machines that share the folder may have the same number, threads always have.
 fs::path TemporaryBeside(const fs::path& path) {
-  return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid());
+  return path.parent_path() /
+         Cat(".", path.filename().string(), ".tmp.", getpid(), ".", std::random_device{}());
 }
 
 }  // namespace
@@ -42,7 +45,10 @@ std::string ReadFile(const fs::path& path) {
   if (!in || fs::is_directory(path, ignored))
     throw Error(ErrorCode::kNotFound,
                 Cat("cannot read ", path.string(), ": ", std::strerror(errno ? errno : EISDIR)));
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::string content{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, !in.bad(), "cannot read all of ", path.string(), ": ",
+                 std::strerror(errno ? errno : EIO));
+  return content;
 }
 
 void WriteFileAtomically(const fs::path& path, std::string_view content) {
@@ -59,7 +65,9 @@ void WriteFileAtomically(const fs::path& path, std::string_view content) {
   }
 }
 
-void WriteFolderAtomically(const fs::path& path, const std::function<void(const fs::path&)>& fill) {
+void WriteFolderAtomically(const fs::path& named,
+                           const std::function<void(const fs::path&)>& fill) {
+  const fs::path path = named.has_filename() ? named : named.parent_path();  // "new/" is "new"
   const fs::path temporary = TemporaryBeside(path);
   std::error_code error;
   fs::remove_all(temporary, error);

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <atomic>
 #include <filesystem>
+#include <thread>
+#include <vector>
 
 #include "lwm/base/error.h"
+#include "tests/temporary_folder.h"
 
 namespace lwm {
 namespace {
@@ -13,17 +16,12 @@ namespace fs = std::filesystem;
 
 class FileTest : public ::testing::Test {
  protected:
-  FileTest() {
-    std::string name = (fs::temp_directory_path() / "lwm_file_test_XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-  }
-  ~FileTest() override { fs::remove_all(folder_); }
-
   size_t Entries() const {
     return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), {}));
   }
 
-  fs::path folder_;
+  testing_support::TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 ErrorCode CodeOf(const std::function<void()>& action) {
@@ -64,10 +62,31 @@ TEST_F(FileTest, FullDiskIsReportedAsExhausted) {
             ErrorCode::kResourceExhausted);
 }
 
+TEST_F(FileTest, ManyMayWriteTheSameFileAtOnce) {
+  std::atomic<int> failed = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (int j = 0; j < 20; ++j) try {
+          WriteFileAtomically(folder_ / "shared", "the same");
+        } catch (const Error&) {
+          ++failed;
+        }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(ReadFile(folder_ / "shared"), "the same");
+  EXPECT_EQ(Entries(), 1u);
+}
+
 TEST_F(FileTest, FolderAppearsWholeOrNotAtAll) {
   WriteFolderAtomically(folder_ / "done",
                         [](const fs::path& place) { WriteFileAtomically(place / "inside", "1"); });
   EXPECT_EQ(ReadFile(folder_ / "done" / "inside"), "1");
+  fs::remove_all(folder_ / "done");
+  WriteFolderAtomically(folder_ / "done/",  // as shells complete names
+                        [](const fs::path& place) { WriteFileAtomically(place / "inside", "2"); });
+  EXPECT_EQ(ReadFile(folder_ / "done" / "inside"), "2");
   EXPECT_THROW(WriteFolderAtomically(folder_ / "failed",
                                      [](const fs::path& place) {
                                        WriteFileAtomically(place / "inside", "1");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -13,13 +14,14 @@
 namespace lwm {
 
 // The results of `make` in order, computed on a thread of their own up to `ahead` results before
-// they are asked for. `make` returns nothing at the end and is not called again after that or after
-// it threw. Threads: Next from one thread at a time; what `make` uses belongs to it until the end.
+// they are asked for (at least one). `make` returns nothing at the end and is not called again
+// after that or after it threw. Threads: Next from one thread at a time; what `make` uses belongs
+// to it until the end.
 template <class T>
 class Prefetch {
  public:
   Prefetch(std::function<std::optional<T>()> make, size_t ahead)
-      : make_(std::move(make)), ahead_(ahead), thread_([this] { Run(); }) {}
+      : make_(std::move(make)), ahead_(std::max<size_t>(1, ahead)), thread_([this] { Run(); }) {}
   // Waits for the call of `make` that is under way.
   ~Prefetch() {
     {

@@ -49,6 +49,11 @@ TEST(PrefetchTest, ErrorsComeAfterTheResultsBeforeThem) {
   EXPECT_THROW(results.Next(), std::runtime_error);
 }
 
+TEST(PrefetchTest, AtLeastOneResultIsMadeAhead) {
+  Prefetch<int> results([]() -> std::optional<int> { return 7; }, 0);
+  EXPECT_EQ(results.Next(), 7);
+}
+
 TEST(PrefetchTest, MayBeDroppedBeforeTheEnd) {
   std::atomic<int> made = 0;
   {
