@@ -326,6 +326,39 @@ TEST(ImportTest, EachDefectIsOneLineThatNamesTheWeight) {
             "");
 }
 
+// A file of nothing but holes, larger than any memory.
+TEST(ImportTest, ModelThatMemoryDoesNotHoldIsRefusedBeforeAnyWork) {
+  const TemporaryFolder folder;
+  config::ModelConfig config = SmallConfig();
+  config.vocab_size = 1 << 28;
+  config.hidden_size = 2048;
+  Json header = Json::object();
+  int64_t end = 0;
+  for (const TensorSpec& spec : AllTensorSpecs(config)) {
+    int64_t bytes = 2;
+    for (const int64_t size : spec.shape) bytes *= size;
+    header[spec.name] = {
+        {"dtype", "BF16"}, {"shape", spec.shape}, {"data_offsets", {end, end + bytes}}};
+    end += bytes;
+  }
+  const std::string text = header.dump();
+  const uint64_t size = text.size();
+  std::ofstream(folder / "model.safetensors", std::ios::binary)
+      << std::string(reinterpret_cast<const char*>(&size), sizeof size) << text;
+  std::filesystem::resize_file(folder / "model.safetensors",
+                               sizeof size + size + static_cast<uint64_t>(end));
+  WriteFileAtomically(folder / "config.json", ModelConfigToJson(config, "bfloat16").dump());
+  try {
+    LoadModel(folder.path(), at::kBFloat16);
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+    EXPECT_NE(std::string(error.what()).find("the weights need 2.0 TiB of memory in bfloat16"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(ImportTest, SizesAreNeverGuessed) {
   TemporaryFolder folder;
   const config::ModelConfig config = SmallConfig();

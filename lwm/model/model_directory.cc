@@ -7,6 +7,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/safetensors_source.h"
 #include "lwm/model/finite.h"
@@ -101,6 +103,16 @@ void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder,
   WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+// The system ends a process that takes too much without a word.
+void RequireMemory(const fs::path& path, const config::ModelConfig& config, at::ScalarType dtype) {
+  const double needed =
+      static_cast<double>(config.ParameterCount()) * static_cast<double>(c10::elementSize(dtype));
+  const auto available = static_cast<double>(AvailableMemoryBytes());
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, needed <= available, path.string(),
+                 ": the weights need ", FormatBytes(needed), " of memory in ", DtypeName(dtype),
+                 ", ", FormatBytes(available), " are left");
+}
+
 Json ConfigJson(const config::ModelConfig& config, const SaveOptions& options) {
   Json json =
       config::ModelConfigToJson(config, DtypeName(options.blocks ? at::kFloat : options.dtype));
@@ -135,6 +147,7 @@ void RequireNewFolder(const fs::path& folder) {
 
 ResidentWeights LoadModel(const fs::path& path, at::ScalarType dtype) {
   const auto source = OpenModel(path);
+  RequireMemory(path, source->config(), dtype);
   ResidentWeights weights(source->config(), dtype);
   weights.Load([&](const TensorSpec& spec) { return source->Read(spec); });
   return weights;

@@ -16,7 +16,8 @@ namespace lwm::model {
 
 // All weights of a model directory (config.json with safetensors or pytorch_model files), or of any
 // checkpoint that OpenModel reads, in `dtype`. Peak memory: the weights and one tensor.
-// Throws as OpenModel and ModelSource::Read do.
+// Throws as OpenModel and ModelSource::Read do, and Error(kResourceExhausted) before any work when
+// the memory that is left does not hold the weights.
 ResidentWeights LoadModel(const std::filesystem::path& path, at::ScalarType dtype);
 
 struct SaveOptions {
