@@ -95,10 +95,15 @@ class ChatReader {
   void AddQuestion(const Json& turn, size_t index) {
     if (!given_.empty()) given_ += " ";
     given_ += "USER:";
+    bool after_text = false;
     ForEachPart(
-        turn, index, [&](const std::string& text) { given_ += " " + text; },
+        turn, index,
+        [&](const std::string& text) {
+          given_ += " " + text;
+          after_text = true;
+        },
         [&](const Json& value) {
-          if (!given_.ends_with("USER:")) given_ += "\n";
+          if (std::exchange(after_text, false)) given_ += "\n";
           FlushGiven();
           AddVision(value, index, 0);
         });

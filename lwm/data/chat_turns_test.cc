@@ -64,6 +64,11 @@ TEST(ChatTurnsTest, MediaStandWhereThePublishedPromptHasThem) {
   EXPECT_EQ(BytesAsText(generation),
             "^You are a helpful assistant. USER: Generate a video of rain ASSISTANT:<vision>(1)(2)"
             "(8)(3)(4)(9)</vision>$");
+  const Example two = Build(R"([{"role": "user", "content": [{"type": "image", "codes": [1, 2]},
+      {"type": "image", "codes": [3, 4]}, "Which?"]}, {"role": "assistant", "content": "One."}])");
+  EXPECT_EQ(BytesAsText(two),
+            "^You are a helpful assistant. USER:<vision>(1)(2)(9)</vision><vision>(3)(4)(9)"
+            "</vision> Which? ASSISTANT: One.$");
   const std::string learned = LearnedAsText(generation);
   EXPECT_EQ(learned.substr(learned.find('<')), "<vision>(1)(2)(8)(3)(4)(9)</vision>$");
 }

@@ -33,8 +33,8 @@ struct FieldGrammar {
   bool add_bos = true, add_eos = true;
   std::string prepend_text;  // put before the first field if that is text
   std::string subfield_separator = " ";
-  int64_t max_frames = 0;  // more frames are thinned evenly to this many; 0 = all
-  int64_t tokens_per_frame = 256;
+  int64_t max_frames = 0;                    // more frames are thinned evenly to this many; 0 = all
+  int64_t tokens_per_frame = 256;            // fewer codes are an error
   int32_t eof_code = 8192, eov_code = 8193;  // codes of a frame are below eof_code
   bool whole_frames = false;  // codes beyond the last whole frame: an error, not left out
   std::shared_ptr<vision::CodeCache> media;  // encodes pictures and videos; nullptr = codes only

@@ -196,6 +196,9 @@ TEST(FieldGrammarTest, ErrorsNameFileLineAndField) {
   EXPECT_NE(MessageOf(R"({"fields": [3]})").find("field \"fields\""), std::string::npos);
   EXPECT_NE(MessageOf(R"({"fields": "vision"})").find("\"vision\" is missing"), std::string::npos);
   EXPECT_NE(MessageOf(R"({"fields": "vision", "vision": "x"})").find("no list"), std::string::npos);
+  EXPECT_NE(MessageOf(R"({"fields": "vision", "vision": []})").find("no frame"), std::string::npos);
+  EXPECT_NE(MessageOf(R"({"fields": "vision", "vision": [1, 2]})").find("has 2 codes, fewer than"),
+            std::string::npos);
   Json line = {{"fields", "vision"}, {"vision", std::vector<int>(256, 5)}};
   line["vision"][9] = 8192;
   EXPECT_NE(MessageOf(line.dump()).find("has 8192 at index 9"), std::string::npos);

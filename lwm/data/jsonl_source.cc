@@ -68,6 +68,7 @@ class JsonlSource : public ExampleSource {
   void EncodeMedia(int64_t part, int64_t parts,
                    const std::function<void(int64_t units)>& done) const override {
     constexpr int64_t kLinesAtOnce = 64;  // their frames share batches
+    LWM_CHECK(options_.grammar.media, "no VQGAN to encode media with");
     for (int64_t begin = part; begin < units_; begin += kLinesAtOnce * parts) {
       const int64_t end = std::min(units_, begin + kLinesAtOnce * parts);
       std::vector<vision::MediaRequest> requests;

@@ -20,12 +20,17 @@ bool NamesMedia(const Json& value) {
 std::vector<int32_t> ListedCodes(const Json& list, const std::string& field, const LinePlace& place,
                                  const FieldGrammar& grammar) {
   const auto per_frame = static_cast<size_t>(grammar.tokens_per_frame);
+  LWM_CHECK(per_frame > 0, "frames of no codes");
+  if (list.size() < per_frame)
+    ThrowJsonField(place.where, field,
+                   list.empty() ? "holds no frame"
+                                : Cat("has ", list.size(), " codes, fewer than the ", per_frame,
+                                      " of a frame"));
   const size_t beyond = list.size() % per_frame;
   if (beyond != 0 && grammar.whole_frames)
     ThrowJsonField(
         place.where, field,
         Cat("has ", list.size(), " codes, which is no multiple of the ", per_frame, " of a frame"));
-  if (list.empty() && grammar.whole_frames) ThrowJsonField(place.where, field, "holds no frame");
   std::vector<int32_t> code_n;
   code_n.reserve(list.size());
   for (size_t i = 0; i < list.size() - beyond; ++i) {
@@ -106,8 +111,10 @@ void VisitChat(Json& chat,
                const std::function<void(Json& value, const std::string& field)>& visit) {
   for (Json& turn : chat) {
     if (!turn.is_object() || !turn.contains("content") || !turn.at("content").is_array()) continue;
-    for (Json& part : turn.at("content"))
-      if (part.is_object() && part.contains("path")) visit(part, "chat");
+    for (Json& part : turn.at("content")) {
+      const bool is_media = part.is_object() && part.contains("path") && !part.contains("codes");
+      if (is_media && part.value("type", Json()) != "text") visit(part, "chat");
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "tests/byte_tokenizer.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_vqgan.h"
@@ -106,7 +107,8 @@ TEST_F(VisionFieldTest, ErrorsNameFileLineFieldAndReason) {
   ExpectMessage(R"(["a.png", 3])", "mixes media with 3");
   ExpectMessage("3", "no list of vision codes");
   ExpectMessage("[]", "holds no frame");
-  ExpectMessage("[1, 2, 3]", "has 3 codes, which is no multiple of the 4 of a frame");
+  ExpectMessage("[1, 2, 3]", "has 3 codes, fewer than the 4 of a frame");
+  ExpectMessage("[1, 2, 3, 4, 5]", "has 5 codes, which is no multiple of the 4 of a frame");
   ExpectMessage("[1, 2, 3, 50]", "has 50 at index 3, want a code of 0 to 49");
   grammar_.media = nullptr;
   ExpectMessage("\"a.png\"", "no VQGAN is given");
@@ -124,6 +126,13 @@ TEST_F(VisionFieldTest, MediaOfALineAreFoundAndMayBeReplaced) {
                                              R"(image_vision "a.png")"}));
   EXPECT_EQ(line["image_vision"], 0);
   EXPECT_EQ(line["chat"][0]["content"][0], 0);
+}
+
+TEST_F(VisionFieldTest, MediaOfAPartWithCodesAreNotAskedFor) {
+  Json line = Json::parse(R"({"chat": [{"role": "user", "content": [
+      {"type": "image", "path": "a.png", "codes": [1, 2, 3, 4]},
+      {"type": "text", "text": "look", "path": "b.png"}]}]})");
+  ForEachMedia(line, [](Json& value, const std::string&) { ADD_FAILURE() << value.dump(); });
 }
 
 TEST_F(VisionFieldTest, NulInACaptionIsRefused) {
