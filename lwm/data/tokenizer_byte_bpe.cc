@@ -35,8 +35,13 @@ class Pattern {
         pcre2_match_data_create_from_pattern(code_.get(), nullptr));
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     size_t done = 0, from = 0;
-    while (from < text.size() && pcre2_match(code_.get(), subject, text.size(), from,
-                                             PCRE2_NO_UTF_CHECK, match.get(), nullptr) > 0) {
+    while (from < text.size()) {
+      const int result = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK,
+                                     match.get(), nullptr);
+      if (result == PCRE2_ERROR_NOMATCH) break;
+      LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, result > 0,
+                     "the tokenizer's expression takes too much time or memory on a text of ",
+                     text.size(), " bytes (PCRE2 error ", result, ")");
       const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
       if (range[1] == range[0]) {  // an empty match cuts nothing
         from = range[1] + std::max<size_t>(1, Utf8CharacterLength(text.substr(range[1])));
