@@ -68,8 +68,9 @@ class RowSequence {
 // Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
 // ones. A changed data_size needs the states of all old groups and goes on exactly too: no unit of
-// the epoch is lost or shown twice, though the rows are composed differently. Changed files, seed,
-// row length or source list are refused.
+// the epoch is lost or shown twice, though the rows are composed differently. Another number of
+// lines or tokens, seed, row length or source list is refused; lines whose text was changed are not
+// noticed.
 //
 // Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
 // unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B

@@ -50,10 +50,10 @@ void ValidatePacking(const PackingConfig& config, int64_t model_tokens);
 //
 // Loss weights. With kExample a target of example e weighs its loss weight / the sum over the
 // targets of e that have the same modality, so that the text targets of an example sum to 1 and so
-// do its vision targets; with kRow the same over the row. `examples` counts what has at least one
-// target. A target is the token after it in the same segment; the last token of a segment has one
-// only where its example was cut from a longer one. Targets with loss weight 0 are -100. Padding is
-// a segment of its own at the row's end.
+// do its vision targets (of an example that was split, those of each part); with kRow the same over
+// the row. `examples` counts what has at least one target. A target is the token after it in the
+// same segment; the last token of a segment has one only where its example was cut from a longer
+// one. Targets with loss weight 0 are -100. Padding is a segment of its own at the row's end.
 //
 //   Packer packer(config);
 //   while (more) { while (packer.wants_more()) packer.Add(example, id); row = packer.NextRow(); }
