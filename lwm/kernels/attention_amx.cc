@@ -34,7 +34,7 @@ bool AmxAvailable() noexcept {
 namespace lwm::kernels {
 bool AmxAvailable() noexcept { return false; }
 bool AmxPackTransposedPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }
-bool AmxPackPairs(const void* const*, int, int, PairOrder, uint16_t*) noexcept { return true; }
+bool AmxPackPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }
 void AmxPackTransposedRows(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxTransposeBlocks(const float*, const bool*, int, int, float*) noexcept {}
 void AmxForward(const AmxShape&, const AmxForwardTask&, const AmxScratch&) noexcept {}

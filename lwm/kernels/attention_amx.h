@@ -26,11 +26,8 @@ bool AmxAvailable() noexcept;
 // pairs of the transpose: x_NC, seen as x_CN. rows N a multiple of 16.
 bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
                             uint16_t* pairs) noexcept;
-// pairs of x_CN itself. rows C a multiple of 32. A pair is rows 2i and 2i + 1, or rows i and 16 + i
-// of 32: any order does that the left factor of the product shares.
-enum class PairOrder { kNeighbours, kHalves };
-bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, PairOrder order,
-                  uint16_t* pairs) noexcept;
+// pairs of x_CN itself, in halves: a pair is rows i and 16 + i of 32. rows C a multiple of 32.
+bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* pairs) noexcept;
 
 // rows of the transpose: x_RC seen as x_CR. rows R a multiple of 32, cols C of 16.
 void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept;
@@ -51,7 +48,7 @@ constexpr size_t kAmxBackwardScores = 18 * 1024;
 struct AmxForwardTask {
   const uint16_t* q_RK;     // row-major
   const uint16_t* k_pairs;  // pairs of k^T [K, N]
-  const uint16_t* v_pairs;  // pairs of v [N, K]
+  const uint16_t* v_pairs;  // pairs of v [N, K], in halves
   const void* next_keys;  // k_pairs and v_pairs, one after the other, of the next call, or nullptr
   float scale;
   const TileMask* mask;

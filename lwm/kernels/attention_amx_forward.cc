@@ -8,204 +8,400 @@ LWM_AMX_BEGIN
 namespace lwm::kernels {
 namespace {
 
-// As Multiply, for a right factor that is not read again soon: it leaves the rest of the
-// first-level cache in place.
-inline void MultiplyStreamed(const uint16_t* a, ptrdiff_t a_stride_bytes, ptrdiff_t a_next,
-                             const uint16_t* b, ptrdiff_t b_next) {
-  _tile_stream_loadd(6, b, 64);
-  _tile_loadd(4, a, a_stride_bytes);
-  _tile_stream_loadd(7, b + b_next, 64);
-  _tile_dpbf16ps(0, 4, 6);
-  _tile_loadd(5, a + a_next, a_stride_bytes);
-  _tile_dpbf16ps(1, 4, 7);
-  _tile_dpbf16ps(2, 5, 6);
-  _tile_dpbf16ps(3, 5, 7);
+#define LWM_INLINE inline __attribute__((always_inline))
+
+// A constant that the compiler would otherwise make anew at every use.
+inline __m512i InRegister(__m512i x) {
+  asm("" : "+v"(x));
+  return x;
 }
 
-// The sums go to `done`; the product begins new ones, from `from` or from zero. A sum is multiplied
-// into again as soon as it is stored, so that the others' stores do not hold the products up.
-template <bool kFromZero>
-inline void StoreSumsAndMultiply(float* done, const float* from, ptrdiff_t row_floats,
-                                 const uint16_t* a, ptrdiff_t a_stride_bytes, ptrdiff_t a_next,
-                                 const uint16_t* b, ptrdiff_t b_next) {
-  const ptrdiff_t stride = row_floats * 4, lower = 16 * row_floats;
-  _tile_stream_loadd(6, b, 64);
-  _tile_loadd(4, a, a_stride_bytes);
-  _tile_stream_loadd(7, b + b_next, 64);
-  _tile_loadd(5, a + a_next, a_stride_bytes);
-#define LWM_NEXT_SUM(sum, at, left, right) \
-  _tile_stored(sum, done + (at), stride);  \
-  if constexpr (kFromZero) {               \
-    _tile_zero(sum);                       \
-  } else {                                 \
-    _tile_loadd(sum, from + (at), stride); \
-  }                                        \
-  _tile_dpbf16ps(sum, left, right)
-  LWM_NEXT_SUM(0, 0, 4, 6);
-  LWM_NEXT_SUM(1, 16, 4, 7);
-  LWM_NEXT_SUM(2, lower, 5, 6);
-  LWM_NEXT_SUM(3, lower + 16, 5, 7);
-#undef LWM_NEXT_SUM
-}
+// Numbers of a block of 32 queries x 32 keys.
+constexpr ptrdiff_t kBlock = 1024;
 
 // Scores may exceed the running maximum by this much, in powers of e, before the sums so far are
 // brought to a new one: p is then at most 148, and just as exact.
 constexpr float kMaxSlack = 5.0f;
 
-// Some of the blocks of keys that 32 queries see, on their way: scores, then row by row their
-// softmax, then their values.
-constexpr int kGroupBlocks = 4;
-constexpr ptrdiff_t kGroupNumbers = kGroupBlocks * 1024;
-static_assert(2 * kGroupNumbers <= static_cast<ptrdiff_t>(kAmxForwardScores));
-struct Group {
-  int row = 0, count = 0;
-  int block[kGroupBlocks];
-  bool masked[kGroupBlocks];
-  float* s;     // blocks of [32][32]
-  uint16_t* p;  // likewise
-  int rows_done = 0;
-  bool decays = false;  // some of
-  float decay[32];      // what the values so far are multiplied by before those of this group
+// Rounds to bf16: keys i and 16 + i of 32 become pair i, as in v_pairs.
+class PairsOfHalves {
+ public:
+  PairsOfHalves()
+      : half_ulp_(InRegister(_mm512_set1_epi32(0x8000))),
+        upper_(InRegister(_mm512_set1_epi32(static_cast<int>(0xffff0000)))) {}
+
+  inline __m512i operator()(__m512 low, __m512 high) const {
+    const __m512i a = _mm512_add_epi32((__m512i)low, half_ulp_);
+    const __m512i b = _mm512_add_epi32((__m512i)high, half_ulp_);
+    constexpr int kAOrBAndC = 0xf8;
+    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, upper_, kAOrBAndC);
+  }
+
+ private:
+  __m512i half_ulp_, upper_;
 };
 
-// Hides what row r may not see, then gives its largest score.
-inline float GroupRowMax(const BlockMask& mask, const Group& group, int r) {
-  __m512 low = _mm512_set1_ps(kMinusInfinity), high = low;
-  for (int i = 0; i < group.count; ++i) {
-    float* at = group.s + i * 1024 + r * 32;
-    __m512 a = _mm512_load_ps(at), b = _mm512_load_ps(at + 16);
-    if (group.masked[i]) {
-      const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
-      const int row = group.row + r, key = group.block[i] * 32;
-      a = _mm512_mask_mov_ps(hidden, mask.Seen(row, key), a);
-      b = _mm512_mask_mov_ps(hidden, mask.Seen(row, key + 16), b);
-      _mm512_store_ps(at, a);
-      _mm512_store_ps(at + 16, b);
-    }
-    low = _mm512_max_ps(low, a);
-    high = _mm512_max_ps(high, b);
-  }
-  return _mm512_reduce_max_ps(_mm512_max_ps(low, high));
+inline __m512 SumOfHalves(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
-// p of row r; returns its sum.
-inline float GroupRowExp(const Group& group, int r, float factor, float shift) {
-  const __m512 c = _mm512_set1_ps(factor), b = _mm512_set1_ps(shift);
-  __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-  for (int i = 0; i < group.count; ++i) {
-    const float* at = group.s + i * 1024 + r * 32;
-    const __m512 p0 = Exp2(_mm512_fmsub_ps(_mm512_load_ps(at), c, b));
-    const __m512 p1 = Exp2(_mm512_fmsub_ps(_mm512_load_ps(at + 16), c, b));
-    sum0 = _mm512_add_ps(sum0, p0);
-    sum1 = _mm512_add_ps(sum1, p1);
-    _mm512_store_si512(group.p + i * 1024 + r * 32, ToBf16(p0, p1));
+// The sums of 16 rows of 16 numbers.
+inline __m512 RowSums(const float* x) {
+  __m512 of4[8], of8[4];
+  for (int i = 0; i < 8; ++i, x += 32) {
+    const __m512 a = _mm512_load_ps(x), b = _mm512_load_ps(x + 16);
+    of4[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   }
-  return _mm512_reduce_add_ps(_mm512_add_ps(sum0, sum1));
+  for (int i = 0; i < 4; ++i) {
+    const __m512d a = (__m512d)of4[2 * i], b = (__m512d)of4[2 * i + 1];
+    of8[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+  }
+  return SumOfHalves(SumOfHalves(of8[0], of8[1]), SumOfHalves(of8[2], of8[3]));
 }
 
-// Products and softmax, one beside the other: while the tile registers multiply for one group, the
-// vector registers work on the group before it. Scores and p of two groups stay in the first-level
-// cache.
-//
-//   step t:  scores of group t
-//            values of group t - 2
-//            softmax of group t - 1  (spread over the products)
-class GroupSteps {
+// Some of the blocks of 32 keys that 32 queries see; their values are added at once.
+constexpr int kGroupBlocks = 4;
+static_assert(3 * kBlock <= kAmxForwardScores && 2 * kGroupBlocks * kBlock <= kAmxForwardScores);
+struct Group {
+  int row = 0, count = 0;
+  const int* block;
+  const bool* masked;
+  uint16_t* p;                  // blocks of [32][32]
+  bool decays = false;          // some of
+  alignas(64) float decay[32];  // what the values so far are multiplied by before those of this one
+};
+struct Block {
+  Group* group = nullptr;  // nullptr: none
+  int index = 0;           // in the group
+  float* s = nullptr;      // [32][32]
+
+  bool last() const { return group && index + 1 == group->count; }
+  int key() const { return group->block[index] * 32; }
+  uint16_t* p() const { return group->p + index * kBlock; }
+};
+
+// The running softmax of 32 queries.
+class Softmax {
  public:
-  GroupSteps(const AmxShape& shape, const AmxForwardTask& task, const BlockMask& mask,
+  explicit Softmax(const AmxForwardTask& task) : task_(task) {}
+
+  // Turns to the block's queries and hides what they may not see.
+  void Start(const Block& block, const BlockMask& mask) {
+    block_ = block;
+    if (block.group->row != row_) {
+      Finish();
+      row_ = block.group->row;
+      for (int r = 0; r < 32; ++r) {
+        shift_[r] = task_.max_R[row_ + r] * kLog2E;
+        _mm512_store_ps(sums_ + 16 * r, _mm512_setzero_ps());
+      }
+    }
+    if (block.group->masked[block.index]) Hide(mask);
+  }
+
+  // Brings the sums to the task.
+  void Finish() {
+    if (row_ < 0) return;
+    for (int r = 0; r < 32; r += 16) {
+      float* const sum = task_.sum_R + row_ + r;
+      _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), RowSums(sums_ + 16 * r)));
+    }
+  }
+
+  // The rows of one block, one after the other; what they need is in registers.
+  class Rows {
+   public:
+    // With each row comes a line of what is needed later into the second-level cache.
+    Rows(Softmax& softmax, const char* fetch)
+        : softmax_(softmax),
+          s_(softmax.block_.s),
+          p_(softmax.block_.group ? softmax.block_.p() : nullptr),
+          fetch_(fetch),
+          factor_((__m512)InRegister((__m512i)_mm512_set1_ps(softmax_.task_.scale * kLog2E))) {}
+    bool done() const { return r_ == 32; }
+
+    LWM_INLINE void Next() {
+      const ptrdiff_t r = r_++;
+      _mm_prefetch(fetch_ + 64 * r, _MM_HINT_T1);
+      const float* const s = s_ + 32 * r;
+      const __m512 limit = _mm512_set1_ps(kMaxSlack * kLog2E);
+      __m512 shift = _mm512_set1_ps(softmax_.shift_[r]);
+      __m512 low = _mm512_fmsub_ps(_mm512_load_ps(s), factor_, shift);
+      __m512 high = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor_, shift);
+      const __mmask16 low_exceeds = _mm512_cmp_ps_mask(low, limit, _CMP_NLE_UQ);
+      const __mmask16 high_exceeds = _mm512_cmp_ps_mask(high, limit, _CMP_NLE_UQ);
+      if (!_kortestz_mask16_u8(low_exceeds, high_exceeds)) [[unlikely]] {
+        shift = _mm512_set1_ps(softmax_.Raise(static_cast<int>(r)));
+        low = _mm512_fmsub_ps(_mm512_load_ps(s), factor_, shift);
+        high = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor_, shift);
+      }
+      low = Exp2(low);
+      high = Exp2(high);
+      float* const sum = softmax_.sums_ + 16 * r;
+      _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(low, high)));
+      _mm512_store_si512(p_ + 32 * r, pairs_(low, high));
+    }
+
+   private:
+    Softmax& softmax_;
+    const float* s_;
+    uint16_t* p_;
+    const char* fetch_;
+    __m512 factor_;
+    PairsOfHalves pairs_;
+    ptrdiff_t r_ = 0;
+  };
+
+ private:
+  void Hide(const BlockMask& mask) const {
+    const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
+    float* s = block_.s;
+    for (int r = 0; r < 32; ++r, s += 32) {
+      for (int n = 0; n < 32; n += 16) {
+        const __mmask16 seen = mask.Seen(row_ + r, block_.key() + n);
+        _mm512_mask_store_ps(s + n, _knot_mask16(seen), hidden);
+      }
+    }
+  }
+
+  // Some score of row r is not below the limit: a new maximum, or NaN. Returns the shift to use.
+  __attribute__((noinline)) float Raise(int r) {
+    const float* const s = block_.s + 32 * r;
+    const __m512 largest = _mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16));
+    const float row_max = _mm512_reduce_max_ps(largest) * task_.scale;
+    float& running = task_.max_R[row_ + r];
+    if (!(row_max > running + kMaxSlack)) return running == kMinusInfinity ? 0.0f : shift_[r];
+    if (running != kMinusInfinity) Decay(r, std::exp2((running - row_max) * kLog2E));
+    running = row_max;
+    return shift_[r] = row_max * kLog2E;
+  }
+
+  // Everything of row r so far is worth less.
+  void Decay(int r, float factor) {
+    Group& group = *block_.group;
+    group.decay[r] *= factor;
+    group.decays = true;
+    task_.sum_R[row_ + r] *= factor;
+    const __m512 decay = _mm512_set1_ps(factor);
+    float* const sum = sums_ + 16 * r;
+    _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), decay));
+    uint16_t* p = group.p + 32 * r;
+    for (int i = 0; i < block_.index; ++i, p += kBlock) {
+      const __m512i pairs = _mm512_load_si512(p);
+      const __m512 low = (__m512)_mm512_slli_epi32(pairs, 16);
+      const __m512 high = (__m512)_mm512_slli_epi32(_mm512_srli_epi32(pairs, 16), 16);
+      const PairsOfHalves pairs_of;
+      _mm512_store_si512(p, pairs_of(_mm512_mul_ps(low, decay), _mm512_mul_ps(high, decay)));
+    }
+  }
+
+  const AmxForwardTask& task_;
+  Block block_;
+  int row_ = -1;
+  // Of each query: its maximum in powers of 2, -inf before the first key, and sums of every 16th p.
+  alignas(64) float shift_[32], sums_[32 * 16];
+};
+
+// Products and softmax, one within the other: while the tile registers multiply, the vector
+// registers work on the block before. The core looks ahead over a few tile operations only, so rows
+// of softmax stand between them. Scores, p and the values so far stay in the first-level cache.
+//
+//   step t:  scores of block t
+//            a share of the values of the last group whose p are complete
+//            softmax of block t - 1  (its rows spread over these products)
+class BlockSteps {
+ public:
+  BlockSteps(const AmxShape& shape, const AmxForwardTask& task, const BlockMask& mask,
              const AmxScratch& scratch)
       : shape_(shape),
         task_(task),
         mask_(mask),
         scratch_(scratch),
-        steps_(shape.dim / 32),
-        fetch_(static_cast<const char*>(task.next_keys)) {
-    // The next keys come into the second-level cache in equal pieces, one with each row of a group.
-    const ptrdiff_t groups = (shape.keys / 32 + kGroupBlocks - 1) / kGroupBlocks;
-    const ptrdiff_t pieces = groups * shape.rows, bytes = ptrdiff_t{4} * shape.keys * shape.dim;
-    fetch_bytes_ = fetch_ ? (bytes / pieces + 63) / 64 * 64 : 0;
-    fetch_end_ = fetch_ + (fetch_ ? bytes : 0);
-  }
+        chunks_(shape.dim / 32),
+        fetch_(static_cast<const char*>(task.next_keys ? task.next_keys : task.k_pairs)),
+        fetch_end_(fetch_ + ptrdiff_t{4} * shape.keys * shape.dim),
+        softmax_(task),
+        sums_{scratch.s + 2 * kBlock, 32} {}
 
   void Run() {
     for (int row = 0; row < shape_.rows; row += 32) {
-      const ActiveBlocks active = mask_.Active(row);
-      for (int first = 0; first < active.count; first += kGroupBlocks) Step(row, active, first);
+      ActiveBlocks& active = active_[active_rows_ % 3];
+      active = mask_.Active(row);
+      if (active.count > 0) ++active_rows_;
+      for (int first = 0; first < active.count; first += kGroupBlocks) {
+        Group& group = NextGroup(row, active, first);
+        for (int i = 0; i < group.count; ++i) Step({&group, i});
+      }
     }
-    for (int i = 0; i < 2; ++i) Step(0, ActiveBlocks(), 0);
+    for (int i = 0; i < 2; ++i) Step(Block());
+    FlushSums();
+    softmax_.Finish();
   }
 
  private:
-  // The blocks from `first` on, as many as a group holds, begin their way.
-  void Step(int row, const ActiveBlocks& active, int first) {
-    Group& now = groups_[step_ % 3];
-    pending_ = &groups_[(step_ + 2) % 3];
-    Group& finished = groups_[(step_ + 1) % 3];
-    now.row = row;
-    now.count = std::min(active.count - first, kGroupBlocks);
-    std::copy_n(active.block + first, now.count, now.block);
-    std::copy_n(active.masked + first, now.count, now.masked);
-    now.s = scratch_.s + step_ % 2 * kGroupNumbers;
-    now.p = scratch_.p + step_ % 2 * kGroupNumbers;
-    now.rows_done = now.count > 0 ? 0 : 32;
-    now.decays = false;
-    ticks_ = 0;
-    all_ticks_ = steps_ * (now.count + finished.count);
-    Scores(now);
-    if (finished.count > 0) AddValues(finished);
-    if (pending_->count > 0) RowsUpTo(32);
+  using Rows = Softmax::Rows;
+
+  // Where sums of [32, 32] lie in memory.
+  struct Sums {
+    float* at;
+    ptrdiff_t row_floats;
+  };
+
+  // At most three are on their way: the one before is in its softmax, its predecessor's values are
+  // being added.
+  Group& NextGroup(int row, const ActiveBlocks& active, int first) {
+    Group& group = groups_[group_ % 3];
+    group.row = row;
+    group.count = std::min(active.count - first, kGroupBlocks);
+    group.block = active.block + first;
+    group.masked = active.masked + first;
+    group.p = scratch_.p + group_++ % 2 * kGroupBlocks * kBlock;
+    group.decays = false;
+    std::fill_n(group.decay, 32, 1.0f);
+    return group;
+  }
+
+  void Step(Block now) {
+    now.s = scratch_.s + step_++ % 2 * kBlock;
+    int last_chunk = chunk_, products = now.group ? chunks_ : 0;
+    if (share_ < shares_) {
+      last_chunk = chunks_ * ++share_ / shares_;
+      products += (last_chunk - chunk_) * values_->count;
+    }
+    if (!pending_.group || products > 32) {
+      Products<0>(now, last_chunk);
+    } else if (products > 16) {
+      Products<1>(now, last_chunk);
+    } else if (products > 8) {
+      Products<2>(now, last_chunk);
+    } else if (products > 4) {
+      Products<4>(now, last_chunk);
+    } else {
+      Products<8>(now, last_chunk);
+    }
+    if (sums_.at == now.s) FlushSums();  // the next softmax would wait for them
+    if (pending_.last()) StartValues(*pending_.group, now.group ? now.group->count : 1);
+    pending_ = now;
+  }
+
+  // In this many shares, one a step.
+  void StartValues(Group& group, int shares) {
+    values_ = &group;
+    chunk_ = share_ = 0;
+    shares_ = shares;
+    if (group.decays) Decay(group);
+  }
+
+  // Each with kRows rows of softmax.
+  template <int kRows>
+  void Products(const Block& now, int last_chunk) {
+    if (pending_.group) softmax_.Start(pending_, mask_);
+    Rows rows(softmax_, NextLines());
+    if (now.group) Scores<kRows>(now, rows);
+    for (; chunk_ < last_chunk; ++chunk_) AddValues<kRows>(*values_, chunk_, rows);
+    while (pending_.group && !rows.done()) rows.Next();
     Fence();
-    ++step_;
   }
 
-  inline void Scores(const Group& group) {
-    const uint16_t* q = task_.q_RK + ptrdiff_t{group.row} * shape_.dim;
+  const char* NextLines() {
+    constexpr ptrdiff_t kBytes = 32 * 64;
+    const char* lines = fetch_;
+    if (task_.next_keys && fetch_end_ - fetch_ >= 2 * kBytes) fetch_ += kBytes;
+    return lines;
+  }
+
+  template <int kRows>
+  LWM_INLINE void Scores(const Block& now, Rows& rows) {
+    const uint16_t* q = task_.q_RK + ptrdiff_t{now.group->row} * shape_.dim;
     const ptrdiff_t stride = shape_.dim * 2, q_next = 16 * ptrdiff_t{shape_.dim};
-    const ptrdiff_t k_next = steps_ * kRegister;
-    float* s = group.s;
-    for (int i = 0; i < group.count; ++i) {
-      const uint16_t* k = task_.k_pairs + group.block[i] * 2 * k_next;
-      if (i == 0) {
-        ZeroSums();
-        MultiplyStreamed(q, stride, q_next, k, k_next);
-      } else {
-        StoreSumsAndMultiply<true>(s, nullptr, 32, q, stride, q_next, k, k_next);
-        s += 1024;
-      }
-      Tick();
-      for (int step = 1; step < steps_; ++step) {
-        MultiplyStreamed(q + 32 * step, stride, q_next, k + step * kRegister, k_next);
-        Tick();
-      }
+    const ptrdiff_t k_next = chunks_ * kRegister;
+    const uint16_t* k = task_.k_pairs + now.key() / 16 * k_next;
+    MultiplyAnew<kRows, true>(rows, {now.s, 32}, q, stride, q_next, k, k_next);
+    for (int step = 1; step < chunks_; ++step) {
+      MultiplyOn<kRows>(rows, q + 32 * step, stride, q_next, k + step * kRegister, k_next);
     }
-    if (group.count > 0) StoreSums(s, 32);
   }
 
-  // acc [32, dim] = decay acc + p v.
-  inline void AddValues(const Group& group) {
-    float* acc = task_.acc_RK + ptrdiff_t{group.row} * shape_.dim;
-    if (group.decays) Decay(group, acc);
+  // acc [32, 32 of dim] += p v.
+  template <int kRows>
+  LWM_INLINE void AddValues(const Group& group, int chunk, Rows& rows) {
+    float* acc = task_.acc_RK + ptrdiff_t{group.row} * shape_.dim + 32 * chunk;
     const ptrdiff_t v_next = shape_.keys / 32 * kRegister;
-    for (int k = 0; k < shape_.dim; k += 32, acc += 32) {
-      const uint16_t* v = task_.v_pairs + k / 16 * v_next;
-      const uint16_t* first = v + group.block[0] * kRegister;
-      if (k == 0) {
-        LoadSums(acc, shape_.dim);
-        MultiplyStreamed(group.p, 64, kRegister, first, v_next);
-      } else {
-        StoreSumsAndMultiply<false>(acc - 32, acc, shape_.dim, group.p, 64, kRegister, first,
-                                    v_next);
-      }
-      Tick();
-      for (int i = 1; i < group.count; ++i) {
-        MultiplyStreamed(group.p + i * 1024, 64, kRegister, v + group.block[i] * kRegister, v_next);
-        Tick();
-      }
+    const uint16_t* v = task_.v_pairs + 2 * chunk * v_next;
+    MultiplyAnew<kRows, false>(rows, {acc, shape_.dim}, group.p, 64, kRegister,
+                               v + group.block[0] * kRegister, v_next);
+    for (int i = 1; i < group.count; ++i) {
+      MultiplyOn<kRows>(rows, group.p + i * kBlock, 64, kRegister, v + group.block[i] * kRegister,
+                        v_next);
     }
-    StoreSums(acc - 32, shape_.dim);
   }
 
-  void Decay(const Group& group, float* acc_RK) const {
+  // As Multiply, for a right factor that is not read again soon: it leaves the rest of the
+  // first-level cache in place.
+  template <int kRows>
+  LWM_INLINE void MultiplyOn(Rows& rows, const uint16_t* a, ptrdiff_t a_stride_bytes,
+                             ptrdiff_t a_next, const uint16_t* b, ptrdiff_t b_next) {
+    _tile_stream_loadd(6, b, 64);
+    _tile_loadd(4, a, a_stride_bytes);
+    Quarter<kRows, 0>(rows);
+    _tile_stream_loadd(7, b + b_next, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    Quarter<kRows, 1>(rows);
+    _tile_loadd(5, a + a_next, a_stride_bytes);
+    _tile_dpbf16ps(1, 4, 7);
+    Quarter<kRows, 2>(rows);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    Quarter<kRows, 3>(rows);
+  }
+
+  // The sums so far go where they belong; the product begins new ones, those in memory or zero. A
+  // sum is multiplied into again as soon as it is stored, so that the others' stores do not hold
+  // the products up.
+  template <int kRows, bool kFromZero>
+  LWM_INLINE void MultiplyAnew(Rows& rows, const Sums& sums, const uint16_t* a,
+                               ptrdiff_t a_stride_bytes, ptrdiff_t a_next, const uint16_t* b,
+                               ptrdiff_t b_next) {
+    const Sums done = sums_;
+    sums_ = sums;
+    const ptrdiff_t done_stride = done.row_floats * 4, done_lower = 16 * done.row_floats;
+    const ptrdiff_t stride = sums.row_floats * 4, lower = 16 * sums.row_floats;
+    _tile_stream_loadd(6, b, 64);
+    _tile_loadd(4, a, a_stride_bytes);
+    _tile_stream_loadd(7, b + b_next, 64);
+    _tile_loadd(5, a + a_next, a_stride_bytes);
+#define LWM_NEXT_SUM(sum, done_at, next_at, left, right) \
+  _tile_stored(sum, done.at + (done_at), done_stride);   \
+  if constexpr (kFromZero) {                             \
+    _tile_zero(sum);                                     \
+  } else {                                               \
+    _tile_loadd(sum, sums.at + (next_at), stride);       \
+  }                                                      \
+  _tile_dpbf16ps(sum, left, right);                      \
+  Quarter<kRows, sum>(rows)
+    LWM_NEXT_SUM(0, 0, 0, 4, 6);
+    LWM_NEXT_SUM(1, 16, 16, 4, 7);
+    LWM_NEXT_SUM(2, done_lower, lower, 5, 6);
+    LWM_NEXT_SUM(3, done_lower + 16, lower + 16, 5, 7);
+#undef LWM_NEXT_SUM
+  }
+
+  template <int kRows, int kQuarter>
+  LWM_INLINE void Quarter(Rows& rows) {
+    constexpr int kCount = kRows * (kQuarter + 1) / 4 - kRows * kQuarter / 4;
+    for (int i = 0; i < kCount; ++i) rows.Next();
+  }
+
+  // What the tile registers hold afterwards belongs nowhere.
+  void FlushSums() {
+    StoreSums(sums_.at, sums_.row_floats);
+    sums_ = {scratch_.s + 2 * kBlock, 32};
+    Fence();
+  }
+
+  void Decay(const Group& group) {
+    FlushSums();
+    float* acc_RK = task_.acc_RK + ptrdiff_t{group.row} * shape_.dim;
     for (int r = 0; r < 32; ++r, acc_RK += shape_.dim) {
       if (group.decay[r] == 1.0f) continue;
       const __m512 decay = _mm512_set1_ps(group.decay[r]);
@@ -216,45 +412,20 @@ class GroupSteps {
     Fence();
   }
 
-  // One product is under way: time for a share of the softmax.
-  inline void Tick() {
-    ++ticks_;
-    if (pending_->count > 0) RowsUpTo(32 * ticks_ / all_ticks_);
-  }
-  inline void RowsUpTo(int end) {
-    for (; pending_->rows_done < end; ++pending_->rows_done)
-      Softmax(*pending_, pending_->rows_done);
-  }
-
-  inline void Softmax(Group& group, int r) {
-    const int row = group.row + r;
-    for (const char* end = std::min(fetch_ + fetch_bytes_, fetch_end_); fetch_ < end; fetch_ += 64)
-      _mm_prefetch(fetch_, _MM_HINT_T1);
-    const float row_max = GroupRowMax(mask_, group, r) * task_.scale;
-    float running = task_.max_R[row];
-    group.decay[r] = 1.0f;
-    if (row_max > running + kMaxSlack) {
-      if (running != kMinusInfinity) {  // else the first keys: nothing decays
-        group.decay[r] = std::exp2((running - row_max) * kLog2E);
-        group.decays = true;
-        task_.sum_R[row] *= group.decay[r];
-      }
-      task_.max_R[row] = running = row_max;
-    }
-    const float shift = running == kMinusInfinity ? 0.0f : running * kLog2E;
-    task_.sum_R[row] += GroupRowExp(group, r, task_.scale * kLog2E, shift);
-  }
-
   const AmxShape& shape_;
   const AmxForwardTask& task_;
   const BlockMask& mask_;
   const AmxScratch& scratch_;
-  const int steps_;  // of 32 numbers of a row
-  Group groups_[3];
-  Group* pending_ = nullptr;
-  int step_ = 0, ticks_ = 0, all_ticks_ = 0;
+  const int chunks_;  // of 32 numbers of a row
   const char *fetch_, *fetch_end_;
-  ptrdiff_t fetch_bytes_;
+  Softmax softmax_;
+  ActiveBlocks active_[3];
+  Group groups_[3];
+  int active_rows_ = 0, group_ = 0, step_ = 0;
+  Block pending_;            // scores that wait for their softmax
+  Group* values_ = nullptr;  // in their share_-th of shares_; chunks before chunk_ are added
+  int chunk_ = 0, share_ = 0, shares_ = 0;
+  Sums sums_;  // in the tile registers
 };
 
 }  // namespace
@@ -263,7 +434,7 @@ void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
                 const AmxScratch& scratch) noexcept {
   const TileRegisters registers;
   const BlockMask block_mask(task.mask, shape.keys);
-  GroupSteps(shape, task, block_mask, scratch).Run();
+  BlockSteps(shape, task, block_mask, scratch).Run();
 }
 
 }  // namespace lwm::kernels

@@ -100,20 +100,16 @@ bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
   return padded.finite();
 }
 
-bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, PairOrder order,
-                  uint16_t* pairs) noexcept {
+bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* pairs) noexcept {
   PaddedRows padded(rows_C, rows, head_dim);
-  const int step = order == PairOrder::kNeighbours ? 2 : 1;
-  const int partner = order == PairOrder::kNeighbours ? 1 : 16;
   const int dim = (head_dim + 31) / 32 * 32;
-  // Row by row, so that memory is read in order.
   for (int c = 0; c < rows; c += 32) {
     for (int pair = 0; pair < 16; ++pair) {
-      const int row = c + pair * step;
+      const int row = c + pair;
       padded.Fetch(row + 32);
-      padded.Fetch(row + partner + 32);
+      padded.Fetch(row + 48);
       for (int n = 0; n < dim; n += 16) {
-        const __m512i x = Interleave(padded.Load16(row, n), padded.Load16(row + partner, n));
+        const __m512i x = Interleave(padded.Load16(row, n), padded.Load16(row + 16, n));
         _mm512_store_si512(pairs + (n / 16 * (rows / 32) + c / 32) * kRegister + pair * 32, x);
       }
     }

@@ -32,8 +32,7 @@ class AmxForwardTile : public AttentionForwardTile {
     uint16_t* packed = static_cast<uint16_t*>(packed_keys);
     const int count = shape_.keys, dim = shape_.head_dim;
     const bool k_finite = AmxPackTransposedPairs(keys.first, count, dim, packed);
-    const bool v_finite = AmxPackPairs(keys.second, count, dim, PairOrder::kNeighbours,
-                                       packed + Numbers(shape_, count));
+    const bool v_finite = AmxPackPairs(keys.second, count, dim, packed + Numbers(shape_, count));
     return k_finite && v_finite;
   }
 
@@ -83,7 +82,7 @@ class AmxBackwardTile : public AttentionBackwardTile {
   bool StartKeys(const AttentionRows& keys) override {
     const int count = shape_.keys, dim = shape_.head_dim;
     const bool k_finite = AmxPackTransposedPairs(keys.first, count, dim, Keys(0));
-    AmxPackPairs(keys.first, count, dim, PairOrder::kHalves, Keys(2));
+    AmxPackPairs(keys.first, count, dim, Keys(2));
     const bool v_finite = AmxPackTransposedPairs(keys.second, count, dim, Keys(1));
     std::fill_n(keys_started_, count / 32, false);
     return k_finite && v_finite;
