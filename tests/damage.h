@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <span>
@@ -36,6 +38,16 @@ inline std::string RefusalOf(std::string_view content, const ParseBytes& parse) 
     EXPECT_FALSE(message.empty());
     return message;
   }
+}
+
+// For readers that open files: writes the bytes to `damaged`, then reads.
+inline ParseBytes AsFile(const std::filesystem::path& damaged, const std::function<void()>& read) {
+  return [=](std::span<const std::byte> bytes) {
+    std::ofstream(damaged, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+    read();
+  };
 }
 
 // Damaged variants of one file: each is refused in one line or read, never worse, and reading takes

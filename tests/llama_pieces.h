@@ -5,6 +5,7 @@
 
 #include "lwm/base/json.h"
 #include "lwm/data/tokenizer.h"
+#include "tests/byte_pieces.h"
 #include "tests/golden_folder.h"
 
 namespace lwm::testing_support {
@@ -24,9 +25,8 @@ inline data::PieceVocabulary LlamaPieces() {
   vocabulary.piece_V[2] = "</s>";
   vocabulary.type_V[0] = Type::kUnknown;
   vocabulary.type_V[1] = vocabulary.type_V[2] = Type::kControl;
-  const char* digits = "0123456789ABCDEF";
   for (size_t byte = 0; byte < 256; ++byte) {
-    vocabulary.piece_V[3 + byte] = std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">";
+    vocabulary.piece_V[3 + byte] = BytePiece(byte);
     vocabulary.type_V[3 + byte] = Type::kByte;
   }
   for (const Json& piece : ReadJsonFile(GoldenFolder("tokenizer_llama2") / "pieces.json")) {

@@ -6,43 +6,51 @@
 #include <filesystem>
 #include <vector>
 
-#include "lwm/base/file.h"
 #include "lwm/base/random.h"
 #include "lwm/io/media_opencv.h"
-#include "lwm/io/safetensors.h"
 #include "lwm/vision/vqgan_import.h"
 
 namespace lwm::testing_support {
 
-// 16 x 16 pixels to 4 codes out of 50.
-inline config::VqganConfig TinyVqganConfig() {
+// 8 x 8 pixels to 4 x 4 codes out of 10.
+inline config::VqganConfig SmallestVqganConfig() {
   config::VqganConfig config;
-  config.block_out_channels = {4, 4, 4, 8};
+  config.block_out_channels = {4, 8};
   config.layers_per_block = 1;
   config.latent_channels = 3;
   config.vq_embed_dim = 2;
-  config.num_vq_embeddings = 50;
+  config.num_vq_embeddings = 10;
   config.norm_num_groups = 2;
+  config.sample_size = 8;
+  return config;
+}
+
+// 16 x 16 pixels to 2 x 2 codes out of 50.
+inline config::VqganConfig TinyVqganConfig() {
+  config::VqganConfig config = SmallestVqganConfig();
+  config.block_out_channels = {4, 4, 4, 8};
+  config.num_vq_embeddings = 50;
   config.sample_size = 16;
   return config;
 }
 
-// A VQModel directory with random weights; latents are spread over the codebook.
-inline void WriteTinyVqgan(const std::filesystem::path& folder, uint64_t seed) {
+// A VQModel directory.
+inline void WriteVqgan(const std::filesystem::path& folder, const config::VqganConfig& config,
+                       const vision::VqganWeights& weights) {
   at::set_num_threads(1);  // several cost more than they give on so small a model
-  const config::VqganConfig config = TinyVqganConfig();
-  vision::VqganWeights weights = vision::RandomVqganWeights(config, seed);
-  weights.codebook_VC.mul_(20);
-  std::vector<io::TensorInfo> infos;
-  for (const vision::VqganSpec& spec : vision::VqganSpecs(config))
-    infos.push_back({spec.name, io::DType::kF32, spec.shape});
   std::filesystem::create_directories(folder);
-  WriteFileAtomically(folder / "config.json", config::VqganConfigToJson(config).dump());
-  io::SafetensorsWriter writer(folder / "diffusion_pytorch_model.safetensors", infos);
-  vision::ForEachWeight(config, weights, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
-    writer.Write(spec.name, {static_cast<const std::byte*>(weight.data_ptr()), weight.nbytes()});
-  });
-  writer.Finish();
+  vision::SaveVqgan(config, weights, folder);
+}
+inline void WriteSmallestVqgan(const std::filesystem::path& folder) {
+  const config::VqganConfig config = SmallestVqganConfig();
+  WriteVqgan(folder, config, vision::RandomVqganWeights(config, 9));
+}
+
+// Its latents are spread over the codebook.
+inline void WriteTinyVqgan(const std::filesystem::path& folder, uint64_t seed) {
+  vision::VqganWeights weights = vision::RandomVqganWeights(TinyVqganConfig(), seed);
+  weights.codebook_VC.mul_(20);
+  WriteVqgan(folder, TinyVqganConfig(), weights);
 }
 
 // Noise that differs with the key.

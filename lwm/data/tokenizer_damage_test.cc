@@ -15,6 +15,7 @@
 #include "lwm/data/tokenizer.h"
 #include "lwm/data/utf8.h"
 #include "lwm/io/gguf_writer.h"
+#include "tests/byte_pieces.h"
 #include "tests/temporary_folder.h"
 
 namespace lwm::data {
@@ -24,20 +25,7 @@ using testing_support::TemporaryFolder;
 using Type = PieceVocabulary::Type;
 
 PieceVocabulary SmallPieces() {
-  PieceVocabulary vocabulary;
-  const auto add = [&](const std::string& piece, Type type) {
-    vocabulary.score_V.push_back(-static_cast<float>(vocabulary.piece_V.size()));
-    vocabulary.piece_V.push_back(piece);
-    vocabulary.type_V.push_back(type);
-  };
-  add("<unk>", Type::kUnknown);
-  add("<s>", Type::kControl);
-  add("</s>", Type::kControl);
-  const std::string digits = "0123456789ABCDEF";
-  for (size_t byte = 0; byte < 256; ++byte)
-    add(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">", Type::kByte);
-  for (const char* piece : {"th", "▁a", "ab", "▁", "a", "b", "t", "h"}) add(piece, Type::kNormal);
-  return vocabulary;
+  return testing_support::ByteAndOtherPieces({"th", "▁a", "ab", "▁", "a", "b", "t", "h"});
 }
 
 std::string ByteBpeJson() {

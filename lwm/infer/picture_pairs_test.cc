@@ -7,49 +7,24 @@
 #include "lwm/base/file.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/vision/frames.h"
+#include "tests/byte_pieces.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_model.h"
+#include "tests/tiny_vqgan.h"
 
 namespace lwm::infer {
 namespace {
 
+using testing_support::TemporaryFolder;
 using testing_support::TinyConfig;
 using testing_support::TinyWeights;
 
-using testing_support::TemporaryFolder;
-
-// 10 codes, pictures of 8 x 8 pixels as 4 x 4 codes.
-vision::Vqgan TinyVqgan() {
-  config::VqganConfig config;
-  config.block_out_channels = {4, 8};
-  config.layers_per_block = 1;
-  config.latent_channels = 3;
-  config.vq_embed_dim = 2;
-  config.num_vq_embeddings = 10;
-  config.norm_num_groups = 2;
-  config.sample_size = 8;
-  return vision::Vqgan(config, vision::RandomVqganWeights(config, 9), at::kFloat);
-}
-
 // Bytes and the pieces that <vision> is made of.
 std::unique_ptr<data::Tokenizer> TinyTokenizer() {
-  using Type = data::PieceVocabulary::Type;
-  data::PieceVocabulary vocabulary;
-  const auto add = [&](const std::string& piece, Type type) {
-    vocabulary.piece_V.push_back(piece);
-    vocabulary.score_V.push_back(-static_cast<float>(vocabulary.piece_V.size()));
-    vocabulary.type_V.push_back(type);
-  };
-  add("<unk>", Type::kUnknown);
-  add("<s>", Type::kControl);
-  add("</s>", Type::kControl);
-  const std::string digits = "0123456789ABCDEF";
-  for (size_t byte = 0; byte < 256; ++byte)
-    add(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">", Type::kByte);
-  for (const char c : std::string("abcdefghijklmnopqrstuvwxyz<>/"))
-    add(std::string(1, c), Type::kNormal);
-  add("\u2581", Type::kNormal);
-  return data::MakePieceTokenizer(vocabulary, "test");
+  std::vector<std::string> pieces;
+  for (const char c : std::string("abcdefghijklmnopqrstuvwxyz<>/")) pieces.emplace_back(1, c);
+  pieces.emplace_back("\u2581");
+  return data::MakePieceTokenizer(testing_support::ByteAndOtherPieces(pieces), "test");
 }
 
 io::RgbImage Plain(uint8_t red, uint8_t green, uint8_t blue, int64_t side = 8) {
@@ -83,7 +58,9 @@ class PicturePairsTest : public testing::Test {
   }
 
   const TemporaryFolder folder_;
-  const vision::Vqgan vqgan_ = TinyVqgan();
+  const vision::Vqgan vqgan_{testing_support::SmallestVqganConfig(),
+                             vision::RandomVqganWeights(testing_support::SmallestVqganConfig(), 9),
+                             at::kFloat};
   const std::unique_ptr<data::Tokenizer> tokenizer_ = TinyTokenizer();
   config::ModelConfig config_ = TinyConfig(/*vision_vocab_size=*/12);
   std::unique_ptr<model::ResidentWeights> weights_;

@@ -36,12 +36,10 @@ void Overwrite(const fs::path& file, std::string_view content) {
   std::ofstream(file, std::ios::binary) << content;
 }
 
-// Opens `opened` with the bytes as the content of `damaged`, and reads all of it.
+// Reads all of `opened`, a file of which is `damaged`.
 testing_support::ParseBytes AsFile(const fs::path& damaged, const fs::path& opened) {
-  return [=](std::span<const std::byte> bytes) {
-    Overwrite(damaged, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-    testing_support::ReadEverything(*OpenTensorSource(opened));
-  };
+  return testing_support::AsFile(
+      damaged, [=] { testing_support::ReadEverything(*OpenTensorSource(opened)); });
 }
 
 // ---- safetensors ----

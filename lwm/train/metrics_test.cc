@@ -1,31 +1,24 @@
 #include "lwm/train/metrics.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "tests/temporary_folder.h"
 
 namespace lwm::train {
 namespace {
 
-namespace fs = std::filesystem;
-
 class StepLogTest : public ::testing::Test {
  protected:
-  StepLogTest() : folder_(fs::temp_directory_path() / Cat("lwm_metrics_test.", getpid())) {
-    fs::create_directories(folder_);
-  }
-  ~StepLogTest() override { fs::remove_all(folder_); }
-
   std::vector<int64_t> Steps() const {
     std::vector<int64_t> steps;
     for (const Json& line : ReadStepLog(file_)) steps.push_back(line.at("step"));
     return steps;
   }
 
-  fs::path folder_;
-  fs::path file_ = folder_ / "metrics.jsonl";
+  testing_support::TemporaryFolder folder_;
+  const std::filesystem::path file_ = folder_ / "metrics.jsonl";
 };
 
 TEST_F(StepLogTest, ResumedRunDropsTheStepsItWillRepeat) {

@@ -1,13 +1,13 @@
 #include "lwm/train/plot.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/train/metrics.h"
+#include "tests/temporary_folder.h"
 
 namespace lwm::train {
 namespace {
@@ -16,11 +16,10 @@ namespace fs = std::filesystem;
 
 class PlotTest : public ::testing::Test {
  protected:
-  PlotTest() : folder_(fs::temp_directory_path() / Cat("lwm plot's test.", getpid())) {
-    fs::create_directories(folder_);
-  }
-  ~PlotTest() override { fs::remove_all(folder_); }
-  fs::path folder_;
+  PlotTest() { fs::create_directories(folder_); }
+
+  testing_support::TemporaryFolder outer_;
+  const fs::path folder_ = outer_ / "plot's folder";  // which the shell must not see unquoted
 };
 
 TEST_F(PlotTest, RunFolderGivesAPngOfTrainingAndHeldOutLoss) {

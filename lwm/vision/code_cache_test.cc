@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
 #include "tests/temporary_folder.h"

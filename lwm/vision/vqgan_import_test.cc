@@ -12,31 +12,21 @@
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
 #include "tests/temporary_folder.h"
+#include "tests/tiny_vqgan.h"
 
 namespace lwm::vision {
 namespace {
 namespace fs = std::filesystem;
+using testing_support::SmallestVqganConfig;
 using testing_support::TemporaryFolder;
-
-config::VqganConfig TinyConfig() {
-  config::VqganConfig config;
-  config.block_out_channels = {4, 8};
-  config.layers_per_block = 1;
-  config.latent_channels = 3;
-  config.vq_embed_dim = 2;
-  config.num_vq_embeddings = 10;
-  config.norm_num_groups = 2;
-  config.sample_size = 8;
-  return config;
-}
 
 // A VQModel directory; `change` may alter or drop (by an undefined tensor) weights.
 void WriteDirectory(const fs::path& folder,
                     const std::function<void(const std::string&, at::Tensor&)>& change = {},
                     const std::vector<std::string>& extra = {}) {
-  VqganWeights weights = RandomVqganWeights(TinyConfig(), 9);
+  VqganWeights weights = RandomVqganWeights(SmallestVqganConfig(), 9);
   std::vector<std::pair<std::string, at::Tensor>> named;
-  ForEachWeight(TinyConfig(), weights, [&](const VqganSpec& spec, at::Tensor& weight) {
+  ForEachWeight(SmallestVqganConfig(), weights, [&](const VqganSpec& spec, at::Tensor& weight) {
     if (change) change(spec.name, weight);
     if (weight.defined()) named.emplace_back(spec.name, weight);
   });
@@ -45,7 +35,8 @@ void WriteDirectory(const fs::path& folder,
   for (const auto& [name, weight] : named)
     infos.push_back({name, io::DType::kF32, weight.sizes().vec()});
   fs::create_directories(folder);
-  WriteFileAtomically(folder / "config.json", config::VqganConfigToJson(TinyConfig()).dump());
+  WriteFileAtomically(folder / "config.json",
+                      config::VqganConfigToJson(SmallestVqganConfig()).dump());
   io::SafetensorsWriter writer(folder / "diffusion_pytorch_model.safetensors", infos);
   for (const auto& [name, weight] : named)
     writer.Write(name, {static_cast<const std::byte*>(weight.data_ptr()), weight.nbytes()});
@@ -143,7 +134,7 @@ TEST(VqganImportTest, WhatTheDtypeCannotHoldIsRefusedAndLeavesNothing) {
             std::string::npos);
   EXPECT_FALSE(fs::exists(folder / "b"));
   SaveVqganDiffusers(*source, folder / "b", at::kBFloat16);
-  EXPECT_EQ(OpenVqgan(folder / "b")->Read(VqganSpecs(TinyConfig()).front()).scalar_type(),
+  EXPECT_EQ(OpenVqgan(folder / "b")->Read(VqganSpecs(SmallestVqganConfig()).front()).scalar_type(),
             at::kBFloat16);
 }
 

@@ -7,16 +7,14 @@
 #include <string>
 
 #include "lwm/base/json.h"
-#include "lwm/config/vqgan_config.h"
 #include "lwm/io/media_opencv.h"
-#include "lwm/io/safetensors.h"
 #include "lwm/model/model_directory.h"
-#include "lwm/vision/vqgan_weights.h"
 #include "tests/cli/run_program.h"
 #include "tests/golden_folder.h"
 #include "tests/llama_pieces.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_model.h"
+#include "tests/tiny_vqgan.h"
 
 namespace lwm {
 namespace {
@@ -27,37 +25,6 @@ using testing_support::TinyWeights;
 namespace fs = std::filesystem;
 using testing_support::ProgramResult;
 using testing_support::RunLwm;
-
-// 10 codes, frames of 8 x 8 pixels as 4 x 4 codes.
-config::VqganConfig TinyVqgan() {
-  config::VqganConfig config;
-  config.block_out_channels = {4, 8};
-  config.layers_per_block = 1;
-  config.latent_channels = 3;
-  config.vq_embed_dim = 2;
-  config.num_vq_embeddings = 10;
-  config.norm_num_groups = 2;
-  config.sample_size = 8;
-  return config;
-}
-
-void WriteVqgan(const fs::path& folder) {
-  vision::VqganWeights weights = vision::RandomVqganWeights(TinyVqgan(), 9);
-  std::vector<io::TensorInfo> infos;
-  std::vector<at::Tensor> values;
-  vision::ForEachWeight(TinyVqgan(), weights,
-                        [&](const vision::VqganSpec& spec, at::Tensor& weight) {
-                          infos.push_back({spec.name, io::DType::kF32, spec.shape});
-                          values.push_back(weight.contiguous());
-                        });
-  fs::create_directories(folder);
-  WriteFileAtomically(folder / "config.json", config::VqganConfigToJson(TinyVqgan()).dump());
-  io::SafetensorsWriter writer(folder / "diffusion_pytorch_model.safetensors", infos);
-  for (size_t i = 0; i < infos.size(); ++i)
-    writer.Write(infos[i].name,
-                 {static_cast<const std::byte*>(values[i].data_ptr()), values[i].nbytes()});
-  writer.Finish();
-}
 
 class PicturesCliTest : public testing::Test {
  protected:
@@ -75,7 +42,7 @@ class PicturesCliTest : public testing::Test {
                               folder_ / "model", {.dtype = at::kFloat});
     WriteFileAtomically(fs::path(folder_ / "model") / tokenizer->file_name(),
                         tokenizer->file_content());
-    WriteVqgan(folder_ / "model/vqgan");
+    testing_support::WriteSmallestVqgan(folder_ / "model/vqgan");
     io::RgbImage red{20, 20, {}};
     for (int i = 0; i < 400; ++i) red.rgb_HWC.insert(red.rgb_HWC.end(), {200, 10, 10});
     io::WritePng(folder_ / "red.png", red);

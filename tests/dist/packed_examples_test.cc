@@ -14,6 +14,7 @@
 #include "lwm/train/step.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::train {
 namespace {
@@ -21,15 +22,8 @@ namespace {
 constexpr int64_t kRowTokens = 128;
 
 config::ModelConfig SmallModel() {
-  config::ModelConfig model;
-  model.vocab_size = 50;
-  model.vision_vocab_size = 23;
-  model.hidden_size = 32;
-  model.intermediate_size = 40;
+  config::ModelConfig model = testing_support::TinyConfig(/*vision_vocab_size=*/23);
   model.num_hidden_layers = 2;
-  model.num_attention_heads = 4;
-  model.num_key_value_heads = 2;
-  model.head_dim = 8;
   model.max_position_embeddings = kRowTokens;
   return model;
 }

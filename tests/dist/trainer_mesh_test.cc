@@ -19,6 +19,7 @@
 #include "lwm/train/step.h"
 #include "lwm/train/trainer.h"
 #include "tests/dist/mpi_main.h"
+#include "tests/tiny_model.h"
 
 namespace lwm::train {
 namespace {
@@ -196,15 +197,8 @@ GlobalBatch PackAll(const std::vector<data::Example>& documents, data::PackingPo
 }
 
 TEST_F(TrainerMeshTest, PackedRowsEqualThePaddedRegime) {
-  config::ModelConfig model;
-  model.vocab_size = 50;
-  model.hidden_size = 32;
-  model.intermediate_size = 40;
+  config::ModelConfig model = testing_support::TinyConfig();
   model.num_hidden_layers = 2;
-  model.num_attention_heads = 4;
-  model.num_key_value_heads = 2;
-  model.head_dim = 8;
-  model.max_position_embeddings = 64;
   std::vector<data::Example> documents;
   Random random(7);
   for (size_t length : {40, 9, 64, 2, 17, 30, 5, 21, 33, 11, 60, 3, 25}) {

@@ -8,6 +8,7 @@
 #include "lwm/data/field_grammar.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
+#include "tests/byte_pieces.h"
 #include "tests/fuzz/target.h"
 
 namespace {
@@ -20,22 +21,9 @@ using lwm::fuzz::Check;
 
 // The 256 bytes, some pairs of letters, the special tokens.
 std::unique_ptr<lwm::data::Tokenizer> MakeTokenizer() {
-  using Type = lwm::data::PieceVocabulary::Type;
-  lwm::data::PieceVocabulary vocabulary;
-  const auto add = [&](const std::string& piece, Type type) {
-    vocabulary.score_V.push_back(-static_cast<float>(vocabulary.piece_V.size()));
-    vocabulary.piece_V.push_back(piece);
-    vocabulary.type_V.push_back(type);
-  };
-  add("<unk>", Type::kUnknown);
-  add("<s>", Type::kControl);
-  add("</s>", Type::kControl);
-  const std::string digits = "0123456789ABCDEF";
-  for (size_t byte = 0; byte < 256; ++byte)
-    add(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">", Type::kByte);
-  for (const char* piece : {"th", "▁a", "ab", "▁▁", "▁", "a", "b", "t", "h"})
-    add(piece, Type::kNormal);
-  return lwm::data::MakePieceTokenizer(vocabulary, "fuzz");
+  return lwm::data::MakePieceTokenizer(
+      lwm::testing_support::ByteAndOtherPieces({"th", "▁a", "ab", "▁▁", "▁", "a", "b", "t", "h"}),
+      "fuzz");
 }
 
 void CheckRow(const Row& row) {
