@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/base/file.h"
+#include "lwm/data/documents.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/io/resample.h"
@@ -44,17 +44,23 @@ at::Tensor Shown(const at::Tensor& images_PHWC) {
   return vision::TensorOfFrames(vision::FramesOfTensor(images_PHWC));
 }
 
-// -log p of each picture's codes after caption_P[p], f32 [P,n].
-at::Tensor CodeNll(const PictureModel& model, const std::vector<std::string>& caption_P,
-                   const at::Tensor& codes_Pn) {
-  const int64_t count = codes_Pn.size(0), codes = codes_Pn.size(1);
+// Caption, then codes: the rows whose last tokens, the codes, are to be predicted.
+std::vector<MixedSequence> PictureRows(const PictureModel& model,
+                                       const std::vector<std::string>& caption_P,
+                                       const at::Tensor& codes_Pn) {
   std::vector<MixedSequence> rows;
-  int64_t longest = 0;
-  for (int64_t p = 0; p < count; ++p) {
+  for (int64_t p = 0; p < codes_Pn.size(0); ++p) {
     rows.push_back(PicturePrompt(model, caption_P[static_cast<size_t>(p)]));
     for (const int32_t code : RowOf(codes_Pn, p)) rows.back().Add(code, true);
-    longest = std::max(longest, rows.back().size());
   }
+  return rows;
+}
+
+// The rows side by side, filled up behind their ends.
+TokenBatch PictureBatch(const std::vector<MixedSequence>& rows, const at::Tensor& codes_Pn) {
+  const auto count = static_cast<int64_t>(rows.size());
+  int64_t longest = 0;
+  for (const MixedSequence& row : rows) longest = std::max(longest, row.size());
   TokenBatch batch;
   batch.id_BT = at::zeros({count, longest}, at::kLong);
   batch.vision_BT = at::zeros({count, longest}, at::kBool);
@@ -63,20 +69,26 @@ at::Tensor CodeNll(const PictureModel& model, const std::vector<std::string>& ca
   batch.weight_BT = at::ones({count, longest}, at::kFloat);
   for (int64_t p = 0; p < count; ++p) {
     const MixedSequence& row = rows[static_cast<size_t>(p)];
-    for (int64_t t = 0; t < row.size(); ++t) {
-      batch.id_BT[p][t] = row.id_n[static_cast<size_t>(t)];
-      batch.vision_BT[p][t] = row.vision_n[static_cast<size_t>(t)] != 0;
-    }
-    batch.target_BT[p].slice(0, row.size() - codes - 1, row.size() - 1).copy_(codes_Pn[p]);
+    batch.id_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.id_n, at::kLong));
+    batch.vision_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.vision_n, at::kByte));
+    const int64_t first = row.size() - codes_Pn.size(1) - 1;  // it predicts the first code
+    batch.target_BT[p].slice(0, first, row.size() - 1).copy_(codes_Pn[p]);
   }
   batch.target_vision_BT = batch.target_BT.ge(0);
+  return batch;
+}
+
+// -log p of each picture's codes after caption_P[p], f32 [P,n].
+at::Tensor CodeNll(const PictureModel& model, const std::vector<std::string>& caption_P,
+                   const at::Tensor& codes_Pn) {
+  const TokenBatch batch = PictureBatch(PictureRows(model, caption_P, codes_Pn), codes_Pn);
   const model::DecoderInput input = DecoderInputOf(batch, nullptr);
   model::DecoderOptions options;
   options.residual_dtype = model.decoder.dtype();
   const at::Tensor nll_BT = model::DecoderForward(model.decoder.config(), model.weights, input,
                                                   DecoderTargetsOf(batch, input), options)
                                 .nll_BT;
-  return nll_BT.masked_select(batch.target_BT.ge(0)).view({count, codes});
+  return nll_BT.masked_select(batch.target_BT.ge(0)).view_as(codes_Pn);
 }
 
 // The next pair with another caption than pair p's; p when there is none.
@@ -109,19 +121,14 @@ double ShareOfRight(const at::Tensor& nearest_P, const std::vector<std::string>&
 
 PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::string& caption_key,
                               const std::string& picture_key, const vision::Vqgan& vqgan) {
-  const std::string text = ReadFile(file);
+  const data::JsonlFile lines(file);
   PicturePairs pairs;
   std::vector<io::RgbImage> images;
-  int64_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
-    const std::string where = Cat(file.string(), ":", ++number);
-    if (line.find_first_not_of(" \r\t") == std::string_view::npos) continue;
-    const Json object = ParseJson(line, where);
-    pairs.caption_P.push_back(JsonGet<std::string>(object, caption_key, where));
-    const auto picture = JsonGet<std::string>(object, picture_key, where);
+  for (int64_t i = 0; i < lines.lines(); ++i) {
+    if (lines.is_blank(i)) continue;
+    const Json object = lines.Parse(i);
+    pairs.caption_P.push_back(JsonGet<std::string>(object, caption_key, lines.where(i)));
+    const auto picture = JsonGet<std::string>(object, picture_key, lines.where(i));
     images.push_back(
         io::ResizeAndCrop(io::ReadImage(file.parent_path() / picture), vqgan.config().sample_size));
   }
