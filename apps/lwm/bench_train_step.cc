@@ -115,8 +115,7 @@ Json Measure(const StepFlags& flags, Session& session, const RunFlags& run) {
                                                  .row_tokens = flags.tokens,
                                                  .bf16 = bf16,
                                                  .residual_bf16 = bf16,
-                                                 .ffn_slice_tokens = flags.ffn_slice_tokens,
-                                                 .threads = session.threads()});
+                                                 .ffn_slice_tokens = flags.ffn_slice_tokens});
   const double flops = train::AttentionFlops(batch.allowed_pairs, model.num_hidden_layers,
                                              model.num_attention_heads, model.head_dim);
   return {{"what", "train-step"},

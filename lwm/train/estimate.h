@@ -18,7 +18,6 @@ struct MemoryQuestion {
   bool bf16 = true;           // dtype of matmul inputs
   bool residual_bf16 = true;  // of the stream between layers
   int64_t ffn_slice_tokens = 2048;
-  int threads = 1;  // of this rank
 };
 
 // Bytes of one rank at the peak of a step, by what they are for.

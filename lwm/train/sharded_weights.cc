@@ -136,12 +136,6 @@ std::vector<model::TensorSpec> ShardedWeights::GroupSpecs(int64_t group) const {
   return group < 0 ? model::OuterTensorSpecs(config_) : model::LayerTensorSpecs(config_, group);
 }
 
-int64_t ShardedWeights::ShardElements() const {
-  int64_t elements = 0;
-  for (const GroupShard& shard : shards_) elements += shard.master_n.numel();
-  return elements;
-}
-
 void ShardedWeights::InitRandom(const InitOptions& options) {
   parts_->gather->WaitForAll();
   for (int64_t group = first_group(); group < end_group(); ++group)

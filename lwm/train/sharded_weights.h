@@ -108,8 +108,6 @@ class ShardedWeights final : public model::WeightStore {
   int64_t end_group() const { return config_.num_hidden_layers; }
   std::vector<model::TensorSpec> GroupSpecs(int64_t group) const;
   GroupShard& shard(int64_t group) { return shards_[static_cast<size_t>(group + 1)]; }
-  // Parameters in this rank's shards, padding included.
-  int64_t ShardElements() const;
 
  private:
   struct Parts;  // layouts of the flat buffers, gathering and scattering

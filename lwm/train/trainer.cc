@@ -1,6 +1,6 @@
 #include "lwm/train/trainer.h"
 
-#include <ATen/Parallel.h>
+#include <ATen/core/ScalarType.h>
 
 #include <cmath>
 #include <fstream>
@@ -39,8 +39,7 @@ MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
           .micro_rows = config.train.micro_rows,
           .bf16 = config.train.dtype == "bf16",
           .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
-          .ffn_slice_tokens = config.train.ffn_slice_tokens,
-          .threads = at::get_num_threads()};
+          .ffn_slice_tokens = config.train.ffn_slice_tokens};
 }
 
 AdamWOptions MakeAdamWOptions(const config::OptimizerSection& section) {
