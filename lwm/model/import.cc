@@ -59,8 +59,9 @@ config::ModelConfig FindConfig(const fs::path& path, const std::optional<fs::pat
 
 }  // namespace
 
-ModelSource::ModelSource(config::ModelConfig config, std::unique_ptr<io::TensorSource> source)
-    : config_(std::move(config)), source_(std::move(source)) {
+ModelSource::ModelSource(const config::ModelConfig& config,
+                         std::unique_ptr<io::TensorSource> source)
+    : config_(config), source_(std::move(source)) {
   config_.Validate();
   rules_ = MakeWeightRules(config_, *source_);
 }
@@ -89,7 +90,7 @@ std::unique_ptr<ModelSource> OpenModel(const fs::path& path,
                                        const std::optional<fs::path>& config_json) {
   auto source = io::OpenTensorSource(path);
   config::ModelConfig config = FindConfig(path, config_json, *source);
-  return std::make_unique<ModelSource>(std::move(config), std::move(source));
+  return std::make_unique<ModelSource>(config, std::move(source));
 }
 
 }  // namespace lwm::model

@@ -20,7 +20,7 @@ class ModelSource {
  public:
   // `config` must describe the source: every weight is there, nothing else but what may be ignored.
   // Throws Error(kCorruptData) naming the weight.
-  ModelSource(config::ModelConfig config, std::unique_ptr<io::TensorSource> source);
+  ModelSource(const config::ModelConfig& config, std::unique_ptr<io::TensorSource> source);
 
   const config::ModelConfig& config() const { return config_; }
   const io::TensorSource& source() const { return *source_; }
