@@ -100,8 +100,7 @@ cv::Mat ToBytes(const cv::Mat& picture, const std::string& where) {
 }
 
 // BGRA laid on white, as RGB.
-cv::Mat OnWhite(const cv::Mat& bgra) {
-  cv::Mat rgb(bgra.rows, bgra.cols, CV_8UC3);
+void LayOnWhite(const cv::Mat& bgra, cv::Mat& rgb) {
   for (int y = 0; y < bgra.rows; ++y) {
     const auto* from = bgra.ptr<uint8_t>(y);
     auto* to = rgb.ptr<uint8_t>(y);
@@ -109,21 +108,12 @@ cv::Mat OnWhite(const cv::Mat& bgra) {
       for (int c = 0; c < 3; ++c)
         to[c] = static_cast<uint8_t>((from[2 - c] * from[3] + 255 * (255 - from[3]) + 127) / 255);
   }
-  return rgb;
-}
-
-RgbImage Pack(const cv::Mat& rgb) {
-  RgbImage image{rgb.cols, rgb.rows, {}};
-  const auto row_bytes = static_cast<size_t>(rgb.cols) * 3;
-  image.rgb_HWC.resize(row_bytes * static_cast<size_t>(rgb.rows));
-  for (int y = 0; y < rgb.rows; ++y)
-    std::memcpy(image.rgb_HWC.data() + static_cast<size_t>(y) * row_bytes, rgb.ptr(y), row_bytes);
-  return image;
 }
 
 RgbImage ToRgb(const cv::Mat& picture, const std::string& where) {
   const cv::Mat bytes = ToBytes(picture, where);
-  cv::Mat rgb;
+  RgbImage image{bytes.cols, bytes.rows, std::vector<uint8_t>(3 * bytes.total())};
+  cv::Mat rgb(bytes.rows, bytes.cols, CV_8UC3, image.rgb_HWC.data());  // written in place
   switch (bytes.channels()) {
     case 1:
       cv::cvtColor(bytes, rgb, cv::COLOR_GRAY2RGB);
@@ -132,12 +122,13 @@ RgbImage ToRgb(const cv::Mat& picture, const std::string& where) {
       cv::cvtColor(bytes, rgb, cv::COLOR_BGR2RGB);
       break;
     case 4:
-      rgb = OnWhite(bytes);
+      LayOnWhite(bytes, rgb);
       break;
     default:
       ThrowBroken(where, Cat("pictures of ", bytes.channels(), " channels are not supported"));
   }
-  return Pack(rgb);
+  LWM_CHECK(rgb.data == image.rgb_HWC.data(), "OpenCV moved the pixels");
+  return image;
 }
 
 // A view of the picture for OpenCV.
