@@ -86,16 +86,9 @@ class Softmax {
   explicit Softmax(const AmxForwardTask& task) : task_(task) {}
 
   // Turns to the block's queries and hides what they may not see.
-  void Start(const Block& block, const BlockMask& mask) {
-    block_ = block;
-    if (block.group->row != row_) {
-      Finish();
-      row_ = block.group->row;
-      for (int r = 0; r < 32; ++r) {
-        shift_[r] = task_.max_R[row_ + r] * kLog2E;
-        _mm512_store_ps(sums_ + 16 * r, _mm512_setzero_ps());
-      }
-    }
+  inline void Start(const Block& block, const BlockMask& mask) {
+    block_ = &block;
+    if (block.group->row != row_) Turn(block.group->row);
     if (block.group->masked[block.index]) Hide(mask);
   }
 
@@ -112,10 +105,10 @@ class Softmax {
   class Rows {
    public:
     // With each row comes a line of what is needed later into the second-level cache.
-    Rows(Softmax& softmax, const char* fetch)
+    Rows(Softmax& softmax, const Block& block, const char* fetch)
         : softmax_(softmax),
-          s_(softmax.block_.s),
-          p_(softmax.block_.group ? softmax.block_.p() : nullptr),
+          s_(block.s),
+          p_(block.group ? block.p() : nullptr),
           fetch_(fetch),
           factor_((__m512)InRegister((__m512i)_mm512_set1_ps(softmax_.task_.scale * kLog2E))) {}
     bool done() const { return r_ == 32; }
@@ -153,12 +146,20 @@ class Softmax {
   };
 
  private:
+  void Turn(int row) {
+    Finish();
+    row_ = row;
+    for (int r = 0; r < 32; ++r) {
+      shift_[r] = task_.max_R[row_ + r] * kLog2E;
+      _mm512_store_ps(sums_ + 16 * r, _mm512_setzero_ps());
+    }
+  }
   void Hide(const BlockMask& mask) const {
     const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
-    float* s = block_.s;
+    float* s = block_->s;
     for (int r = 0; r < 32; ++r, s += 32) {
       for (int n = 0; n < 32; n += 16) {
-        const __mmask16 seen = mask.Seen(row_ + r, block_.key() + n);
+        const __mmask16 seen = mask.Seen(row_ + r, block_->key() + n);
         _mm512_mask_store_ps(s + n, _knot_mask16(seen), hidden);
       }
     }
@@ -166,7 +167,7 @@ class Softmax {
 
   // Some score of row r is not below the limit: a new maximum, or NaN. Returns the shift to use.
   __attribute__((noinline)) float Raise(int r) {
-    const float* const s = block_.s + 32 * r;
+    const float* const s = block_->s + 32 * r;
     const __m512 largest = _mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16));
     const float row_max = _mm512_reduce_max_ps(largest) * task_.scale;
     float& running = task_.max_R[row_ + r];
@@ -178,7 +179,7 @@ class Softmax {
 
   // Everything of row r so far is worth less.
   void Decay(int r, float factor) {
-    Group& group = *block_.group;
+    Group& group = *block_->group;
     group.decay[r] *= factor;
     group.decays = true;
     task_.sum_R[row_ + r] *= factor;
@@ -186,7 +187,7 @@ class Softmax {
     float* const sum = sums_ + 16 * r;
     _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), decay));
     uint16_t* p = group.p + 32 * r;
-    for (int i = 0; i < block_.index; ++i, p += kBlock) {
+    for (int i = 0; i < block_->index; ++i, p += kBlock) {
       const __m512i pairs = _mm512_load_si512(p);
       const __m512 low = (__m512)_mm512_slli_epi32(pairs, 16);
       const __m512 high = (__m512)_mm512_slli_epi32(_mm512_srli_epi32(pairs, 16), 16);
@@ -196,7 +197,7 @@ class Softmax {
   }
 
   const AmxForwardTask& task_;
-  Block block_;
+  const Block* block_ = nullptr;
   int row_ = -1;
   // Of each query: its maximum in powers of 2, -inf before the first key, and sums of every 16th p.
   alignas(64) float shift_[32], sums_[32 * 16];
@@ -224,16 +225,15 @@ class BlockSteps {
         sums_{scratch.s + 2 * kBlock, 32} {}
 
   void Run() {
+    for (int row = 0; row < shape_.rows; row += 32) active_[row / 32] = mask_.Active(row);
     for (int row = 0; row < shape_.rows; row += 32) {
-      ActiveBlocks& active = active_[active_rows_ % 3];
-      active = mask_.Active(row);
-      if (active.count > 0) ++active_rows_;
+      const ActiveBlocks& active = active_[row / 32];
       for (int first = 0; first < active.count; first += kGroupBlocks) {
         Group& group = NextGroup(row, active, first);
-        for (int i = 0; i < group.count; ++i) Step({&group, i});
+        for (int i = 0; i < group.count; ++i) Step(&group, i);
       }
     }
-    for (int i = 0; i < 2; ++i) Step(Block());
+    for (int i = 0; i < 2; ++i) Step(nullptr, 0);
     FlushSums();
     softmax_.Finish();
   }
@@ -261,27 +261,30 @@ class BlockSteps {
     return group;
   }
 
-  void Step(Block now) {
+  void Step(Group* group, int index) {
+    const Block& pending = blocks_[(step_ + 1) % 2];
+    Block& now = blocks_[step_ % 2];
+    now.group = group;
+    now.index = index;
     now.s = scratch_.s + step_++ % 2 * kBlock;
     int last_chunk = chunk_, products = now.group ? chunks_ : 0;
     if (share_ < shares_) {
       last_chunk = chunks_ * ++share_ / shares_;
       products += (last_chunk - chunk_) * values_->count;
     }
-    if (!pending_.group || products > 32) {
-      Products<0>(now, last_chunk);
+    if (!pending.group || products > 32) {
+      Products<0>(pending, now, last_chunk);
     } else if (products > 16) {
-      Products<1>(now, last_chunk);
+      Products<1>(pending, now, last_chunk);
     } else if (products > 8) {
-      Products<2>(now, last_chunk);
+      Products<2>(pending, now, last_chunk);
     } else if (products > 4) {
-      Products<4>(now, last_chunk);
+      Products<4>(pending, now, last_chunk);
     } else {
-      Products<8>(now, last_chunk);
+      Products<8>(pending, now, last_chunk);
     }
     if (sums_.at == now.s) FlushSums();  // the next softmax would wait for them
-    if (pending_.last()) StartValues(*pending_.group, now.group ? now.group->count : 1);
-    pending_ = now;
+    if (pending.last()) StartValues(*pending.group, now.group ? now.group->count : 1);
   }
 
   // In this many shares, one a step.
@@ -294,12 +297,12 @@ class BlockSteps {
 
   // Each with kRows rows of softmax.
   template <int kRows>
-  void Products(const Block& now, int last_chunk) {
-    if (pending_.group) softmax_.Start(pending_, mask_);
-    Rows rows(softmax_, NextLines());
+  void Products(const Block& pending, const Block& now, int last_chunk) {
+    if (pending.group) softmax_.Start(pending, mask_);
+    Rows rows(softmax_, pending, NextLines());
     if (now.group) Scores<kRows>(now, rows);
     for (; chunk_ < last_chunk; ++chunk_) AddValues<kRows>(*values_, chunk_, rows);
-    while (pending_.group && !rows.done()) rows.Next();
+    while (pending.group && !rows.done()) rows.Next();
     Fence();
   }
 
@@ -419,10 +422,10 @@ class BlockSteps {
   const int chunks_;  // of 32 numbers of a row
   const char *fetch_, *fetch_end_;
   Softmax softmax_;
-  ActiveBlocks active_[3];
+  ActiveBlocks active_[kMaxRows / 32];
   Group groups_[3];
-  int active_rows_ = 0, group_ = 0, step_ = 0;
-  Block pending_;            // scores that wait for their softmax
+  int group_ = 0, step_ = 0;
+  Block blocks_[2];          // one of this step, one that waits for its softmax
   Group* values_ = nullptr;  // in their share_-th of shares_; chunks before chunk_ are added
   int chunk_ = 0, share_ = 0, shares_ = 0;
   Sums sums_;  // in the tile registers
