@@ -1,8 +1,6 @@
 // lwm: train, run and convert large world models. Every subcommand lives in a file of its own; here
 // flags become one call and errors become exit codes: 0 done, 2 wrong usage, 1 anything else.
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +8,7 @@
 #include <thread>
 
 #include "commands.h"
+#include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
@@ -86,21 +85,10 @@ int Main(int argc, char** argv) {
   }
 }
 
-// Tensors up to 16 MiB come from the heap, which keeps their pages for the next one: fresh pages
-// for every large result cost a third of a small training step. Larger ones get pages of their own,
-// given back when freed, and huge ones where the system has them. What the user's environment says
-// wins.
-void ConfigureAllocator() {
-  constexpr int kOwnPagesBytes = 16 << 20, kHeapTopKeptBytes = 64 << 20;
-  if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, kOwnPagesBytes);
-  if (!std::getenv("MALLOC_TRIM_THRESHOLD_")) mallopt(M_TRIM_THRESHOLD, kHeapTopKeptBytes);
-  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch at its first tensor
-}
-
 }  // namespace
 }  // namespace lwm::app
 
 int main(int argc, char** argv) {
-  lwm::app::ConfigureAllocator();
+  lwm::ConfigureAllocator();
   return lwm::app::Main(argc, argv);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
@@ -10,8 +11,9 @@
 namespace lwm::train {
 namespace {
 
-// A process with LibTorch loaded and its thread pools started; with MPI's buffers.
-constexpr double kLibrariesBytes = 165e6;
+// A process with LibTorch loaded, its thread pools started and its primitives built; with MPI's
+// buffers.
+constexpr double kLibrariesBytes = 185e6;
 constexpr double kMpiBytes = 40e6;
 // What a slice of the fused loss takes at most.
 constexpr double kLossSliceBytes = 256 << 20;
@@ -78,18 +80,14 @@ double KeptBytes(const Sizes& s) {
 }
 
 // Attention's backward holds more at once than its forward: q, k, v, the gradients in f32 and cast,
-// and what travels.
+// queries and output gradients packed for the tiles in both orders, and what travels.
 double AttentionBytes(const Sizes& s) {
   const double qkv = s.compute * (s.HK + 2 * s.GK);
   const double gradients = 4 * (s.HK + 2 * s.GK) + qkv;
   const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;
   const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
-  return s.T * (qkv + gradients + around + travelling);
-}
-
-double FeedForwardBytes(const Sizes& s) {
-  const double around = s.T * (3 * s.residual * s.D + 3 * s.compute * s.D);
-  return around + 3 * s.compute * s.slice * s.F + 2 * s.compute * s.F * s.D;
+  const double packed = 4 * s.compute * s.HK;
+  return s.T * (qkv + gradients + packed + around + travelling);
 }
 
 // Logits of one slice, the head's gradient of the slice, hidden states and their gradients.
@@ -98,11 +96,27 @@ double LossBytes(const Sizes& s) {
   return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
 }
 
-// glibc serves tensors below 32 MiB from a heap that fragments; larger ones are mapped and given
-// back.
+// Of a slice of the feed-forward: gate, up and their product, and two weights' gradients.
+double SliceBytes(const Sizes& s) {
+  return 3 * s.compute * s.slice * s.F + 2 * s.compute * s.F * s.D;
+}
+
+double FeedForwardBytes(const Sizes& s) {
+  const double around = s.T * (3 * s.residual * s.D + 3 * s.compute * s.D);
+  return around + SliceBytes(s);
+}
+
+// What the heap holds beyond what is in use. Results of a layer that come from it are freed between
+// what is kept and stay (f32 needs fewer: none is cast); where they have pages of their own, slices
+// and the like of two layers do. Weights and their state begin at huge pages, on average half of
+// one behind the last.
 double AllocatorBytes(const Sizes& s) {
-  const bool mapped = s.T * s.D * s.compute >= 32 << 20;
-  return mapped ? 0 : 0.6 * (KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s)));
+  constexpr double kBuffersPerLayer = 5;  // master, gradient, two moments, compute copy
+  const double gaps = (s.L + 1) * kBuffersPerLayer * kHugePageBytes / 2;
+  if (s.T * s.D * s.compute >= kHeapBlockBytes)
+    return gaps + std::min(static_cast<double>(kHeapTopBytes), 2 * SliceBytes(s));
+  const double freed = KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s));
+  return gaps + (s.compute == 2 ? 1.0 : 0.5) * freed;
 }
 
 double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {

@@ -7,6 +7,7 @@
 
 #include <fstream>
 
+#include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
@@ -125,15 +126,21 @@ double MeasuredBytes(const MemoryQuestion& q) {
   return static_cast<double>(PeakMemoryBytes()) - before;
 }
 
-void ExpectWithinAQuarter(const char* what, const MemoryQuestion& q) {
+// The estimate is no less than what was measured (but for what differs from run to run), and at
+// most this part more.
+void ExpectEnough(const char* what, const MemoryQuestion& q, double most_over) {
   const double measured = MeasuredBytes(q);
   const MemoryEstimate estimate = EstimateTraining(q);
-  const double estimated = estimate.total() - PartBytes(estimate, "libraries");
-  EXPECT_NEAR(estimated / measured, 1, 0.25)
-      << what << ": measured " << measured / 1e6 << " MB, " << Describe(estimate);
+  const double ratio = (estimate.total() - PartBytes(estimate, "libraries")) / measured;
+  EXPECT_GE(ratio, 0.98) << what << ": measured " << measured / 1e6 << " MB, "
+                         << Describe(estimate);
+  EXPECT_LE(ratio, 1 + most_over) << what << ": measured " << measured / 1e6 << " MB, "
+                                  << Describe(estimate);
+  ::testing::Test::RecordProperty(what, std::to_string(ratio));
 }
 
-TEST(EstimateTest, MeasuredPeaksAreWithinAQuarter) {
+TEST(EstimateTest, MeasuredPeaksAreBelowButNotByFar) {
+  ConfigureAllocator();
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   MemoryQuestion q = SmallQuestion();
@@ -142,19 +149,23 @@ TEST(EstimateTest, MeasuredPeaksAreWithinAQuarter) {
   q.row_tokens = 1 << 14;
   q.model.hidden_size = q.model.intermediate_size = 128;
   q.model.head_dim = 32;
-  ExpectWithinAQuarter("long row", q);
+  ExpectEnough("results from the heap", q, 0.35);
+  q.row_tokens = 1 << 16;
+  q.model.num_hidden_layers = 1;
+  ExpectEnough("results with pages of their own", q, 0.1);
+  q.model.num_hidden_layers = 4;
   q.bf16 = q.residual_bf16 = false;
   q.row_tokens = 1 << 13;
-  ExpectWithinAQuarter("f32", q);
+  ExpectEnough("f32", q, 0.35);
   q = SmallQuestion();
   q.row_tokens = 2048;
   q.model.vocab_size = 40000;
-  ExpectWithinAQuarter("large vocabulary", q);
+  ExpectEnough("large vocabulary", q, 0.1);
   q = SmallQuestion();
   q.row_tokens = 256;
   q.model.hidden_size = 512;
   q.model.intermediate_size = 2048;
-  ExpectWithinAQuarter("mostly weights", q);
+  ExpectEnough("mostly weights", q, 0.1);
   at::set_num_threads(threads);
 }
 
