@@ -13,9 +13,8 @@ namespace {
 
 constexpr char kAboutStopping[] =
     "Run the same command again to go on from the newest checkpoint in the run folder.\n"
-    "SIGTERM or Ctrl-C makes it save a checkpoint after the step at hand and end; a second one "
-    "ends\n"
-    "it at once.\n";
+    "Ctrl-C, SIGTERM or SIGUSR1 (which mpirun hands on to its ranks) makes it save a checkpoint\n"
+    "after the step at hand and end; a second one ends it at once.\n";
 
 volatile std::sig_atomic_t stop_asked = 0;
 
@@ -51,7 +50,7 @@ train::RunHooks MakeRunHooks() {
   struct sigaction action = {};
   action.sa_handler = AskToStop;
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
-  for (const int signal : {SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
   return {.say = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); },
           .stop = [] { return stop_asked != 0; }};
 }

@@ -124,8 +124,8 @@ TEST_F(TrainCliTest, RunLeavesMetricsPlotSamplesAndAModelAndGoesOn) {
   EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 6u);
 }
 
-TEST_F(TrainCliTest, SigtermAndCtrlCSaveACheckpointAndEnd) {
-  for (const char* signal : {"TERM", "INT"}) {
+TEST_F(TrainCliTest, SignalsSaveACheckpointAndEnd) {
+  for (const char* signal : {"TERM", "INT", "USR1"}) {
     const fs::path folder = folder_ / signal;
     const std::string flags = Cat("train --threads 1 --config ", (folder_ / "recipe.toml").string(),
                                   " --set train.run_folder=", folder.string());
