@@ -46,10 +46,9 @@ HWY_INLINE Four<hn::Vec<D>> InputColumn(D d, const float* const* pixels, size_t 
                    hn::LoadU(d, pixels[8 + column] + c), hn::LoadU(d, pixels[12 + column] + c));
 }
 
-template <class D>
-HWY_INLINE void StoreRow(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, size_t plane,
-                         float* to) {
-  const auto row = InputStep(a, b, c, e);
+// One row of the 4x4 results, each in its plane.
+template <class D, class V>
+HWY_INLINE void StoreFour(D d, const Four<V>& row, size_t plane, float* to) {
   hn::StoreU(row.a, d, to);
   hn::StoreU(row.b, d, to + plane);
   hn::StoreU(row.c, d, to + 2 * plane);
@@ -72,10 +71,10 @@ void Input(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C, 
     ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
       const auto p = InputColumn(d, pixels, 0, c), q = InputColumn(d, pixels, 1, c);
       const auto r = InputColumn(d, pixels, 2, c), s = InputColumn(d, pixels, 3, c);
-      StoreRow(d, p.a, q.a, r.a, s.a, plane, v + c);
-      StoreRow(d, p.b, q.b, r.b, s.b, plane, v + 4 * plane + c);
-      StoreRow(d, p.c, q.c, r.c, s.c, plane, v + 8 * plane + c);
-      StoreRow(d, p.d, q.d, r.d, s.d, plane, v + 12 * plane + c);
+      StoreFour(d, InputStep(p.a, q.a, r.a, s.a), plane, v + c);
+      StoreFour(d, InputStep(p.b, q.b, r.b, s.b), plane, v + 4 * plane + c);
+      StoreFour(d, InputStep(p.c, q.c, r.c, s.c), plane, v + 8 * plane + c);
+      StoreFour(d, InputStep(p.d, q.d, r.d, s.d), plane, v + 12 * plane + c);
     });
   }
 }
@@ -120,6 +119,90 @@ void Output(const WinogradGrid& grid, const float* m_KTC, size_t plane, const fl
   }
 }
 
+template <class V>
+HWY_INLINE Four<V> OutputGradientStep(V a, V b) {
+  return {a, hn::Add(a, b), hn::Sub(a, b), hn::Neg(b)};
+}
+
+void OutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
+                    size_t channels, size_t first, size_t tiles, size_t plane, float* dm_KTC) {
+  for (size_t t = 0; t < tiles; ++t) {
+    const TilePlace place(grid, first + t);
+    const size_t start =
+        ((place.image * grid.height + place.row) * grid.width + place.column) * channels;
+    const bool below = place.row + 1 < grid.height, right = place.column + 1 < grid.width;
+    const float* top = dy_NHWC + start;
+    const float* bottom = top + grid.width * channels;
+    const float* pixels[4] = {top, right ? top + channels : zeros_C, below ? bottom : zeros_C,
+                              below && right ? bottom + channels : zeros_C};
+    float* dm = dm_KTC + t * channels;
+    ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
+      const auto load = [&](size_t i) HWY_ATTR { return hn::LoadU(d, pixels[i] + c); };
+      const auto p = OutputGradientStep(load(0), load(2)), q = OutputGradientStep(load(1), load(3));
+      StoreFour(d, OutputGradientStep(p.a, q.a), plane, dm + c);
+      StoreFour(d, OutputGradientStep(p.b, q.b), plane, dm + 4 * plane + c);
+      StoreFour(d, OutputGradientStep(p.c, q.c), plane, dm + 8 * plane + c);
+      StoreFour(d, OutputGradientStep(p.d, q.d), plane, dm + 12 * plane + c);
+    });
+  }
+}
+
+template <class D, class V>
+HWY_INLINE Four<V> WeightsStep(D d, V a, V b, V c) {
+  const V half = hn::Set(d, 0.5f), ends = hn::Mul(hn::Add(a, c), half);
+  return {a, hn::MulAdd(b, half, ends), hn::NegMulAdd(b, half, ends), c};
+}
+
+void Weights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t plane, float* u_KOI) {
+  for (size_t o = 0; o < out; ++o) {
+    const float* w = w_OHWI + o * 9 * in;
+    float* u = u_KOI + o * in;
+    ForEachLanes(in, [&](auto d, size_t i) HWY_ATTR {
+      const auto load = [&](size_t at)
+                            HWY_ATTR { return hn::LoadU(d, w + (turned ? 8 - at : at) * in + i); };
+      const auto p = WeightsStep(d, load(0), load(3), load(6));
+      const auto q = WeightsStep(d, load(1), load(4), load(7));
+      const auto r = WeightsStep(d, load(2), load(5), load(8));
+      StoreFour(d, WeightsStep(d, p.a, q.a, r.a), plane, u + i);
+      StoreFour(d, WeightsStep(d, p.b, q.b, r.b), plane, u + 4 * plane + i);
+      StoreFour(d, WeightsStep(d, p.c, q.c, r.c), plane, u + 8 * plane + i);
+      StoreFour(d, WeightsStep(d, p.d, q.d, r.d), plane, u + 12 * plane + i);
+    });
+  }
+}
+
+template <class V>
+struct Three {
+  V a, b, c;
+};
+template <class D, class V>
+HWY_INLINE Three<V> WeightsGradientStep(D d, V a, V b, V c, V e) {
+  const V half = hn::Set(d, 0.5f), sum = hn::Mul(hn::Add(b, c), half);
+  return {hn::Add(a, sum), hn::Mul(hn::Sub(b, c), half), hn::Add(sum, e)};
+}
+
+void WeightsGradient(const float* du_KOI, size_t plane, size_t out, size_t in, float* dw_OHWI) {
+  for (size_t o = 0; o < out; ++o) {
+    float* dw = dw_OHWI + o * 9 * in;
+    ForEachLanes(in, [&](auto d, size_t i) HWY_ATTR {
+      const auto column = [&](size_t at) HWY_ATTR {
+        const float* du = du_KOI + at * plane + o * in + i;
+        return WeightsGradientStep(d, hn::LoadU(d, du), hn::LoadU(d, du + 4 * plane),
+                                   hn::LoadU(d, du + 8 * plane), hn::LoadU(d, du + 12 * plane));
+      };
+      const auto p = column(0), q = column(1), r = column(2), s = column(3);
+      const auto store = [&](const auto& row, size_t at) HWY_ATTR {
+        hn::StoreU(row.a, d, dw + at * in + i);
+        hn::StoreU(row.b, d, dw + (at + 1) * in + i);
+        hn::StoreU(row.c, d, dw + (at + 2) * in + i);
+      };
+      store(WeightsGradientStep(d, p.a, q.a, r.a, s.a), 0);
+      store(WeightsGradientStep(d, p.b, q.b, r.b, s.b), 3);
+      store(WeightsGradientStep(d, p.c, q.c, r.c, s.c), 6);
+    });
+  }
+}
+
 }  // namespace lwm::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -127,6 +210,9 @@ HWY_AFTER_NAMESPACE();
 namespace lwm::kernels {
 HWY_EXPORT(Input);
 HWY_EXPORT(Output);
+HWY_EXPORT(OutputGradient);
+HWY_EXPORT(Weights);
+HWY_EXPORT(WeightsGradient);
 
 void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C,
                    size_t channels, size_t first, size_t tiles, size_t plane,
@@ -138,6 +224,20 @@ void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, 
                     float* y_NHWC) noexcept {
   HWY_DYNAMIC_DISPATCH(Output)
   (grid, m_KTC, plane, bias_C, residual_NHWC, channels, first, tiles, y_NHWC);
+}
+void WinogradOutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
+                            size_t channels, size_t first, size_t tiles, size_t plane,
+                            float* dm_KTC) noexcept {
+  HWY_DYNAMIC_DISPATCH(OutputGradient)
+  (grid, dy_NHWC, zeros_C, channels, first, tiles, plane, dm_KTC);
+}
+void WinogradWeights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t plane,
+                     float* u_KOI) noexcept {
+  HWY_DYNAMIC_DISPATCH(Weights)(w_OHWI, turned, out, in, plane, u_KOI);
+}
+void WinogradWeightsGradient(const float* du_KOI, size_t plane, size_t out, size_t in,
+                             float* dw_OHWI) noexcept {
+  HWY_DYNAMIC_DISPATCH(WeightsGradient)(du_KOI, plane, out, in, dw_OHWI);
 }
 }  // namespace lwm::kernels
 #endif  // HWY_ONCE

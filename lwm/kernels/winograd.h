@@ -42,4 +42,21 @@ void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, 
                     const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
                     float* y_NHWC) noexcept;
 
+// Gradients, for training. The one with respect to x is the convolution of dy with the turned
+// kernel, from O to I channels.
+
+// The 16 matrices [O, I] of a kernel w_OHWI [O,3,3,I]; `turned` by half a turn.
+void WinogradWeights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t plane,
+                     float* u_KOI) noexcept;
+
+// The gradients of the outputs as those of the products, what WinogradOutput does turned round:
+// 16 planes [tiles, channels]. `zeros_C` [channels] zeros, where a tile reaches over the picture.
+void WinogradOutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
+                            size_t channels, size_t first, size_t tiles, size_t plane,
+                            float* dm_KTC) noexcept;
+
+// The gradient of w_OHWI from that of the 16 matrices.
+void WinogradWeightsGradient(const float* du_KOI, size_t plane, size_t out, size_t in,
+                             float* dw_OHWI) noexcept;
+
 }  // namespace lwm::kernels

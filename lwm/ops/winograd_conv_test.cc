@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <array>
 #include <cmath>
@@ -65,6 +66,54 @@ TEST(WinogradConv2dTest, ResultsDoNotDependOnTheNumberOfThreads) {
     EXPECT_TRUE(conv.Run(c.x).equal(one));
     at::set_num_threads(threads);
   }
+}
+
+// The result and the gradients of x, weight and bias.
+std::vector<at::Tensor> Train(const Case& c, const at::Tensor& dy, bool by_definition) {
+  std::vector<at::Tensor> leaves;
+  for (const at::Tensor& leaf : {c.x, c.weight, c.bias})
+    leaves.push_back(
+        leaf.to(by_definition ? at::kDouble : at::kFloat).detach().clone().set_requires_grad(true));
+  const at::Tensor y = by_definition ? at::conv2d(leaves[0], leaves[1], leaves[2], 1, 1)
+                                     : WinogradTrainedConv2d(leaves[0], leaves[1], leaves[2]);
+  std::vector<at::Tensor> all = torch::autograd::grad({y}, leaves, {dy.to(y.scalar_type())});
+  all.push_back(y.detach());
+  return all;
+}
+
+TEST(WinogradTrainedConv2dTest, ResultAndGradientsMatchTheDefinition) {
+  const std::vector<std::array<int64_t, 5>> problems = {{1, 1, 1, 1, 1},    {2, 3, 5, 7, 4},
+                                                        {1, 17, 19, 1, 9},  {3, 33, 16, 8, 8},
+                                                        {5, 16, 32, 2, 31}, {1, 3, 2, 120, 118}};
+  for (const auto& [images, in, out, height, width] : problems) {
+    SCOPED_TRACE(testing::Message()
+                 << images << " x " << in << " to " << out << " of " << height << " x " << width);
+    const Case c = MakeCase(images, in, out, height, width);
+    const at::Tensor dy = at::randn({images, out, height, width});
+    const auto actual = Train(c, dy, false), exact = Train(c, dy, true);
+    for (size_t i = 0; i < exact.size(); ++i) EXPECT_LT(WorstRelative(actual[i], exact[i]), 3e-6);
+    EXPECT_TRUE(actual[0].is_contiguous(kChannelsLast));
+    EXPECT_TRUE(actual[1].is_contiguous(kChannelsLast));
+  }
+}
+
+TEST(WinogradTrainedConv2dTest, GradientsDoNotDependOnTheNumberOfThreads) {
+  const Case c = MakeCase(2, 40, 24, 36, 37);
+  const at::Tensor dy = at::randn({2, 24, 36, 37});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const auto one = Train(c, dy, false);
+  at::set_num_threads(2);
+  const auto two = Train(c, dy, false);
+  at::set_num_threads(threads);
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(one[i].equal(two[i])) << i;
+}
+
+TEST(WinogradTrainedConv2dTest, WrongInputsAreTheCallersError) {
+  const Case c = MakeCase(1, 4, 6, 5, 5);
+  EXPECT_THROW(WinogradTrainedConv2d(c.x, at::zeros({6, 4, 1, 1}), c.bias), Error);
+  EXPECT_THROW(WinogradTrainedConv2d(at::zeros({1, 5, 5, 5}), c.weight, c.bias), Error);
+  EXPECT_THROW(WinogradTrainedConv2d(at::zeros({0, 4, 5, 5}), c.weight, c.bias), Error);
 }
 
 // The four outputs of a tile share products, so a NaN reaches a pixel further than by definition.

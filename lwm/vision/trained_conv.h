@@ -6,12 +6,12 @@
 
 namespace lwm::vision {
 
-// at::conv2d of f32 or bf16 pictures in channels-last layout, for training: the same results and
-// gradients, but weights stay contiguous, so that a gradient comes out of oneDNN in the layout of
-// its weight, and their channels-last copy is made once for both directions and outside the graph.
+// at::conv2d of f32 or bf16 pictures for training, everything in channels-last layout, weights and
+// their gradients too (other layouts cost a copy): nothing is laid out anew in between. Wide 3x3
+// ones in f32 run as ops::WinogradTrainedConv2d.
 //
-//   x_NCHW        [N,I,H,W]; weight_OIHW [O,I,k,k] contiguous; bias_O [O]; all of one dtype
-//   return        [N,O,h,w] in channels-last layout
+//   x_NCHW        [N,I,H,W]; weight_OIHW [O,I,k,k]; bias_O [O]; all of one dtype
+//   return        [N,O,h,w]
 //
 // Differentiable once in x, weight and bias by LibTorch's autograd.
 at::Tensor TrainedConv(const at::Tensor& x_NCHW, const at::Tensor& weight_OIHW,

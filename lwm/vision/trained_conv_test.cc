@@ -24,9 +24,10 @@ double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
 double WorstError(at::ScalarType dtype, int64_t in, int64_t out, int64_t kernel, int64_t stride) {
   at::manual_seed(static_cast<uint64_t>(in + kernel));
   const int64_t padding = stride == 1 ? kernel / 2 : 0;
-  std::vector<at::Tensor> leaves = {at::randn({2, in, 7, 9}).to(dtype).contiguous(kChannelsLast),
-                                    at::randn({out, in, kernel, kernel}).to(dtype),
-                                    at::randn({out}).to(dtype)};
+  std::vector<at::Tensor> leaves = {
+      at::randn({2, in, 7, 9}).to(dtype).contiguous(kChannelsLast),
+      at::randn({out, in, kernel, kernel}).to(dtype).contiguous(kChannelsLast),
+      at::randn({out}).to(dtype)};
   std::vector<at::Tensor> exact;
   for (at::Tensor& leaf : leaves) {
     exact.push_back(leaf.to(at::kDouble).set_requires_grad(true));
@@ -38,7 +39,7 @@ double WorstError(at::ScalarType dtype, int64_t in, int64_t out, int64_t kernel,
   const at::Tensor dy = at::randn(expected.sizes()).to(dtype);
   const auto actual = torch::autograd::grad({y}, leaves, {dy});
   const auto wanted = torch::autograd::grad({expected}, exact, {dy.to(at::kDouble)});
-  EXPECT_TRUE(actual[1].is_contiguous());
+  EXPECT_TRUE(actual[1].is_contiguous(kChannelsLast));
   double worst = RelativeError(y, expected);
   for (size_t i = 0; i < actual.size(); ++i)
     worst = std::max(worst, RelativeError(actual[i], wanted[i]));
@@ -51,6 +52,11 @@ TEST(TrainedConvTest, ResultAndGradientsMatchF64) {
       EXPECT_LT(WorstError(at::kFloat, in, 24, kernel, 1), 1e-6) << in << " " << kernel;
       EXPECT_LT(WorstError(at::kBFloat16, in, 24, kernel, 1), 8e-3) << in << " " << kernel;
     }
+}
+
+TEST(TrainedConvTest, WideOnesMatchF64) {
+  EXPECT_LT(WorstError(at::kFloat, 33, 48, 3, 1), 3e-6);
+  EXPECT_LT(WorstError(at::kFloat, 33, 48, 3, 2), 1e-6);
 }
 
 TEST(TrainedConvTest, StridesHaveGradientsToo) {

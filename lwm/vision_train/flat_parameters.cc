@@ -7,12 +7,24 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/ops/adamw.h"
 
 namespace lwm::vision_train {
+namespace {
+
+// Elements of a flat tensor from `begin` on, as a weight; convolutions are laid out OHWI.
+at::Tensor PartOf(const at::Tensor& flat_n, int64_t begin, at::IntArrayRef sizes) {
+  const at::Tensor part_n = flat_n.narrow(0, begin, c10::multiply_integers(sizes));
+  if (sizes.size() != 4) return part_n.view(sizes);
+  return part_n.view({sizes[0], sizes[2], sizes[3], sizes[1]}).permute({0, 3, 1, 2});
+}
+
+}  // namespace
 
 FlatParameters::FlatParameters(std::vector<NamedWeight> weights, at::ScalarType dtype,
                                const std::string& kept)
     : weights_(std::move(weights)) {
+  LWM_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "weights in ", dtype);
   c10::NoGradGuard no_grad;
   std::stable_partition(weights_.begin(), weights_.end(),
                         [](const NamedWeight& weight) { return weight.second.dim() >= 2; });
@@ -38,7 +50,7 @@ std::map<std::string, at::Tensor> FlatParameters::Split(const at::Tensor& flat_n
   std::map<std::string, at::Tensor> parts;
   int64_t begin = 0;
   for (const auto& [name, weight] : weights_) {
-    parts[name] = flat_n.narrow(0, begin, weight.numel()).view(weight.sizes());
+    parts[name] = PartOf(flat_n, begin, weight.sizes());
     begin += weight.numel();
   }
   return parts;
@@ -48,7 +60,7 @@ void FlatParameters::TakeGradients() {
   c10::NoGradGuard no_grad;
   int64_t begin = 0;
   for (auto& [name, weight] : weights_) {
-    const at::Tensor part = gradient_n_.narrow(0, begin, weight.numel()).view(weight.sizes());
+    const at::Tensor part = PartOf(gradient_n_, begin, weight.sizes());
     begin += weight.numel();
     if (weight.grad().defined()) {
       part.copy_(weight.grad());
@@ -70,28 +82,30 @@ FlatAdamW::FlatAdamW(FlatParameters& parameters, const AdamWSettings& settings)
       first_n_(at::zeros_like(parameters.value_n())),
       second_n_(at::zeros_like(parameters.value_n())) {}
 
-void FlatAdamW::Step(double lr, double gradient_factor) {
+void FlatAdamW::Step(double lr, double gradient_factor, const RunningAverage& average) {
   LWM_CHECK(std::isfinite(lr) && std::isfinite(gradient_factor) && gradient_factor > 0,
             "AdamW step with lr ", lr, " and gradient factor ", gradient_factor);
-  c10::NoGradGuard no_grad;
   ++steps_;
-  const int64_t decayed = parameters_.num_decayed();
-  Update(0, decayed, settings_.weight_decay, lr, gradient_factor);
-  Update(decayed, parameters_.value_n().numel(), 0, lr, gradient_factor);
-  parameters_.Refresh();
-}
-
-void FlatAdamW::Update(int64_t begin, int64_t end, double decay, double lr,
-                       double gradient_factor) {
-  if (begin == end) return;
-  const auto cut = [&](const at::Tensor& n) { return n.narrow(0, begin, end - begin); };
-  const at::Tensor steps = at::full({}, static_cast<double>(steps_), at::kFloat);
-  const std::optional<at::Tensor> divisor =
-      gradient_factor == 1 ? std::nullopt
-                           : std::optional(at::full({}, 1 / gradient_factor, at::kFloat));
-  at::_fused_adamw_({cut(parameters_.value_n())}, {cut(parameters_.gradient_n())}, {cut(first_n_)},
-                    {cut(second_n_)}, {}, {steps}, lr, settings_.beta1, settings_.beta2, decay,
-                    settings_.eps, /*amsgrad=*/false, /*maximize=*/false, divisor);
+  const auto steps = static_cast<double>(steps_);
+  kernels::AdamWStep step{.lr = lr,
+                          .beta1 = settings_.beta1,
+                          .beta2 = settings_.beta2,
+                          .eps = settings_.eps,
+                          .decay = settings_.weight_decay,
+                          .correction1 = 1 - std::pow(settings_.beta1, steps),
+                          .correction2 = 1 - std::pow(settings_.beta2, steps),
+                          .gradient_factor = gradient_factor,
+                          .average_share = average.share};
+  const at::Tensor &value_n = parameters_.value_n(), &working_n = parameters_.working_n();
+  const ops::AdamWTensors tensors{.gradient_n = parameters_.gradient_n(),
+                                  .value_n = value_n,
+                                  .first_n = first_n_,
+                                  .second_n = second_n_,
+                                  .average_n = average.average_n,
+                                  .copy_n = working_n.is_same(value_n) ? at::Tensor() : working_n};
+  ops::AdamW(step, tensors, 0, parameters_.num_decayed());
+  step.decay = 0;
+  ops::AdamW(step, tensors, parameters_.num_decayed(), value_n.numel());
 }
 
 Clip ClipTo(double clip, const FlatParameters& parameters) {

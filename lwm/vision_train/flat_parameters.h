@@ -15,12 +15,12 @@ namespace lwm::vision_train {
 using NamedWeight = std::pair<std::string, at::Tensor>;
 
 // Weights of one model as one f32 buffer, and their gradients as another: the optimiser, clipping,
-// averaging and the sum over ranks are one operation each.
+// averaging and the sum over ranks are one operation each. Convolutions (four dimensions, OIHW) lie
+// in it in channels-last layout.
 class FlatParameters {
  public:
   // Moves the f32 weights' values into the buffer; the tensors stay the same objects, now leaves
-  // that require gradients: views of it, or, when the arithmetic is in another `dtype`, views of a
-  // copy in that. One by the name of `kept` stays f32. Weights of two or more dimensions come
+  // that require gradients: views of it, or, when `dtype` is bf16, views of a copy in that. One by the name of `kept` stays f32. Weights of two or more dimensions come
   // first: these decay.
   explicit FlatParameters(std::vector<NamedWeight> weights, at::ScalarType dtype = at::kFloat,
                           const std::string& kept = "");
@@ -34,12 +34,14 @@ class FlatParameters {
 
   const at::Tensor& value_n() const { return value_n_; }
   const at::Tensor& gradient_n() const { return gradient_n_; }
+  // What the leaves are views of; value_n itself in f32.
+  const at::Tensor& working_n() const { return working_n_; }
   int64_t num_decayed() const { return num_decayed_; }
 
  private:
   std::vector<NamedWeight> weights_;
   at::Tensor value_n_, gradient_n_;
-  at::Tensor working_n_;  // what the leaves are views of; value_n_ itself in f32
+  at::Tensor working_n_;
   int64_t num_decayed_ = 0;
 };
 
@@ -47,13 +49,20 @@ struct AdamWSettings {
   double beta1 = 0.9, beta2 = 0.99, eps = 1e-8, weight_decay = 0;
 };
 
+// f32, laid out as the weights, or undefined; after a step it moves towards them by `share` of the
+// way.
+struct RunningAverage {
+  at::Tensor average_n;
+  double share = 0;
+};
+
 // AdamW (Loshchilov & Hutter 2019), decay decoupled and only on weights of two or more dimensions.
 class FlatAdamW {
  public:
   FlatAdamW(FlatParameters& parameters, const AdamWSettings& settings);
 
-  // One update with the gradients times `gradient_factor`.
-  void Step(double lr, double gradient_factor);
+  // One update with the gradients times `gradient_factor`; brings the leaves up to date too.
+  void Step(double lr, double gradient_factor, const RunningAverage& average = {});
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
@@ -61,8 +70,6 @@ class FlatAdamW {
   const at::Tensor& second_n() const { return second_n_; }
 
  private:
-  void Update(int64_t begin, int64_t end, double decay, double lr, double gradient_factor);
-
   FlatParameters& parameters_;
   AdamWSettings settings_;
   int64_t steps_ = 0;

@@ -97,8 +97,7 @@ StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t f
   outcome.lr = train::LearningRate(schedule_, step);
   const Clip clip = ClipTo(config_.optimizer.clip_norm, *parameters_);
   outcome.grad_norm = clip.norm;
-  optimizer_->Step(outcome.lr, clip.factor);
-  Average(step);
+  optimizer_->Step(outcome.lr, clip.factor, AverageAfter(step));
   const Batch gathered = GatherLatents(pass, first, batch);
   outcome.revived = codebook_->AfterStep(step, gathered.z_RC, gathered.code_R);
   if (quantise)
@@ -136,11 +135,9 @@ Learner::Batch Learner::GatherLatents(const Pass& pass, int64_t first, int64_t b
 }
 
 // The decay grows to its value, so that the random start is soon forgotten.
-void Learner::Average(int64_t step) {
-  c10::NoGradGuard no_grad;
+RunningAverage Learner::AverageAfter(int64_t step) const {
   const double done = static_cast<double>(step);
-  const double keep = std::min(config_.train.average, (1 + done) / (10 + done));
-  average_n_.lerp_(parameters_->value_n(), 1 - keep);
+  return {average_n_, 1 - std::min(config_.train.average, (1 + done) / (10 + done))};
 }
 
 vision::VqganWeights Learner::Averaged() {
@@ -149,23 +146,24 @@ vision::VqganWeights Learner::Averaged() {
   vision::VqganWeights averaged = weights_;
   vision::ForEachWeight(sizes(), averaged, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
     const bool is_codebook = &weight == &averaged.codebook_VC;
-    weight = (is_codebook ? weight.detach() : parts.at(spec.name)).clone();
+    weight =
+        (is_codebook ? weight.detach() : parts.at(spec.name)).clone(at::MemoryFormat::Contiguous);
   });
   return averaged;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> Learner::State() {
   std::vector<std::pair<std::string, at::Tensor>> state = {
-      {"weights.value", parameters_->value_n()},
-      {"weights.first_moment", optimizer_->first_n()},
-      {"weights.second_moment", optimizer_->second_n()},
-      {"weights.average", average_n_},
+      {"flat.value", parameters_->value_n()},
+      {"flat.first_moment", optimizer_->first_n()},
+      {"flat.second_moment", optimizer_->second_n()},
+      {"flat.average", average_n_},
       {"codebook", weights_.codebook_VC.detach()}};
   for (const auto& [name, tensor] : codebook_->State()) state.emplace_back(name, *tensor);
   if (adversary_) {
-    state.emplace_back("discriminator.value", adversary_->parameters().value_n());
-    state.emplace_back("discriminator.first_moment", adversary_->optimizer().first_n());
-    state.emplace_back("discriminator.second_moment", adversary_->optimizer().second_n());
+    state.emplace_back("discriminator.flat.value", adversary_->parameters().value_n());
+    state.emplace_back("discriminator.flat.first_moment", adversary_->optimizer().first_n());
+    state.emplace_back("discriminator.flat.second_moment", adversary_->optimizer().second_n());
   }
   return state;
 }

@@ -60,7 +60,7 @@ class Learner {
     at::Tensor z_RC, code_R;
   };
   Batch GatherLatents(const Pass& pass, int64_t first, int64_t batch);
-  void Average(int64_t step);
+  RunningAverage AverageAfter(int64_t step) const;
 
   config::VqganTrainConfig config_;
   dist::Communicator& world_;
