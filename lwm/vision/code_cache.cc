@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <set>
 #include <span>
 
 #include "lwm/base/error.h"
@@ -199,9 +200,11 @@ int64_t CodeCache::Fill(const std::vector<MediaRequest>& requests,
                         const std::function<void(int64_t done)>& progress) {
   int64_t failed = 0;
   std::vector<MediaRequest> missing;
+  std::set<fs::path> entries;  // of what is missing: several lines may name one file
   for (const MediaRequest& request : requests) {
     try {
-      if (!Find(request)) missing.push_back(request);
+      const fs::path entry = EntryOf(request);
+      if (!ReadEntry(entry) && entries.insert(entry).second) missing.push_back(request);
     } catch (const Error&) {
       ++failed;
     }

@@ -114,6 +114,29 @@ TEST_F(CodeCacheTest, FillingEncodesFramesOfSeveralFilesTogetherAndPassesOverBad
   EXPECT_EQ(cache.counts().encoded, 3);
 }
 
+TEST_F(CodeCacheTest, FileThatIsAskedForTwiceIsEncodedOnce) {
+  CodeCache cache(Options());
+  std::vector<int64_t> progress;
+  EXPECT_EQ(cache.Fill({Request("a.png"), Request("b.png"), Request("a.png")},
+                       [&](int64_t done) { progress.push_back(done); }),
+            0);
+  EXPECT_EQ(cache.counts().encoded, 2);
+  EXPECT_EQ(cache.counts().damaged, 0);
+  EXPECT_EQ(progress.back(), 3);
+}
+
+TEST_F(CodeCacheTest, PictureTooThinToCropIsNamed) {
+  io::WritePng(folder_ / "thin.png", testing_support::NoisePicture(7, 1, 4000));
+  CodeCache cache(Options());
+  try {
+    cache.Codes(Request("thin.png"));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("thin.png: 1 x 4000"), std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(CodeCacheTest, KeyFollowsContentAndSettingsNotTheName) {
   CodeCache cache(Options());
   const auto a = cache.Codes(Request("a.png"));

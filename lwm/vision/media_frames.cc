@@ -22,11 +22,13 @@ MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions&
     }
     std::vector<fs::path> inside;
     for (const auto& entry : fs::directory_iterator(path)) {
-      if (!entry.is_regular_file()) continue;
-      if (io::IsImageName(entry.path()) || io::IsVideoName(entry.path())) {
-        inside.push_back(entry.path());
-      } else {
+      if (entry.is_directory()) continue;
+      if (!io::IsImageName(entry.path()) && !io::IsVideoName(entry.path())) {
         skipped_.push_back({entry.path(), "not a picture or video by its name"});
+      } else if (!entry.is_regular_file()) {
+        skipped_.push_back({entry.path(), "not a file, or a link that leads nowhere"});
+      } else {
+        inside.push_back(entry.path());
       }
     }
     std::sort(inside.begin(), inside.end());

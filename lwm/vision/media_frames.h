@@ -25,8 +25,8 @@ struct MediaItem {
   int64_t first = 0, frames = 0;
 };
 
-// What was left out and why: not a picture or video by its name (in folders), or, with skip_bad,
-// broken.
+// What was left out and why: not a picture or video by its name or no file (in folders), or, with
+// skip_bad, broken.
 struct SkippedMedia {
   std::filesystem::path path;
   std::string reason;

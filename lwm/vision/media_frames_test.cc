@@ -59,6 +59,17 @@ TEST(MediaFramesTest, FoldersAreReadInOrderOfNamesAndItemsSayWhere) {
   EXPECT_EQ(media.skipped()[0].path.filename(), "captions.txt");
 }
 
+TEST(MediaFramesTest, LinksThatLeadNowhereAreListed) {
+  const TemporaryFolder folder;
+  io::WritePng(folder / "a.png", Plain(1, 1, 100));
+  std::filesystem::create_symlink(folder / "none.png", folder / "b.png");
+  std::filesystem::create_directory(folder / "c");
+  const MediaFrames media({folder.path()}, Small());
+  ASSERT_EQ(media.skipped().size(), 1u);
+  EXPECT_EQ(media.skipped()[0].path.filename(), "b.png");
+  EXPECT_NE(media.skipped()[0].reason.find("leads nowhere"), std::string::npos);
+}
+
 TEST(MediaFramesTest, FramesAreChosenByNumberOrByRate) {
   const TemporaryFolder folder;
   WriteClip(folder / "a.mp4", 11);
