@@ -140,6 +140,13 @@ void RequireConsistent(const ConvertFlags& flags) {
   model::RequireNewFolder(flags.to);
 }
 
+// The flag given that only a language model can follow, or "".
+std::string ModelFlagOf(const ConvertFlags& flags) {
+  if (!flags.quantize.empty()) return "--quantize";
+  if (flags.add_vision) return "--add-vision";
+  return flags.tokenizer.empty() ? "" : "--tokenizer";
+}
+
 void RunConvert(const ConvertFlags& flags) {
   RunFlags run;
   run.threads = flags.threads;
@@ -147,7 +154,8 @@ void RunConvert(const ConvertFlags& flags) {
   RequireOneRank(session, "convert");
   RequireConsistent(flags);
   if (ConvertIfVqgan({flags.from, flags.to, flags.format, flags.dtype,
-                      flags.config.empty() ? std::nullopt : std::optional(flags.config)}))
+                      flags.config.empty() ? std::nullopt : std::optional(flags.config),
+                      ModelFlagOf(flags)}))
     return;
   LWM_REQUIRE(flags.format != "diffusers", flags.from,
               " is no VQGAN; --format diffusers is for those");

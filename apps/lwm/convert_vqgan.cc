@@ -29,6 +29,8 @@ bool ConvertIfVqgan(const VqganConversion& conversion) {
   if (!vision::IsVqgan(*io::OpenTensorSource(conversion.from))) return false;
   LWM_REQUIRE(conversion.format != "gguf", conversion.from,
               " is a VQGAN, which GGUF cannot hold; want --format diffusers or lwm-jax");
+  LWM_REQUIRE(conversion.for_models_only.empty(), conversion.from, " is a VQGAN; ",
+              conversion.for_models_only, " is for language models");
   const double start = MonotonicSeconds();
   const auto config =
       conversion.config ? std::optional<std::filesystem::path>(*conversion.config) : std::nullopt;

@@ -61,16 +61,16 @@ class Inputs {
   }
 
   const std::vector<Item>& items() const { return items_; }
-  // Files of folders that are neither pictures nor videos by their names.
+  // Files of folders that are neither pictures nor videos by their names, or cannot be read.
   int64_t passed_over() const { return passed_over_; }
 
  private:
   void AddFolder(const fs::path& folder) {
     std::vector<fs::path> inside;
     for (const auto& entry : fs::directory_iterator(folder)) {
-      if (!entry.is_regular_file()) continue;
+      if (entry.is_directory()) continue;
       const bool is_media = io::IsImageName(entry.path()) || io::IsVideoName(entry.path());
-      if (is_media)
+      if (is_media && entry.is_regular_file())
         inside.push_back(entry.path());
       else
         ++passed_over_;
@@ -141,9 +141,11 @@ class ItemEncoder {
     const data::LinePlace place = PlaceOf(item);
     Json object = item.file->Parse(item.line);
     data::ForEachMedia(object, [&](Json& value, const std::string& field) {
-      const std::vector<int32_t> code_n = Codes(value, field, place);
       const bool is_part = field == "chat";
-      value = is_part ? Json{{"type", value.at("type")}, {"codes", code_n}} : Json(code_n);
+      const auto type =
+          is_part ? JsonGet<std::string>(value, "type", Cat(place.where, ": chat")) : std::string();
+      const std::vector<int32_t> code_n = Codes(value, field, place);
+      value = is_part ? Json{{"type", type}, {"codes", code_n}} : Json(code_n);
     });
     return object;
   }
@@ -286,6 +288,9 @@ void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncode
 void RunEncode(EncodeFlags flags) {
   Session session(flags.run);
   flags.media.dtype = flags.run.dtype;
+  // Not only when all is encoded, hours later.
+  if (const auto folder = fs::path(flags.output).parent_path(); !folder.empty())
+    fs::create_directories(folder);
   const Inputs inputs(flags.inputs);
   const ItemEncoder encoder(flags);
   EncodeAll(flags, inputs, encoder, session.world());

@@ -1,5 +1,7 @@
 #include "grammar_flags.h"
 
+#include <string>
+
 namespace lwm::app {
 
 void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
@@ -18,6 +20,23 @@ void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
                   "thin vision fields evenly to this many frames; 0: all")
       ->check(CLI::Range(int64_t{-1}, int64_t{1} << 40))
       ->capture_default_str();
+  command
+      .add_option(
+          "--codes-per-frame", grammar.tokens_per_frame,
+          "of lists of codes; with --vqgan it says so. What is beyond the last whole frame is "
+          "left out, as the published code does; training refuses it")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      .add_option_function<int32_t>(
+          "--codebook-size",
+          [&grammar](int32_t codes) {
+            grammar.eof_code = codes;
+            grammar.eov_code = codes + 1;
+          },
+          "codes that lists may hold; with --vqgan it says so")
+      ->check(CLI::Range(1, 1 << 24))
+      ->default_str(std::to_string(grammar.eof_code));
   command.add_option("--prepend-text", grammar.prepend_text,
                      "put before the first field of a line if that is text");
   command.add_option("--separator", grammar.subfield_separator, "between the parts of a+b")

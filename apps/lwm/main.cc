@@ -2,9 +2,11 @@
 // flags become one call and errors become exit codes: 0 done, 2 wrong usage, 1 anything else.
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "commands.h"
@@ -69,6 +71,8 @@ int Main(int argc, char** argv) {
   AddAll(root);
   try {
     root.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout))
+      return Fail(Cat("the results could not be written: ", std::strerror(errno)), 1);
     return 0;
   } catch (const CLI::ExtrasError& error) {
     return Fail(ExplainExtras(root, error), 2);

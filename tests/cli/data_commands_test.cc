@@ -175,6 +175,52 @@ TEST_F(MediaCommandsTest, ExamplesAndPackEncodeWhatLinesName) {
   EXPECT_EQ(statistics["skipped_lines"], 1);
 }
 
+TEST_F(MediaCommandsTest, PartOfAChatWithoutItsTypeIsNamedOrSkipped) {
+  WriteFileAtomically(folder_ / "chat.jsonl",
+                      R"({"chat": [{"role": "user", "content": [{"path": "media/0.png"}]}]}
+{"chat": [{"role": "user", "content": [{"type": "image", "path": "media/0.png"}]}]}
+)");
+  ExpectFailure(RunLwm(Encode("chat.jsonl")), 1, "chat.jsonl:1: chat: field \"type\" is missing");
+  const auto result = RunLwm(Encode("chat.jsonl", "--skip-bad"));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  const data::JsonlFile coded(folder_ / "coded.jsonl");
+  ASSERT_EQ(coded.lines(), 1);
+  EXPECT_EQ(coded.Parse(0)["chat"][0]["content"][0]["codes"].size(), 4u);
+}
+
+TEST_F(MediaCommandsTest, EncodeMakesTheFolderOfItsOutputFirst) {
+  const auto result = RunLwm("encode --vqgan " + Path("vqgan") + " --input " + Path("media/0.png") +
+                             " --code-cache " + Path("cache") + " --output " + Path("new/x.jsonl"));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "new/x.jsonl"));
+}
+
+TEST_F(MediaCommandsTest, CodesOfASmallVqganNeedTheirNumberPerFrame) {
+  ASSERT_EQ(RunLwm(Encode("media/lines.jsonl", "--skip-bad")).exit_code, 0);
+  const std::string flags =
+      " " + Tokenizer() + " --fields [caption],image_vision --input " + Path("coded.jsonl");
+  const std::string too_few =
+      "coded.jsonl:1: field \"image_vision\" has 4 codes, fewer than the 256";
+  ExpectFailure(RunLwm("pack --length 64" + flags), 1, too_few);
+  ExpectFailure(RunLwm("examples --strict" + flags), 1, too_few);
+  const std::string known = flags + " --codes-per-frame 4 --codebook-size 50";
+  const auto packed = RunLwm("pack --length 64 --json" + known);
+  ASSERT_EQ(packed.exit_code, 0) << packed.err;
+  EXPECT_EQ(Json::parse(packed.err)["vision_targets"], 5 + 10 + 10);
+  const Json first = Json::parse(RunLwm("examples" + known).lines().at(0));
+  EXPECT_EQ(first["tokens"][first["tokens"].size() - 5], 51) << "end of the last frame";
+}
+
+TEST_F(DataCommandsTest, ResultsThatCannotBeWrittenAreAnError) {
+  const auto to_full_disk = [](const std::string& command) { return command + " > /dev/full"; };
+  const auto result = testing_support::RunLwmIn(
+      to_full_disk,
+      "examples " + Tokenizer() + " --input " + (GoldenFolder("data_dsl") / "data.jsonl").string(),
+      "");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("could not be written"), std::string::npos) << result.err;
+}
+
 TEST_F(MediaCommandsTest, RecipeOfSourcesTrainsOnPicturesAndText) {
   WriteFileAtomically(folder_ / "book.txt", "It was a dark and stormy night. The end.");
   WriteFileAtomically(folder_ / "r.toml", Cat(R"([model]

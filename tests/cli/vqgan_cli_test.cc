@@ -69,6 +69,18 @@ TEST_F(VqganCliTest, FramesOfAFolderGoToCodesAndBackToEveryOutput) {
   EXPECT_EQ(Decode("x.png").exit_code, 2);
 }
 
+TEST_F(VqganCliTest, ConvertsIntoAFolderNamedWithASlashAndOnlyWhatItCan) {
+  const std::string convert = "convert --from " + Path("vqgan") + " --to " + Path("new/");
+  for (const char* flag : {" --quantize q8_0", " --add-vision", " --tokenizer x"}) {
+    const ProgramResult refused = RunLwm(convert + flag);
+    EXPECT_EQ(refused.exit_code, 2) << flag;
+    EXPECT_NE(refused.err.find("for language models"), std::string::npos) << refused.err;
+  }
+  const ProgramResult converted = RunLwm(convert);
+  EXPECT_EQ(converted.exit_code, 0) << converted.err;
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "new/config.json"));
+}
+
 TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
   const std::string clip = ReadFile(folder_ / "media/b.mp4");
   WriteFileAtomically(folder_ / "media/a_empty.mp4", "");
