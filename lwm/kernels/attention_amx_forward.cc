@@ -300,8 +300,17 @@ class BlockSteps {
   void Products(const Block& pending, const Block& now, int last_chunk) {
     if (pending.group) softmax_.Start(pending, mask_);
     Rows rows(softmax_, pending, NextLines());
-    if (now.group) Scores<kRows>(now, rows);
-    for (; chunk_ < last_chunk; ++chunk_) AddValues<kRows>(*values_, chunk_, rows);
+    // Loops of known length are quicker: head dim 128, whole groups.
+    if (kRows == 4 && chunks_ == 4 && now.group && last_chunk == chunk_ + 1 &&
+        values_->count == 4) {
+      Scores<kRows>(now, 4, rows);
+      AddValues<kRows>(*values_, chunk_++, 4, rows);
+    } else {
+      if (now.group) Scores<kRows>(now, chunks_, rows);
+      for (; chunk_ < last_chunk; ++chunk_) {
+        AddValues<kRows>(*values_, chunk_, values_->count, rows);
+      }
+    }
     while (pending.group && !rows.done()) rows.Next();
     Fence();
   }
@@ -314,26 +323,26 @@ class BlockSteps {
   }
 
   template <int kRows>
-  LWM_INLINE void Scores(const Block& now, Rows& rows) {
-    const uint16_t* q = task_.q_RK + ptrdiff_t{now.group->row} * shape_.dim;
-    const ptrdiff_t stride = shape_.dim * 2, q_next = 16 * ptrdiff_t{shape_.dim};
-    const ptrdiff_t k_next = chunks_ * kRegister;
+  LWM_INLINE void Scores(const Block& now, int chunks, Rows& rows) {
+    const ptrdiff_t dim = ptrdiff_t{32} * chunks, stride = dim * 2, q_next = dim * 16;
+    const uint16_t* q = task_.q_RK + now.group->row * dim;
+    const ptrdiff_t k_next = chunks * kRegister;
     const uint16_t* k = task_.k_pairs + now.key() / 16 * k_next;
     MultiplyAnew<kRows, true>(rows, {now.s, 32}, q, stride, q_next, k, k_next);
-    for (int step = 1; step < chunks_; ++step) {
+    for (int step = 1; step < chunks; ++step) {
       MultiplyOn<kRows>(rows, q + 32 * step, stride, q_next, k + step * kRegister, k_next);
     }
   }
 
   // acc [32, 32 of dim] += p v.
   template <int kRows>
-  LWM_INLINE void AddValues(const Group& group, int chunk, Rows& rows) {
+  LWM_INLINE void AddValues(const Group& group, int chunk, int count, Rows& rows) {
     float* acc = task_.acc_RK + ptrdiff_t{group.row} * shape_.dim + 32 * chunk;
     const ptrdiff_t v_next = shape_.keys / 32 * kRegister;
     const uint16_t* v = task_.v_pairs + 2 * chunk * v_next;
     MultiplyAnew<kRows, false>(rows, {acc, shape_.dim}, group.p, 64, kRegister,
                                v + group.block[0] * kRegister, v_next);
-    for (int i = 1; i < group.count; ++i) {
+    for (int i = 1; i < count; ++i) {
       MultiplyOn<kRows>(rows, group.p + i * kBlock, 64, kRegister, v + group.block[i] * kRegister,
                         v_next);
     }
