@@ -70,7 +70,6 @@ void WriteFolderAtomically(const fs::path& named,
   const fs::path path = named.has_filename() ? named : named.parent_path();  // "new/" is "new"
   const fs::path temporary = TemporaryBeside(path);
   std::error_code error;
-  fs::remove_all(temporary, error);
   fs::create_directories(temporary, error);
   if (error) ThrowWriteError(temporary, "create", error.value());
   try {
