@@ -152,6 +152,62 @@ TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
   }
 }
 
+uint16_t Bf16(float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); }
+
+// Keys of one tile: the score with every query in front, and the values 1 or 0.
+class ScoredKeys {
+ public:
+  static constexpr int kDim = 32;
+
+  ScoredKeys(int keys, float score) : k_(static_cast<size_t>(keys * kDim)), v_(k_.size()) {
+    for (int n = 0; n < keys; ++n) Set(n, score, 1);
+  }
+  void Set(int n, float score, float value) {
+    k_[static_cast<size_t>(n * kDim)] = Bf16(score);
+    std::fill_n(v_.begin() + n * kDim, kDim, Bf16(value));
+  }
+  void Pack(AttentionForwardTile& tile, void* packed) const {
+    std::vector<const void*> k_rows, v_rows;
+    for (size_t at = 0; at < k_.size(); at += kDim) {
+      k_rows.push_back(&k_[at]);
+      v_rows.push_back(&v_[at]);
+    }
+    tile.PackKeys({k_rows.data(), v_rows.data()}, packed);
+  }
+
+ private:
+  std::vector<uint16_t> k_, v_;
+};
+
+TEST(AttentionTileTest, ForwardFollowsTwoRisesInOneTile) {
+  if (!UsesAmx(TileType::kBF16)) GTEST_SKIP() << "of our own kernels";
+  const AttentionTileShape shape{TileType::kBF16, 64, 256, ScoredKeys::kDim, true};
+  AttentionForwardTile& tile = ThreadForwardTile(shape);
+  auto queries = MakeAlignedBuffer<char>(AttentionForwardTile::PackedQueryBytes(shape));
+  auto keys = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
+  std::vector<uint16_t> first_axis(ScoredKeys::kDim);
+  first_axis[0] = Bf16(1);
+  const std::vector<const void*> rows(64, first_axis.data());
+  tile.PackQueries({rows.data(), nullptr}, queries.get());
+  std::vector<float> max(64, -kInfinity), sum(64);
+  Sums acc(shape, 64);
+  ScoredKeys even(256, 0), rising(256, -20);
+  rising.Set(5, 3, 1);  // before the rises, and within the slack
+  rising.Set(40, 5.5f, 0);
+  rising.Set(70, 11, 0);
+  for (const ScoredKeys* scored : {&even, &rising}) {
+    scored->Pack(tile, keys.get());
+    tile.Run(queries.get(), keys.get(), nullptr, 1, nullptr, max.data(), sum.data(), acc.get());
+  }
+  const double values = 256 + std::exp(3.0), all = values + std::exp(5.5) + std::exp(11.0);
+  for (size_t r = 0; r < 64; ++r) {
+    EXPECT_NEAR(sum[r] * std::exp(double{max[r]}) / all, 1, 1e-3) << r;
+    EXPECT_NEAR(acc.get()[r * ScoredKeys::kDim + r % 32] * std::exp(double{max[r]}) / values, 1,
+                4e-3)
+        << r;
+  }
+}
+
 TEST(AttentionTileTest, BackwardMatchesTheDefinition) {
   for (const AttentionTileShape& shape : Shapes()) {
     SCOPED_TRACE(testing::Message()
