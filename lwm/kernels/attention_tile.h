@@ -86,7 +86,7 @@ class AttentionBackwardTile {
                    const TileMask* mask, const float* lse_R, const float* delta_R,
                    float* const* dq_rows) = 0;
 
-  // dk_NK, dv_NK [keys, padded_dim] = the gradients of the keys.
+  // dk_NK, dv_NK [keys, padded_dim] = the gradients of the keys, zero again after that.
   virtual void KeyGradients(float* dk_NK, float* dv_NK) = 0;
 };
 

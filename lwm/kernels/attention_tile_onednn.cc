@@ -144,8 +144,11 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
   }
 
   void KeyGradients(float* dk_NK, float* dv_NK) override {
-    std::copy_n(dk_NK_.get(), Numbers(shape_, shape_.keys), dk_NK);
-    std::copy_n(dv_NK_.get(), Numbers(shape_, shape_.keys), dv_NK);
+    const size_t numbers = Numbers(shape_, shape_.keys);
+    std::copy_n(dk_NK_.get(), numbers, dk_NK);
+    std::copy_n(dv_NK_.get(), numbers, dv_NK);
+    std::fill_n(dk_NK_.get(), numbers, 0.0f);
+    std::fill_n(dv_NK_.get(), numbers, 0.0f);
   }
 
  private:

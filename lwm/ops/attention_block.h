@@ -37,14 +37,25 @@ struct AttentionOutput {
   at::Tensor out_BTHK, lse_BHT;
 };
 
+// Keys that come after others, once they are there. Taking both in one pass saves the traffic of
+// the carry in between; the bits are the same.
+struct NextKeys {
+  // Called as Progress is. nullptr: not there yet; what it points to lives as long as the call.
+  std::function<const KeyBlock*()> arrived;
+  AttentionOutput* output = nullptr;  // as the argument of AttentionBlockForward
+};
+
 // carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
 // compared element by element, by the extremes of index and begin. Threads over (row, head, query
-// tile); allocates tiles per thread and one packed copy of keys and queries of at most 64 MiB.
+// tile); allocates tiles per thread and one packed copy of keys and queries of at most 64 MiB, two
+// with `next`.
 //   output  nullptr, or: these are the last keys, and *output becomes the result. Saves a pass over
 //           carry.acc, which is undefined afterwards.
-void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
+//   next    nullptr, or keys that may be taken as well
+// Returns whether the next keys were taken.
+bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
                            AttentionCarry& carry, const Progress& progress,
-                           AttentionOutput* output = nullptr);
+                           AttentionOutput* output = nullptr, const NextKeys* next = nullptr);
 
 // The output of a carry.
 void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
@@ -62,15 +73,30 @@ at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTH
 struct AttentionGradientOptions {
   // dq, or dk and dv, hold nothing yet: they are set instead of added to.
   bool set_queries = false, set_keys = false;
-  // Undefined, or like q: there is nothing to add to dq after this, and dq rounded comes here; dq
-  // itself is undefined afterwards. Saves most of its traffic.
-  at::Tensor rounded_dq_BTHK = {};
+  // Undefined, or like q, or k: there is nothing to add after this, and the gradient rounded comes
+  // here; dq, or dk and dv, are undefined afterwards. Saves most of their traffic.
+  at::Tensor rounded_dq_BTHK = {}, rounded_dk_BUGK = {}, rounded_dv_BUGK = {};
 };
 
-// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]; with set_keys
-// the dtype of k will do), bit-identical for any number of threads.
-void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+// Queries that come after others, once they are there, and their gradient, which is set. Taking
+// both in one pass saves the traffic of dk and dv in between; the bits are the same.
+struct ArrivedQueries {
+  QueryGradientBlock queries;
+  at::Tensor dq_BTHK;
+};
+struct NextQueries {
+  // Called as Progress is. nullptr: not there yet; what it points to lives as long as the call.
+  std::function<const ArrivedQueries*()> arrived;
+  at::Tensor rounded_dk_BUGK = {}, rounded_dv_BUGK = {};  // as AttentionGradientOptions
+};
+
+// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]), bit-identical
+// for any number of threads.
+//   next  nullptr, or queries that may be taken as well
+// Returns whether the next queries were taken.
+bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                             at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, const AttentionGradientOptions& options = {});
+                            const Progress& progress, const AttentionGradientOptions& options = {},
+                            const NextQueries* next = nullptr);
 
 }  // namespace lwm::ops

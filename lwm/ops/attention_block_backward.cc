@@ -1,11 +1,12 @@
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -20,71 +21,252 @@
 namespace lwm::ops {
 namespace {
 
-struct Gradients {
-  float* dq_BTHK;
-  char* rounded_dq_BTHK;        // may be nullptr
-  char *dk_BUGK, *dv_BUGK;      // f32 where they are added to
-  kernels::TileType keys_type;  // of dk and dv
-  bool set_queries, set_keys;
+using kernels::AttentionBackwardTile;
+
+// A thread waits for its turn with a tile of queries.
+struct Turns {
+  std::vector<int64_t> first;            // the first tile of keys that the queries see
+  std::vector<std::atomic<int64_t>> at;  // the one whose turn it is
 };
 
-// The queries of tiles [first, last) of every batch row and head, against all keys. A thread takes
-// one tile of keys of one kv head, in order, and adds its gradients up over the queries. It waits
-// for its turn with a tile of queries, so that the order of the sum of their gradient, and with it
-// every bit, does not depend on the number of threads. Tiles of keys are taken in the order of the
-// turns, so the one that everybody waits for is always being computed.
-class BackwardPass {
+// Where the gradient of queries goes.
+struct QuerySums {
+  float* dq_BTHK;
+  char* rounded_dq_BTHK;  // may be nullptr
+  bool set;
+};
+
+// A tile of queries of some heads of a kv head.
+struct Place {
+  int64_t tile, head_block;
+};
+
+// Packed tiles [first, last) of the queries of every batch row and head, and their gradients.
+class QueryTiles {
  public:
-  BackwardPass(const AttentionTiling& tiling, const QueryGradientBlock& queries,
-               const KeyBlock& keys, float scale, const Gradients& gradients, int64_t first,
-               int64_t last)
+  QueryTiles(const AttentionTiling& tiling, const QueryGradientBlock& queries,
+             const QuerySums& sums, int64_t first, int64_t last)
       : tiling_(tiling),
         queries_(queries),
-        keys_(keys),
-        scale_(scale),
-        gradients_(gradients),
+        sums_(sums),
         first_(first),
         last_(last),
-        query_bytes_(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
-        packed_(PackedCount() * query_bytes_),
-        finite_(PackedCount()),
-        first_turn_(PackedCount()),
-        turn_(PackedCount()) {}
+        query_bytes_(AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
+        packed_(Count() * query_bytes_),
+        finite_(Count()),
+        turns_{std::vector<int64_t>(Count()), std::vector<std::atomic<int64_t>>(Count())} {}
 
-  void Run(const Progress& progress) {
-    next_ = 0;
-    OnEachThread([this] { OrderTurns(); });
-    next_ = 0;
-    const std::thread::id caller = std::this_thread::get_id();
-    OnEachThread([&] { TakeKeys(std::this_thread::get_id() == caller ? progress : Progress()); });
+  const AttentionTiling& tiling() const { return tiling_; }
+  const QueryGradientBlock& queries() const { return queries_; }
+  int64_t last() const { return last_; }
+
+  size_t Index(int64_t b, int64_t g, const Place& place) const {
+    const int64_t block = (b * tiling_.kv_heads + g) * tiling_.head_blocks + place.head_block;
+    return static_cast<size_t>(block * (last_ - first_) + place.tile - first_);
+  }
+  const char* Packed(size_t at) const { return packed_.data() + at * query_bytes_; }
+  bool Finite(size_t at) const { return finite_[at]; }
+
+  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
+    const auto row = static_cast<size_t>(b);
+    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
+                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
+  }
+  // The first place that sees the keys; its tile is last() if there is none.
+  Place FirstSeeing(int64_t b, int64_t key_tile) const {
+    return NextSeeing(b, key_tile, {first_, -1});
+  }
+  // The same behind `place`.
+  Place NextSeeing(int64_t b, int64_t key_tile, Place place) const {
+    if (++place.head_block == tiling_.head_blocks) place = {place.tile + 1, 0};
+    while (place.tile < last_ && Seen(b, place.tile, key_tile) == Visibility::kNone) {
+      place = {place.tile + 1, 0};
+    }
+    return place;
+  }
+
+  // Before anything else, on all threads.
+  void OrderTurns() {
+    std::atomic<int64_t> next{0};
+    OnEachThread([&] {
+      QueryTile tile(tiling_, queries_.queries);
+      for (int64_t i = next++; i < static_cast<int64_t>(Count()); i = next++) OrderTurn(tile, i);
+    });
+  }
+  bool IsTurn(size_t at, int64_t key_tile) const { return turns_.at[at] == key_tile; }
+  bool IsFirstTurn(size_t at, int64_t key_tile) const { return turns_.first[at] == key_tile; }
+  bool IsLastTurn(int64_t b, int64_t query_tile, int64_t key_tile) const {
+    return NextTurn(b, query_tile, key_tile + 1) == tiling_.key_tile_count();
+  }
+  void EndTurn(int64_t b, const Place& place, size_t at, int64_t key_tile) {
+    turns_.at[at] = NextTurn(b, place.tile, key_tile + 1);
+  }
+
+  // At their first turn: they are then in that core's cache.
+  void Pack(AttentionBackwardTile& kernel, const QueryTile& tile, size_t at) {
+    const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
+    const auto dout_rows = tile.Rows(queries_.dout_BTHK);
+    finite_[at] =
+        kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.data() + at * query_bytes_);
+  }
+
+  bool sets() const { return sums_.set; }
+  bool rounds() const { return sums_.rounded_dq_BTHK != nullptr; }
+  float* Gradient(int64_t b, int64_t slot, int64_t head) const {
+    return sums_.dq_BTHK + At(b, slot, head);
+  }
+  void Round(const float* dq_K, int64_t b, int64_t slot, int64_t head) const {
+    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
+    kernels::ScaleRowTo(tiling_.shape.type, dq_K, tiling_.shape.head_dim, 1.0f,
+                        sums_.rounded_dq_BTHK + At(b, slot, head) * element);
+  }
+
+ private:
+  size_t Count() const {
+    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * tiling_.head_blocks *
+                               (last_ - first_));
+  }
+  // The first tile of keys from `from` on that the queries see: whose turn it is to add.
+  int64_t NextTurn(int64_t b, int64_t query_tile, int64_t from) const {
+    while (from < tiling_.key_tile_count() && Seen(b, query_tile, from) == Visibility::kNone) {
+      ++from;
+    }
+    return from;
+  }
+  // Of the i-th tile. Those that see nothing are done with.
+  void OrderTurn(QueryTile& tile, int64_t i) {
+    const int64_t tiles = last_ - first_, blocks = tiling_.head_blocks;
+    const int64_t b = i / (tiles * blocks * tiling_.kv_heads);
+    const int64_t g = i / (tiles * blocks) % tiling_.kv_heads;
+    const Place place{first_ + i % tiles, i / tiles % blocks};
+    const size_t at = Index(b, g, place);
+    turns_.first[at] = NextTurn(b, place.tile, 0);
+    turns_.at[at] = turns_.first[at];
+    if (turns_.first[at] < tiling_.key_tile_count()) return;
+    tile.Select(b, g, place.head_block, place.tile);
+    tile.ForEach([&](int, int64_t slot, int64_t head) {
+      float* dq_K = Gradient(b, slot, head);
+      if (sets()) std::fill_n(dq_K, tiling_.shape.head_dim, 0.0f);
+      if (rounds()) Round(dq_K, b, slot, head);
+    });
+  }
+  // Where the query's first number lies in [B,T,H,K].
+  int64_t At(int64_t b, int64_t slot, int64_t head) const {
+    return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
+  }
+
+  const AttentionTiling& tiling_;
+  const QueryGradientBlock& queries_;
+  const QuerySums sums_;
+  const int64_t first_, last_;
+  const size_t query_bytes_;
+  ScratchMemory packed_;
+  std::vector<char> finite_;
+  Turns turns_;
+};
+
+int64_t TilesPerPass(const AttentionTiling& tiling) {
+  const int64_t tile_bytes =
+      tiling.batch * tiling.kv_heads * tiling.head_blocks *
+      static_cast<int64_t>(AttentionBackwardTile::PackedQueryBytes(tiling.shape));
+  return std::max<int64_t>(1, kPackedBytes / tile_bytes);
+}
+
+// Queries, in one piece, that join a pass when they arrive.
+class JoiningQueries {
+ public:
+  JoiningQueries(const KeyBlock& keys, const NextQueries* next) : keys_(keys), next_(next) {}
+
+  // On the calling thread. Queries that need tiles of another shape, or several passes, do not
+  // join.
+  void Poll(const kernels::AttentionTileShape& shape) {
+    if (!next_ || tiling_) return;
+    const ArrivedQueries* arrived = next_->arrived();
+    if (!arrived) return;
+    CheckAttentionBlock(arrived->queries.queries, keys_, 0);
+    tiling_ = std::make_unique<AttentionTiling>(arrived->queries.queries, keys_);
+    if (tiling_->shape != shape || tiling_->query_tile_count() > TilesPerPass(*tiling_)) return;
+    tiles_ = std::make_unique<QueryTiles>(*tiling_, arrived->queries,
+                                          QuerySums{arrived->dq_BTHK.data_ptr<float>(), nullptr,
+                                                    /*set=*/true},
+                                          0, tiling_->query_tile_count());
+    there_ = true;
+  }
+  // Any thread.
+  bool there() const { return there_; }
+  QueryTiles& tiles() { return *tiles_; }
+
+ private:
+  const KeyBlock& keys_;
+  const NextQueries* next_;
+  std::unique_ptr<AttentionTiling> tiling_;
+  std::unique_ptr<QueryTiles> tiles_;
+  std::atomic<bool> there_{false};
+};
+
+// Where the gradients of the keys go.
+struct KeySums {
+  float *dk_BUGK, *dv_BUGK;
+  char *rounded_dk_BUGK, *rounded_dv_BUGK;  // may be nullptr
+  bool set;
+};
+
+// One or two runs of queries against all keys. A thread takes one tile of keys of one kv head, in
+// order, and adds its gradients up over the queries of a run. It waits for its turn with a tile of
+// queries, so that the order of the sum of their gradient, and with it every bit, does not depend
+// on the number of threads. The tiles of keys of a head are taken in the order of the turns, so the
+// one that everybody waits for is always being computed.
+class BackwardPass {
+ public:
+  BackwardPass(const AttentionTiling& tiling, const KeyBlock& keys, float scale,
+               const Progress& progress)
+      : tiling_(tiling), keys_(keys), scale_(scale), progress_(progress) {}
+
+  // Ends early when the joining queries are there. Returns the number of tiles of keys done: the
+  // first ones in the order of the pass.
+  int64_t Run(QueryTiles& queries, const KeySums& sums, JoiningQueries* joining) {
+    queries_ = {&queries};
+    sums_ = sums;
+    queries.OrderTurns();
+    return Run(0, joining);
+  }
+  // The queries for the other tiles of keys, and the joining ones for all.
+  void RunJoined(QueryTiles& queries, JoiningQueries& joining, const KeySums& sums, int64_t done) {
+    queries_ = {&queries, &joining.tiles()};
+    sums_ = sums;
+    joining.tiles().OrderTurns();
+    Run(done, nullptr);
   }
 
  private:
   struct Worker {
     explicit Worker(const BackwardPass& pass)
         : kernel(kernels::ThreadBackwardTile(pass.tiling_.shape)),
-          tile(pass.tiling_, pass.queries_.queries),
           lse_R(static_cast<size_t>(pass.tiling_.shape.rows)),
           delta_R(lse_R.size()),
           dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
-          careful_dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
-          careful_dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          more_dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
+          more_dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           careful_dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
           dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
-          dq_rows(lse_R.size()) {}
+          dq_rows(lse_R.size()) {
+      for (const QueryTiles* queries : pass.queries_) {
+        tiles.emplace_back(queries->tiling(), queries->queries().queries);
+      }
+    }
 
-    kernels::AttentionBackwardTile& kernel;
-    QueryTile tile;
+    AttentionBackwardTile& kernel;
+    std::vector<QueryTile> tiles;  // of each run of queries
     std::vector<float> lse_R, delta_R;
-    kernels::AlignedBuffer<float> dk_NK, dv_NK;
-    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK, careful_dq_RK;
+    kernels::AlignedBuffer<float> dk_NK, dv_NK;            // of the keys so far
+    kernels::AlignedBuffer<float> more_dk_NK, more_dv_NK;  // of one run of queries
+    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK;
+    kernels::AlignedBuffer<float> careful_dq_RK;
     bool careful = false;  // there were some with these keys
     kernels::AlignedBuffer<float> dq_RK;
     std::vector<float*> dq_rows;
-    bool last_turn = false;
     bool keys_finite = true;
-    const char* next_queries = nullptr;
   };
 
   // Tells the other threads when this one ends with an exception: its turns will not come.
@@ -95,150 +277,147 @@ class BackwardPass {
     }
   };
 
+  // A tile of keys of one row and kv head.
+  struct KeyPlace {
+    int64_t b, g, tile;
+  };
+
+  int64_t Run(int64_t skip_first_queries, JoiningQueries* joining) {
+    next_ = 0;
+    const std::thread::id caller = std::this_thread::get_id();
+    OnEachThread([&] {
+      const bool polls = std::this_thread::get_id() == caller;
+      TakeKeys(skip_first_queries, joining, [&] {
+        if (polls && progress_) progress_();
+        if (polls && joining) joining->Poll(tiling_.shape);
+      });
+    });
+    return std::min<int64_t>(next_, KeyPlaces());
+  }
+
   size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
   size_t KeyNumbers() const { return static_cast<size_t>(tiling_.shape.keys) * Dim(); }
-  const char* Packed(size_t at) const { return packed_.data() + at * query_bytes_; }
-  int64_t Blocks() const { return tiling_.kv_heads * tiling_.head_blocks; }
-  size_t PackedCount() const {
-    return static_cast<size_t>(tiling_.batch * Blocks() * (last_ - first_));
-  }
-  size_t PackedIndex(int64_t b, int64_t g, int64_t head_block, int64_t tile) const {
-    const int64_t block = (b * tiling_.kv_heads + g) * tiling_.head_blocks + head_block;
-    return static_cast<size_t>(block * (last_ - first_) + tile - first_);
-  }
-  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
-    const auto row = static_cast<size_t>(b);
-    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
-                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
-  }
-  // The first tile of keys from `from` on that the queries see: whose turn it is to add.
-  int64_t NextTurn(int64_t b, int64_t query_tile, int64_t from) const {
-    while (from < tiling_.key_tile_count() && Seen(b, query_tile, from) == Visibility::kNone) {
-      ++from;
-    }
-    return from;
-  }
+  int64_t KeyPlaces() const { return tiling_.batch * tiling_.kv_heads * tiling_.key_tile_count(); }
 
-  void OrderTurns() {
-    QueryTile tile(tiling_, queries_.queries);
-    const int64_t tiles = last_ - first_, blocks = tiling_.head_blocks;
-    const int64_t per_row = Blocks() * tiles;
-    for (int64_t i = next_++; i < tiling_.batch * per_row; i = next_++) {
-      const int64_t b = i / per_row, g = i / (blocks * tiles) % tiling_.kv_heads;
-      const int64_t head_block = i / tiles % blocks, query_tile = first_ + i % tiles;
-      const size_t at = PackedIndex(b, g, head_block, query_tile);
-      first_turn_[at] = NextTurn(b, query_tile, 0);
-      turn_[at] = first_turn_[at];
-      if (first_turn_[at] < tiling_.key_tile_count()) continue;
-      tile.Select(b, g, head_block, query_tile);  // sees nothing
-      if (gradients_.set_queries) SetQueriesToZero(tile, b);
-      if (gradients_.rounded_dq_BTHK) RoundQueries(tile, b);
-    }
-  }
-
-  // At their first turn: they are then in that core's cache.
-  void PackQueries(Worker& worker, size_t at) {
-    const auto q_rows = worker.tile.Rows(queries_.queries.q_BTHK);
-    const auto dout_rows = worker.tile.Rows(queries_.dout_BTHK);
-    finite_[at] = worker.kernel.PackQueries({q_rows.data(), dout_rows.data()},
-                                            packed_.data() + at * query_bytes_);
-  }
-
-  void TakeKeys(const Progress& progress) {
+  template <class Poll>
+  void TakeKeys(int64_t skip_first_queries, const JoiningQueries* joining, const Poll& poll) {
     const Abandon abandon{abandoned_};
     Worker worker(*this);
-    const int64_t per_tile = tiling_.batch * tiling_.kv_heads;
-    for (int64_t i = next_++; i < per_tile * tiling_.key_tile_count(); i = next_++) {
-      const int64_t b = i % per_tile / tiling_.kv_heads;
-      TakeKeyTile(worker, b, i % tiling_.kv_heads, i / per_tile, progress);
+    while (!joining || !joining->there()) {
+      const int64_t i = next_++;
+      if (i >= KeyPlaces()) return;
+      const KeyPlace place = PlaceAt(i);
+      if (!TakeKeyTile(worker, place, i < skip_first_queries ? 1 : 0, poll)) return;
     }
   }
 
-  // The queries of one pair with a tile of keys.
-  struct Place {
-    int64_t tile, head_block;
-  };
-  // The first place from `from` on that sees the keys; tile is last_ if there is none.
-  Place NextSeeing(int64_t b, int64_t key_tile, Place from) const {
-    if (from.head_block == tiling_.head_blocks) from = {from.tile + 1, 0};
-    while (from.tile < last_ && Seen(b, from.tile, key_tile) == Visibility::kNone) {
-      from = {from.tile + 1, 0};
-    }
-    return from;
+  // The i-th in the order of the pass: as many heads at a time as there are threads. What a thread
+  // goes over again for every tile of keys, one head's queries, is then near in its caches.
+  KeyPlace PlaceAt(int64_t i) const {
+    const int64_t heads = tiling_.batch * tiling_.kv_heads, tiles = tiling_.key_tile_count();
+    const int64_t first_head = i / (threads_ * tiles) * threads_;
+    const int64_t count = std::min(threads_, heads - first_head);
+    const int64_t of_these = i - first_head * tiles, head = first_head + of_these % count;
+    return {head / tiling_.kv_heads, head % tiling_.kv_heads, of_these / count};
   }
 
-  void TakeKeyTile(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
-                   const Progress& progress) {
-    Place place = NextSeeing(b, key_tile, {first_, 0});
-    if (place.tile == last_) {
-      if (gradients_.set_keys) SetKeysToZero(b, g, key_tile);
-      return;
+  // Returns whether the turns came.
+  template <class Poll>
+  bool TakeKeyTile(Worker& worker, const KeyPlace& place, size_t first_queries, const Poll& poll) {
+    const bool nothing_yet = sums_.set && first_queries == 0;
+    bool any = false;
+    for (size_t r = first_queries; r < queries_.size(); ++r) {
+      if (queries_[r]->FirstSeeing(place.b, place.tile).tile == queries_[r]->last()) continue;
+      if (!any) LoadKeys(worker, place);
+      if (!TakeQueries(worker, place, r, poll)) return false;
+      if (any) {
+        AddKeyGradients(worker);
+      } else {
+        StartKeyGradients(worker, place, nothing_yet);
+      }
+      any = true;
     }
-    LoadKeys(worker, b, g, key_tile);
-    while (place.tile < last_) {
-      const Place next = NextSeeing(b, key_tile, {place.tile, place.head_block + 1});
-      worker.next_queries =
-          next.tile < last_ ? Packed(PackedIndex(b, g, next.head_block, next.tile)) : nullptr;
-      worker.tile.Select(b, g, place.head_block, place.tile);
-      const size_t at = PackedIndex(b, g, place.head_block, place.tile);
-      if (!WaitForTurn(turn_[at], key_tile)) return;
-      if (first_turn_[at] == key_tile) PackQueries(worker, at);
-      const int64_t next_turn = NextTurn(b, place.tile, key_tile + 1);
-      StartQueries(worker, b, first_turn_[at] == key_tile && gradients_.set_queries,
-                   next_turn == tiling_.key_tile_count() && gradients_.rounded_dq_BTHK);
-      ComputePair(worker, b, g, at, place.tile, key_tile);
-      FinishQueries(worker, b);
-      turn_[at] = next_turn;
-      if (progress) progress();
+    if (any) {
+      StoreKeys(worker, place);
+    } else {
+      KeepKeys(place, nothing_yet);
+    }
+    return true;
+  }
+
+  template <class Poll>
+  bool TakeQueries(Worker& worker, const KeyPlace& keys, size_t run, const Poll& poll) {
+    QueryTiles& queries = *queries_[run];
+    QueryTile& tile = worker.tiles[run];
+    Place place = queries.FirstSeeing(keys.b, keys.tile);
+    while (place.tile < queries.last()) {
+      const Place next = queries.NextSeeing(keys.b, keys.tile, place);
+      const char* packed_next = next.tile < queries.last()
+                                    ? queries.Packed(queries.Index(keys.b, keys.g, next))
+                                    : nullptr;
+      tile.Select(keys.b, keys.g, place.head_block, place.tile);
+      const size_t at = queries.Index(keys.b, keys.g, place);
+      if (!WaitForTurn(queries, at, keys.tile)) return false;
+      const bool first = queries.IsFirstTurn(at, keys.tile);
+      const bool rounds = queries.rounds() && queries.IsLastTurn(keys.b, place.tile, keys.tile);
+      if (first) queries.Pack(worker.kernel, tile, at);
+      StartQueries(worker, queries, tile, keys.b, first && queries.sets(), rounds);
+      ComputePair(worker, queries, tile, keys, place.tile, at, packed_next);
+      if (rounds) RoundQueries(worker, queries, tile, keys.b);
+      queries.EndTurn(keys.b, place, at, keys.tile);
+      poll();
       place = next;
     }
-    StoreKeys(worker, b, g, key_tile);
+    return true;
   }
 
-  bool WaitForTurn(const std::atomic<int64_t>& turn, int64_t mine) const {
+  bool WaitForTurn(const QueryTiles& queries, size_t at, int64_t key_tile) const {
     constexpr int kSpins = 2000;  // a turn is rarely more than part of a tile away
-    for (int spin = 0; turn != mine; ++spin) {
+    for (int spin = 0; !queries.IsTurn(at, key_tile); ++spin) {
       if (abandoned_) return false;
       if (spin > kSpins) std::this_thread::yield();
     }
     return true;
   }
 
-  void LoadKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) {
-    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
-    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
+  void LoadKeys(Worker& worker, const KeyPlace& place) {
+    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, place.b, place.g, place.tile);
+    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, place.b, place.g, place.tile);
     worker.keys_finite = worker.kernel.StartKeys({k_rows.data(), v_rows.data()});
     worker.careful = false;
   }
 
-  void ComputePair(Worker& worker, int64_t b, int64_t g, size_t at, int64_t query_tile,
-                   int64_t key_tile) {
-    const float* lse_BHT = queries_.lse_BHT.const_data_ptr<float>();
-    const float* delta_BHT = queries_.delta_BHT.const_data_ptr<float>();
+  void ComputePair(Worker& worker, const QueryTiles& queries, const QueryTile& tile,
+                   const KeyPlace& keys, int64_t query_tile, size_t at, const char* packed_next) {
+    const float* lse_BHT = queries.queries().lse_BHT.const_data_ptr<float>();
+    const float* delta_BHT = queries.queries().delta_BHT.const_data_ptr<float>();
+    const AttentionTiling& tiling = queries.tiling();
     std::fill(worker.lse_R.begin(), worker.lse_R.end(), std::numeric_limits<float>::infinity());
     std::fill(worker.delta_R.begin(), worker.delta_R.end(), 0.0f);
-    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
-      const int64_t stat = (b * tiling_.heads + head) * tiling_.tokens + slot;
+    tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      const int64_t stat = (keys.b * tiling.heads + head) * tiling.tokens + slot;
       worker.lse_R[static_cast<size_t>(row)] = lse_BHT[stat];
       worker.delta_R[static_cast<size_t>(row)] = delta_BHT[stat];
     });
-    const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, key_tile));
-    const bool masked = Seen(b, query_tile, key_tile) == Visibility::kSome;
-    if (masked && !(worker.keys_finite && finite_[at])) {
-      ComputePairCarefully(worker, b, g, key_tile, mask);
+    const kernels::TileMask mask = tile.Mask(tiling_.KeyIndex(keys.b, keys.tile));
+    const bool masked = queries.Seen(keys.b, query_tile, keys.tile) == Visibility::kSome;
+    if (masked && !(worker.keys_finite && queries.Finite(at))) {
+      ComputePairCarefully(worker, queries, tile, keys, mask);
     } else {
-      worker.kernel.Run(Packed(at), worker.next_queries, scale_, masked ? &mask : nullptr,
+      worker.kernel.Run(queries.Packed(at), packed_next, scale_, masked ? &mask : nullptr,
                         worker.lse_R.data(), worker.delta_R.data(), worker.dq_rows.data());
     }
   }
 
-  void ComputePairCarefully(Worker& worker, int64_t b, int64_t g, int64_t key_tile,
-                            const kernels::TileMask& mask) {
-    const auto q_rows = worker.tile.Rows(queries_.queries.q_BTHK);
-    const auto dout_rows = worker.tile.Rows(queries_.dout_BTHK);
-    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, key_tile);
-    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, key_tile);
+  void ComputePairCarefully(Worker& worker, const QueryTiles& queries, const QueryTile& tile,
+                            const KeyPlace& keys, const kernels::TileMask& mask) {
+    const auto q_rows = tile.Rows(queries.queries().queries.q_BTHK);
+    const auto dout_rows = tile.Rows(queries.queries().dout_BTHK);
+    const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, keys.b, keys.g, keys.tile);
+    const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, keys.b, keys.g, keys.tile);
     if (!worker.careful) {
+      worker.careful_dk_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
+      worker.careful_dv_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
       std::fill_n(worker.careful_dk_NK.get(), KeyNumbers(), 0.0f);
       std::fill_n(worker.careful_dv_NK.get(), KeyNumbers(), 0.0f);
       worker.careful = true;
@@ -256,101 +435,97 @@ class BackwardPass {
 
   // Where the pair adds the gradient of its queries: their rows of dq, or, where it is the only
   // pair that does, scratch that stays in the cache.
-  void StartQueries(Worker& worker, int64_t b, bool first, bool last) const {
-    worker.last_turn = last;
+  void StartQueries(Worker& worker, const QueryTiles& queries, const QueryTile& tile, int64_t b,
+                    bool sets, bool rounds) const {
     std::fill(worker.dq_rows.begin(), worker.dq_rows.end(), nullptr);
-    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
+    tile.ForEach([&](int row, int64_t slot, int64_t head) {
       const auto r = static_cast<size_t>(row);
-      const bool local = first && last;
-      float* dq_K = local ? worker.dq_RK.get() + r * Dim() : gradients_.dq_BTHK + At(b, slot, head);
-      if (first) std::fill_n(dq_K, tiling_.shape.head_dim, 0.0f);
+      float* dq_K =
+          sets && rounds ? worker.dq_RK.get() + r * Dim() : queries.Gradient(b, slot, head);
+      if (sets) std::fill_n(dq_K, tiling_.shape.head_dim, 0.0f);
       worker.dq_rows[r] = dq_K;
     });
   }
-  void FinishQueries(const Worker& worker, int64_t b) const {
-    if (!worker.last_turn) return;
-    worker.tile.ForEach([&](int row, int64_t slot, int64_t head) {
-      RoundQuery(worker.dq_rows[static_cast<size_t>(row)], At(b, slot, head));
+  void RoundQueries(const Worker& worker, const QueryTiles& queries, const QueryTile& tile,
+                    int64_t b) const {
+    tile.ForEach([&](int row, int64_t slot, int64_t head) {
+      queries.Round(worker.dq_rows[static_cast<size_t>(row)], b, slot, head);
     });
-  }
-  void SetQueriesToZero(const QueryTile& tile, int64_t b) const {
-    tile.ForEach([&](int, int64_t slot, int64_t head) {
-      std::fill_n(gradients_.dq_BTHK + At(b, slot, head), tiling_.shape.head_dim, 0.0f);
-    });
-  }
-  void RoundQueries(const QueryTile& tile, int64_t b) const {
-    tile.ForEach([&](int, int64_t slot, int64_t head) {
-      RoundQuery(gradients_.dq_BTHK + At(b, slot, head), At(b, slot, head));
-    });
-  }
-  void RoundQuery(const float* dq_K, int64_t at) const {
-    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
-    kernels::ScaleRowTo(tiling_.shape.type, dq_K, tiling_.shape.head_dim, 1.0f,
-                        gradients_.rounded_dq_BTHK + at * element);
-  }
-  // Where the query's first number lies in [B,T,H,K].
-  int64_t At(int64_t b, int64_t slot, int64_t head) const {
-    return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
 
+  // The gradients of the keys over one run of queries.
+  void TakeKeyGradients(Worker& worker, float* dk_NK, float* dv_NK) const {
+    worker.kernel.KeyGradients(dk_NK, dv_NK);
+    if (!worker.careful) return;
+    kernels::AddRow(worker.careful_dk_NK.get(), static_cast<int>(KeyNumbers()), dk_NK);
+    kernels::AddRow(worker.careful_dv_NK.get(), static_cast<int>(KeyNumbers()), dv_NK);
+    worker.careful = false;
+  }
+  void StartKeyGradients(Worker& worker, const KeyPlace& place, bool nothing_yet) const {
+    TakeKeyGradients(worker, worker.dk_NK.get(), worker.dv_NK.get());
+    if (nothing_yet) return;
+    ForEachKey(place, [&](size_t n, int64_t at) {
+      kernels::AddRow(sums_.dk_BUGK + at, tiling_.shape.head_dim, worker.dk_NK.get() + n * Dim());
+      kernels::AddRow(sums_.dv_BUGK + at, tiling_.shape.head_dim, worker.dv_NK.get() + n * Dim());
+    });
+  }
+  void AddKeyGradients(Worker& worker) const {
+    TakeKeyGradients(worker, worker.more_dk_NK.get(), worker.more_dv_NK.get());
+    kernels::AddRow(worker.more_dk_NK.get(), static_cast<int>(KeyNumbers()), worker.dk_NK.get());
+    kernels::AddRow(worker.more_dv_NK.get(), static_cast<int>(KeyNumbers()), worker.dv_NK.get());
+  }
+  void StoreKeys(const Worker& worker, const KeyPlace& place) const {
+    ForEachKey(place, [&](size_t n, int64_t at) {
+      StoreKey(worker.dk_NK.get() + n * Dim(), at, sums_.dk_BUGK, sums_.rounded_dk_BUGK);
+      StoreKey(worker.dv_NK.get() + n * Dim(), at, sums_.dv_BUGK, sums_.rounded_dv_BUGK);
+    });
+  }
+  // Nobody of these runs sees the keys.
+  void KeepKeys(const KeyPlace& place, bool nothing_yet) const {
+    if (!nothing_yet && !sums_.rounded_dk_BUGK) return;
+    const std::vector<float> zero_K(static_cast<size_t>(tiling_.shape.head_dim));
+    ForEachKey(place, [&](size_t, int64_t at) {
+      StoreKey(nothing_yet ? zero_K.data() : sums_.dk_BUGK + at, at, sums_.dk_BUGK,
+               sums_.rounded_dk_BUGK);
+      StoreKey(nothing_yet ? zero_K.data() : sums_.dv_BUGK + at, at, sums_.dv_BUGK,
+               sums_.rounded_dv_BUGK);
+    });
+  }
+  void StoreKey(const float* x_K, int64_t at, float* to_BUGK, char* rounded_BUGK) const {
+    const int dim = tiling_.shape.head_dim;
+    if (!rounded_BUGK) {
+      std::copy_n(x_K, dim, to_BUGK + at);
+      return;
+    }
+    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
+    kernels::ScaleRowTo(tiling_.shape.type, x_K, dim, 1.0f, rounded_BUGK + at * element);
+  }
   // Calls fn(key of the tile, where its first number lies in [B,U,G,K]).
   template <class Fn>
-  void ForEachKey(int64_t b, int64_t g, int64_t key_tile, const Fn& fn) const {
+  void ForEachKey(const KeyPlace& place, const Fn& fn) const {
     const SlotTile& slots =
-        tiling_.key_tiles[static_cast<size_t>(b)][static_cast<size_t>(key_tile)];
+        tiling_.key_tiles[static_cast<size_t>(place.b)][static_cast<size_t>(place.tile)];
     for (int n = 0; n < slots.count; ++n) {
-      const int64_t row = (b * tiling_.key_slots + slots.first + n) * tiling_.kv_heads + g;
+      const int64_t row =
+          (place.b * tiling_.key_slots + slots.first + n) * tiling_.kv_heads + place.g;
       fn(static_cast<size_t>(n), row * tiling_.shape.head_dim);
     }
   }
 
-  void StoreKeys(Worker& worker, int64_t b, int64_t g, int64_t key_tile) const {
-    worker.kernel.KeyGradients(worker.dk_NK.get(), worker.dv_NK.get());
-    if (worker.careful) {
-      kernels::AddRow(worker.careful_dk_NK.get(), static_cast<int>(KeyNumbers()),
-                      worker.dk_NK.get());
-      kernels::AddRow(worker.careful_dv_NK.get(), static_cast<int>(KeyNumbers()),
-                      worker.dv_NK.get());
-    }
-    ForEachKey(b, g, key_tile, [&](size_t n, int64_t at) {
-      StoreKey(worker.dk_NK.get() + n * Dim(), gradients_.dk_BUGK, at);
-      StoreKey(worker.dv_NK.get() + n * Dim(), gradients_.dv_BUGK, at);
-    });
-  }
-  void StoreKey(const float* x_K, char* to_BUGK, int64_t at) const {
-    char* to_K = to_BUGK + at * KeyElement();
-    const int dim = tiling_.shape.head_dim;
-    if (gradients_.set_keys) {
-      kernels::ScaleRowTo(gradients_.keys_type, x_K, dim, 1.0f, to_K);
-    } else {
-      kernels::AddRow(x_K, dim, reinterpret_cast<float*>(to_K));
-    }
-  }
-  void SetKeysToZero(int64_t b, int64_t g, int64_t key_tile) const {
-    const auto bytes = static_cast<size_t>(tiling_.shape.head_dim * KeyElement());
-    ForEachKey(b, g, key_tile, [&](size_t, int64_t at) {
-      std::memset(gradients_.dk_BUGK + at * KeyElement(), 0, bytes);
-      std::memset(gradients_.dv_BUGK + at * KeyElement(), 0, bytes);
-    });
-  }
-  int64_t KeyElement() const {
-    return static_cast<int64_t>(kernels::BytesPerElement(gradients_.keys_type));
-  }
-
   const AttentionTiling& tiling_;
-  const QueryGradientBlock& queries_;
   const KeyBlock& keys_;
   const float scale_;
-  const Gradients gradients_;
-  const int64_t first_, last_;
-  const size_t query_bytes_;
-  ScratchMemory packed_;
-  std::vector<char> finite_;
-  std::vector<int64_t> first_turn_;
-  std::vector<std::atomic<int64_t>> turn_;
+  const Progress& progress_;
+  const int64_t threads_ = at::get_num_threads();
+  std::vector<QueryTiles*> queries_;
+  KeySums sums_{};
   std::atomic<int64_t> next_{0};
   std::atomic<bool> abandoned_{false};
 };
+
+void CheckRounded(const at::Tensor& x, const at::Tensor& like, const char* name) {
+  if (x.defined()) CheckLikeQueries(x, like, name);
+}
 
 void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                     const at::Tensor& dq_BTHK, const at::Tensor& dk_BUGK, const at::Tensor& dv_BUGK,
@@ -361,58 +536,60 @@ void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, dou
   CheckF32(queries.lse_BHT, {q.size(0), q.size(2), q.size(1)}, "lse");
   CheckF32(queries.delta_BHT, {q.size(0), q.size(2), q.size(1)}, "delta");
   CheckF32(dq_BTHK, q.sizes(), "dq");
-  if (options.rounded_dq_BTHK.defined()) CheckLikeQueries(options.rounded_dq_BTHK, q, "rounded dq");
-  if (options.set_keys && dk_BUGK.scalar_type() == k.scalar_type()) {
-    CheckLikeQueries(dk_BUGK, k, "dk");
-    CheckLikeQueries(dv_BUGK, k, "dv");
-  } else {
-    CheckF32(dk_BUGK, k.sizes(), "dk");
-    CheckF32(dv_BUGK, k.sizes(), "dv");
-  }
+  CheckF32(dk_BUGK, k.sizes(), "dk");
+  CheckF32(dv_BUGK, k.sizes(), "dv");
+  CheckRounded(options.rounded_dq_BTHK, q, "rounded dq");
+  CheckRounded(options.rounded_dk_BUGK, k, "rounded dk");
+  CheckRounded(options.rounded_dv_BUGK, k, "rounded dv");
+}
+
+char* Data(const at::Tensor& x) { return x.defined() ? static_cast<char*>(x.data_ptr()) : nullptr; }
+
+// There are no queries, or no keys.
+void KeepGradients(at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
+                   const AttentionGradientOptions& options) {
+  if (options.set_queries) dq_BTHK.zero_();
+  if (options.set_keys) dk_BUGK.zero_();
+  if (options.set_keys) dv_BUGK.zero_();
+  if (options.rounded_dq_BTHK.defined()) options.rounded_dq_BTHK.copy_(dq_BTHK);
+  if (options.rounded_dk_BUGK.defined()) options.rounded_dk_BUGK.copy_(dk_BUGK);
+  if (options.rounded_dv_BUGK.defined()) options.rounded_dv_BUGK.copy_(dv_BUGK);
 }
 
 }  // namespace
 
-void AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
+bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
                             at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, const AttentionGradientOptions& options) {
+                            const Progress& progress, const AttentionGradientOptions& options,
+                            const NextQueries* next) {
   CheckArguments(queries, keys, scale, dq_BTHK, dk_BUGK, dv_BUGK, options);
   if (queries.queries.q_BTHK.numel() == 0 || keys.k_BUGK.numel() == 0) {
-    if (options.set_queries) dq_BTHK.zero_();
-    if (options.rounded_dq_BTHK.defined()) options.rounded_dq_BTHK.copy_(dq_BTHK);
-    if (options.set_keys) dk_BUGK.zero_();
-    if (options.set_keys) dv_BUGK.zero_();
-    return;
+    KeepGradients(dq_BTHK, dk_BUGK, dv_BUGK, options);
+    return false;
   }
   const AttentionTiling tiling(queries.queries, keys);
-  const int64_t tile_bytes =
-      tiling.batch * tiling.kv_heads * tiling.head_blocks *
-      static_cast<int64_t>(kernels::AttentionBackwardTile::PackedQueryBytes(tiling.shape));
-  const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
-  const int64_t tiles = tiling.query_tile_count();
-  const bool rounds = dk_BUGK.scalar_type() != at::kFloat;
-  if (rounds && step < tiles) {  // sums of several passes are rounded once
-    at::Tensor dk = at::empty(dk_BUGK.sizes(), at::TensorOptions(at::kFloat));
-    at::Tensor dv = at::empty(dv_BUGK.sizes(), at::TensorOptions(at::kFloat));
-    AttentionBlockBackward(queries, keys, scale, dq_BTHK, dk, dv, progress, options);
-    dk_BUGK.copy_(dk);
-    dv_BUGK.copy_(dv);
-    return;
+  const QuerySums query_sums{dq_BTHK.data_ptr<float>(), Data(options.rounded_dq_BTHK),
+                             options.set_queries};
+  KeySums sums{dk_BUGK.data_ptr<float>(), dv_BUGK.data_ptr<float>(), nullptr, nullptr,
+               options.set_keys};
+  BackwardPass pass(tiling, keys, SafeScale(scale), progress);
+  const int64_t step = TilesPerPass(tiling), tiles = tiling.query_tile_count();
+  int64_t first = 0;
+  for (; first + step < tiles; first += step) {
+    QueryTiles some(tiling, queries, query_sums, first, first + step);
+    pass.Run(some, sums, nullptr);
+    sums.set = false;
   }
-  const at::Tensor& rounded = options.rounded_dq_BTHK;
-  Gradients gradients{dq_BTHK.data_ptr<float>(),
-                      rounded.defined() ? static_cast<char*>(rounded.data_ptr()) : nullptr,
-                      static_cast<char*>(dk_BUGK.data_ptr()),
-                      static_cast<char*>(dv_BUGK.data_ptr()),
-                      rounds ? kernels::TileType::kBF16 : kernels::TileType::kF32,
-                      options.set_queries,
-                      options.set_keys};
-  for (int64_t first = 0; first < tiles; first += step) {
-    BackwardPass(tiling, queries, keys, SafeScale(scale), gradients, first,
-                 std::min(first + step, tiles))
-        .Run(progress);
-    gradients.set_keys = false;
-  }
+  QueryTiles rest(tiling, queries, query_sums, first, tiles);
+  JoiningQueries joining(keys, next);
+  sums.rounded_dk_BUGK = Data(options.rounded_dk_BUGK);
+  sums.rounded_dv_BUGK = Data(options.rounded_dv_BUGK);
+  const int64_t done = pass.Run(rest, sums, next ? &joining : nullptr);
+  if (!joining.there()) return false;
+  sums.rounded_dk_BUGK = Data(next->rounded_dk_BUGK);
+  sums.rounded_dv_BUGK = Data(next->rounded_dv_BUGK);
+  pass.RunJoined(rest, joining, sums, done);
+  return true;
 }
 
 }  // namespace lwm::ops

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -17,87 +18,53 @@
 namespace lwm::ops {
 namespace {
 
-// The keys of tiles [first, last) of every batch row and kv head, against all queries. With an
-// output, these are the last keys of all.
-class ForwardPass {
+using kernels::AttentionForwardTile;
+
+// Packed tiles [first, last) of the keys of every batch row and kv head.
+class KeyTiles {
  public:
-  ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, const KeyBlock& keys,
-              float scale, AttentionCarry& carry, AttentionOutput* output, int64_t first,
-              int64_t last)
+  KeyTiles(const AttentionTiling& tiling, const KeyBlock& keys, int64_t first, int64_t last)
       : tiling_(tiling),
-        queries_(queries),
         keys_(keys),
-        scale_(scale),
         first_(first),
         last_(last),
-        key_bytes_(kernels::AttentionForwardTile::PackedKeyBytes(tiling.shape)),
-        packed_(PackedCount() * key_bytes_),
-        finite_(PackedCount()),
-        packing_(PackedCount()),
-        max_BHT_(carry.max_BHT.data_ptr<float>()),
-        sum_BHT_(carry.sum_BHT.data_ptr<float>()),
-        acc_BTHK_(carry.acc_BTHK.data_ptr<float>()),
-        out_BTHK_(output ? static_cast<char*>(output->out_BTHK.data_ptr()) : nullptr),
-        lse_BHT_(output ? output->lse_BHT.data_ptr<float>() : nullptr) {}
+        key_bytes_(AttentionForwardTile::PackedKeyBytes(tiling.shape)),
+        packed_(Count() * key_bytes_),
+        finite_(Count()),
+        packing_(Count()) {}
 
-  void Run(const Progress& progress) {
-    next_ = 0;
-    const std::thread::id caller = std::this_thread::get_id();
-    OnEachThread([&] { Attend(std::this_thread::get_id() == caller ? progress : Progress()); });
-  }
+  int64_t first() const { return first_; }
+  int64_t last() const { return last_; }
 
- private:
-  enum class Packing : char { kNobody, kSomebody, kDone };
-
-  // State of one thread: a tile of queries and its running softmax.
-  struct Worker {
-    explicit Worker(const ForwardPass& pass)
-        : kernel(kernels::ThreadForwardTile(pass.tiling_.shape)),
-          tile(pass.tiling_, pass.queries_),
-          max_R(static_cast<size_t>(pass.tiling_.shape.rows)),
-          sum_R(max_R.size()),
-          acc_RK(kernels::MakeAlignedBuffer<float>(max_R.size() * pass.Dim())),
-          packed_queries(kernels::MakeAlignedBuffer<char>(
-              kernels::AttentionForwardTile::PackedQueryBytes(pass.tiling_.shape))) {}
-
-    kernels::AttentionForwardTile& kernel;
-    QueryTile tile;
-    std::vector<float> max_R, sum_R;
-    kernels::AlignedBuffer<float> acc_RK;
-    kernels::AlignedBuffer<char> packed_queries;
-    std::vector<const void*> rows;
-  };
-
-  size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
-  size_t PackedCount() const {
-    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * (last_ - first_));
-  }
-  size_t PackedIndex(int64_t b, int64_t g, int64_t key_tile) const {
-    return static_cast<size_t>((b * tiling_.kv_heads + g) * (last_ - first_) + key_tile - first_);
-  }
-  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
+  Visibility Seen(int64_t b, int64_t query_tile, int64_t tile) const {
     const auto row = static_cast<size_t>(b);
     return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
-                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
+                   tiling_.key_tiles[row][static_cast<size_t>(tile)]);
   }
-
-  // The first tile from `from` on that the queries see, last_ if there is none.
+  // The first tile from `from` on that the queries see, last() if there is none.
   int64_t NextSeen(int64_t b, int64_t query_tile, int64_t from) const {
     while (from < last_ && Seen(b, query_tile, from) == Visibility::kNone) ++from;
     return from;
   }
 
+  const int32_t* Index(int64_t b, int64_t tile) const { return tiling_.KeyIndex(b, tile); }
+  std::vector<const void*> K(int64_t b, int64_t g, int64_t tile) const {
+    return KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
+  }
+  std::vector<const void*> V(int64_t b, int64_t g, int64_t tile) const {
+    return KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
+  }
+
   // Whoever needs a tile of keys first packs it: it is then in that core's cache.
-  void PackKeys(Worker& worker, int64_t b, int64_t g, int64_t tile) {
+  void Pack(AttentionForwardTile& kernel, int64_t b, int64_t g, int64_t tile) {
     const size_t at = PackedIndex(b, g, tile);
     std::atomic<Packing>& packing = packing_[at];
     for (Packing seen = packing; seen != Packing::kDone; seen = packing) {
       if (seen == Packing::kNobody && packing.compare_exchange_strong(seen, Packing::kSomebody)) {
         try {
-          const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
-          const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
-          finite_[at] = worker.kernel.PackKeys({k_rows.data(), v_rows.data()},
-                                               packed_.data() + at * key_bytes_);
+          const auto k_rows = K(b, g, tile), v_rows = V(b, g, tile);
+          finite_[at] =
+              kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.data() + at * key_bytes_);
         } catch (...) {
           packing = Packing::kNobody;  // nobody waits for what will not come
           throw;
@@ -108,60 +75,212 @@ class ForwardPass {
       std::this_thread::yield();
     }
   }
+  // Of a packed tile.
+  const char* Packed(int64_t b, int64_t g, int64_t tile) const {
+    return packed_.data() + PackedIndex(b, g, tile) * key_bytes_;
+  }
+  bool Finite(int64_t b, int64_t g, int64_t tile) const { return finite_[PackedIndex(b, g, tile)]; }
+  bool IsPacked(int64_t b, int64_t g, int64_t tile) const {
+    return packing_[PackedIndex(b, g, tile)] == Packing::kDone;
+  }
 
-  void Attend(const Progress& progress) {
+ private:
+  enum class Packing : char { kNobody, kSomebody, kDone };
+
+  size_t Count() const {
+    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * (last_ - first_));
+  }
+  size_t PackedIndex(int64_t b, int64_t g, int64_t tile) const {
+    return static_cast<size_t>((b * tiling_.kv_heads + g) * (last_ - first_) + tile - first_);
+  }
+
+  const AttentionTiling& tiling_;
+  const KeyBlock& keys_;
+  const int64_t first_, last_;
+  const size_t key_bytes_;
+  ScratchMemory packed_;
+  std::vector<char> finite_;
+  std::vector<std::atomic<Packing>> packing_;
+};
+
+int64_t TilesPerPass(const AttentionTiling& tiling) {
+  const int64_t tile_bytes =
+      tiling.batch * tiling.kv_heads * 2 * static_cast<int64_t>(tiling.shape.key_bytes());
+  return std::max<int64_t>(1, kPackedBytes / tile_bytes);
+}
+
+// Keys, in one piece, that join a pass when they arrive.
+class JoiningKeys {
+ public:
+  JoiningKeys(const QueryBlock& queries, const NextKeys* next) : queries_(queries), next_(next) {}
+
+  // On the calling thread. Keys that need tiles of another shape, or several passes, do not join.
+  void Poll(const kernels::AttentionTileShape& shape) {
+    if (!next_ || tiling_) return;
+    const KeyBlock* keys = next_->arrived();
+    if (!keys) return;
+    CheckAttentionBlock(queries_, *keys, 0);
+    tiling_ = std::make_unique<AttentionTiling>(queries_, *keys);
+    if (tiling_->shape != shape || tiling_->key_tile_count() > TilesPerPass(*tiling_)) return;
+    tiles_ = std::make_unique<KeyTiles>(*tiling_, *keys, 0, tiling_->key_tile_count());
+    there_ = true;
+  }
+  // Any thread.
+  bool there() const { return there_; }
+
+  KeyTiles& tiles() { return *tiles_; }
+  AttentionOutput* output() const { return next_->output; }
+
+ private:
+  const QueryBlock& queries_;
+  const NextKeys* next_;
+  std::unique_ptr<AttentionTiling> tiling_;
+  std::unique_ptr<KeyTiles> tiles_;
+  std::atomic<bool> there_{false};
+};
+
+// All queries against one or two runs of keys.
+class ForwardPass {
+ public:
+  ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, float scale,
+              AttentionCarry& carry, const Progress& progress)
+      : tiling_(tiling),
+        queries_(queries),
+        scale_(scale),
+        progress_(progress),
+        max_BHT_(carry.max_BHT.data_ptr<float>()),
+        sum_BHT_(carry.sum_BHT.data_ptr<float>()),
+        acc_BTHK_(carry.acc_BTHK.data_ptr<float>()) {}
+
+  // With an output, these are the last keys of all. Ends early when the joining keys are there.
+  // Returns the number of tiles of queries done: the first ones in the order of the pass.
+  int64_t Run(KeyTiles& keys, AttentionOutput* output, JoiningKeys* joining) {
+    keys_ = {&keys};
+    return Run(0, output, joining);
+  }
+  // The keys for the other tiles of queries, and the joining ones for all.
+  void RunJoined(KeyTiles& keys, JoiningKeys& joining, int64_t done) {
+    keys_ = {&keys, &joining.tiles()};
+    Run(done, joining.output(), nullptr);
+  }
+
+ private:
+  // State of one thread: a tile of queries and its running softmax.
+  struct Worker {
+    explicit Worker(const ForwardPass& pass)
+        : kernel(kernels::ThreadForwardTile(pass.tiling_.shape)),
+          tile(pass.tiling_, pass.queries_),
+          max_R(static_cast<size_t>(pass.tiling_.shape.rows)),
+          sum_R(max_R.size()),
+          acc_RK(kernels::MakeAlignedBuffer<float>(max_R.size() * pass.Dim())),
+          packed_queries(kernels::MakeAlignedBuffer<char>(
+              AttentionForwardTile::PackedQueryBytes(pass.tiling_.shape))) {}
+
+    AttentionForwardTile& kernel;
+    QueryTile tile;
+    std::vector<float> max_R, sum_R;
+    kernels::AlignedBuffer<float> acc_RK;
+    kernels::AlignedBuffer<char> packed_queries;
+    std::vector<const void*> rows;
+  };
+
+  // A tile of queries of one row and kv head.
+  struct Place {
+    int64_t b, g, head_block, query_tile;
+  };
+  // A tile of keys; keys == keys_.size() is none.
+  struct KeyPlace {
+    size_t keys;
+    int64_t tile;
+  };
+
+  int64_t Run(int64_t skip_first_keys, AttentionOutput* output, JoiningKeys* joining) {
+    out_BTHK_ = output ? static_cast<char*>(output->out_BTHK.data_ptr()) : nullptr;
+    lse_BHT_ = output ? output->lse_BHT.data_ptr<float>() : nullptr;
+    next_ = 0;
+    const std::thread::id caller = std::this_thread::get_id();
+    OnEachThread([&] {
+      const bool polls = std::this_thread::get_id() == caller;
+      Attend(skip_first_keys, joining, [&] {
+        if (polls && progress_) progress_();
+        if (polls && joining) joining->Poll(tiling_.shape);
+      });
+    });
+    return std::min<int64_t>(next_, PlaceCount());
+  }
+
+  size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
+  int64_t PlaceCount() const {
+    return tiling_.batch * tiling_.kv_heads * tiling_.head_blocks * tiling_.query_tile_count();
+  }
+
+  template <class Poll>
+  void Attend(int64_t skip_first_keys, const JoiningKeys* joining, const Poll& poll) {
     Worker worker(*this);
     const int64_t blocks = tiling_.head_blocks, tiles = tiling_.query_tile_count();
     const int64_t per_tile = tiling_.batch * tiling_.kv_heads * blocks;
-    for (int64_t i = next_++; i < per_tile * tiles; i = next_++) {
-      const int64_t tile = tiles - 1 - i / per_tile;  // the late ones see most: they go first
-      const int64_t b = i % per_tile / (tiling_.kv_heads * blocks);
-      AttendTile(worker, b, i / blocks % tiling_.kv_heads, i % blocks, tile, progress);
+    while (!joining || !joining->there()) {
+      const int64_t i = next_++;
+      if (i >= PlaceCount()) return;
+      // The late tiles see most: they go first.
+      const Place place{i % per_tile / (tiling_.kv_heads * blocks), i / blocks % tiling_.kv_heads,
+                        i % blocks, tiles - 1 - i / per_tile};
+      AttendTile(worker, place, i < skip_first_keys ? 1 : 0, poll);
     }
   }
 
-  void AttendTile(Worker& worker, int64_t b, int64_t g, int64_t head_block, int64_t query_tile,
-                  const Progress& progress) {
-    int64_t tile = NextSeen(b, query_tile, first_);
-    if (tile == last_ && !out_BTHK_) return;
-    worker.tile.Select(b, g, head_block, query_tile);
-    Load(worker, b);
-    if (tile < last_) PackQueries(worker);
-    while (tile < last_) {
-      const int64_t next = NextSeen(b, query_tile, tile + 1);
-      AttendPair(worker, b, g, tile, next, Seen(b, query_tile, tile));
-      if (progress) progress();
-      tile = next;
+  // The first that the queries see from `from` on.
+  KeyPlace NextSeen(const Place& place, KeyPlace from) const {
+    while (from.keys < keys_.size()) {
+      const KeyTiles& keys = *keys_[from.keys];
+      from.tile = keys.NextSeen(place.b, place.query_tile, from.tile);
+      if (from.tile < keys.last()) break;
+      ++from.keys;
+      if (from.keys < keys_.size()) from.tile = keys_[from.keys]->first();
+    }
+    return from;
+  }
+
+  template <class Poll>
+  void AttendTile(Worker& worker, const Place& place, size_t first_keys, const Poll& poll) {
+    KeyPlace at = NextSeen(place, {first_keys, keys_[first_keys]->first()});
+    if (at.keys == keys_.size() && !out_BTHK_) return;
+    worker.tile.Select(place.b, place.g, place.head_block, place.query_tile);
+    Load(worker, place.b);
+    if (at.keys < keys_.size()) PackQueries(worker);
+    while (at.keys < keys_.size()) {
+      const KeyPlace next = NextSeen(place, {at.keys, at.tile + 1});
+      AttendPair(worker, place, at, next);
+      poll();
+      at = next;
     }
     if (out_BTHK_) {
-      Finish(worker, b);
+      Finish(worker, place.b);
     } else {
-      Store(worker, b);
+      Store(worker, place.b);
     }
   }
 
-  const char* Packed(size_t at) const { return packed_.data() + at * key_bytes_; }
-  const char* PackedAlready(int64_t b, int64_t g, int64_t tile) const {
-    if (tile == last_ || packing_[PackedIndex(b, g, tile)] != Packing::kDone) return nullptr;
-    return Packed(PackedIndex(b, g, tile));
-  }
-
-  void AttendPair(Worker& worker, int64_t b, int64_t g, int64_t tile, int64_t next,
-                  Visibility seen) {
-    const kernels::TileMask mask = worker.tile.Mask(tiling_.KeyIndex(b, tile));
-    const size_t at = PackedIndex(b, g, tile);
-    PackKeys(worker, b, g, tile);
-    if (seen == Visibility::kSome && !finite_[at]) {
-      const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
-      const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
+  void AttendPair(Worker& worker, const Place& place, KeyPlace at, KeyPlace next) {
+    KeyTiles& keys = *keys_[at.keys];
+    const int64_t b = place.b, g = place.g;
+    const Visibility seen = keys.Seen(b, place.query_tile, at.tile);
+    const kernels::TileMask mask = worker.tile.Mask(keys.Index(b, at.tile));
+    keys.Pack(worker.kernel, b, g, at.tile);
+    if (seen == Visibility::kSome && !keys.Finite(b, g, at.tile)) {
+      const auto k_rows = keys.K(b, g, at.tile), v_rows = keys.V(b, g, at.tile);
       kernels::CarefulForward(tiling_.shape, {worker.rows.data(), nullptr},
                               {k_rows.data(), v_rows.data()}, scale_, mask, worker.max_R.data(),
                               worker.sum_R.data(), worker.acc_RK.get());
-    } else {
-      worker.kernel.Run(worker.packed_queries.get(), Packed(at), PackedAlready(b, g, next), scale_,
-                        seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
-                        worker.sum_R.data(), worker.acc_RK.get());
+      return;
     }
+    const char* packed_next = nullptr;
+    if (next.keys < keys_.size() && keys_[next.keys]->IsPacked(b, g, next.tile)) {
+      packed_next = keys_[next.keys]->Packed(b, g, next.tile);
+    }
+    worker.kernel.Run(worker.packed_queries.get(), keys.Packed(b, g, at.tile), packed_next, scale_,
+                      seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
+                      worker.sum_R.data(), worker.acc_RK.get());
   }
 
   int64_t Stat(int64_t b, int64_t head, int64_t slot) const {
@@ -216,24 +335,27 @@ class ForwardPass {
 
   const AttentionTiling& tiling_;
   const QueryBlock& queries_;
-  const KeyBlock& keys_;
   const float scale_;
-  const int64_t first_, last_;
-  const size_t key_bytes_;
-  ScratchMemory packed_;
-  std::vector<char> finite_;
-  std::vector<std::atomic<Packing>> packing_;
+  const Progress& progress_;
   float *max_BHT_, *sum_BHT_, *acc_BTHK_;
-  char* out_BTHK_;  // with lse: nullptr unless these are the last keys
-  float* lse_BHT_;
+  std::vector<KeyTiles*> keys_;
+  char* out_BTHK_ = nullptr;  // with lse: nullptr unless these are the last keys
+  float* lse_BHT_ = nullptr;
   std::atomic<int64_t> next_{0};
 };
 
+void Prepare(const QueryBlock& queries, AttentionOutput* output) {
+  if (!output) return;
+  const at::Tensor& q = queries.q_BTHK;
+  output->out_BTHK = at::empty(q.sizes(), at::TensorOptions(q.scalar_type()));
+  output->lse_BHT = at::empty({q.size(0), q.size(2), q.size(1)}, at::TensorOptions(at::kFloat));
+}
+
 }  // namespace
 
-void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
-                           AttentionCarry& carry, const Progress& progress,
-                           AttentionOutput* output) {
+bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
+                           AttentionCarry& carry, const Progress& progress, AttentionOutput* output,
+                           const NextKeys* next) {
   CheckAttentionBlock(queries, keys, scale);
   const at::Tensor& q = queries.q_BTHK;
   CheckF32(carry.acc_BTHK, q.sizes(), "carry.acc");
@@ -241,23 +363,24 @@ void AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, doub
   CheckF32(carry.sum_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.sum");
   if (q.numel() == 0 || keys.k_BUGK.numel() == 0) {
     if (output) FinishAttention(carry, q.scalar_type(), output->out_BTHK, output->lse_BHT);
-    return;
+    return false;
   }
-  if (output) {
-    output->out_BTHK = at::empty(q.sizes(), at::TensorOptions(q.scalar_type()));
-    output->lse_BHT = at::empty(carry.max_BHT.sizes(), at::TensorOptions(at::kFloat));
-  }
+  Prepare(queries, output);
   const AttentionTiling tiling(queries, keys);
-  const int64_t tile_bytes =
-      tiling.batch * tiling.kv_heads * 2 * static_cast<int64_t>(tiling.shape.key_bytes());
-  const int64_t step = std::max<int64_t>(1, kPackedBytes / tile_bytes);
-  const int64_t tiles = tiling.key_tile_count();
-  for (int64_t first = 0; first < tiles; first += step) {
-    const bool is_last = first + step >= tiles;
-    ForwardPass(tiling, queries, keys, SafeScale(scale), carry, is_last ? output : nullptr, first,
-                std::min(first + step, tiles))
-        .Run(progress);
+  ForwardPass pass(tiling, queries, SafeScale(scale), carry, progress);
+  const int64_t step = TilesPerPass(tiling), tiles = tiling.key_tile_count();
+  int64_t first = 0;
+  for (; first + step < tiles; first += step) {
+    KeyTiles some(tiling, keys, first, first + step);
+    pass.Run(some, nullptr, nullptr);
   }
+  KeyTiles rest(tiling, keys, first, tiles);
+  JoiningKeys joining(queries, next);
+  const int64_t done = pass.Run(rest, output, next ? &joining : nullptr);
+  if (!joining.there()) return false;
+  Prepare(queries, joining.output());
+  pass.RunJoined(rest, joining, done);
+  return true;
 }
 
 }  // namespace lwm::ops

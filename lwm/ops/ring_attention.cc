@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "lwm/base/error.h"
@@ -99,10 +100,18 @@ class Ring {
     }
     return false;
   }
-  // The last hop whose keys this rank's queries see some of, -1: none.
-  int LastHopSeen() const {
+  // Whether this rank's queries see some of the keys of a hop, or those of a hop its keys.
+  bool SeesKeys(int hop) const { return hop < hops() && Sees(rank(), Owner(hop)); }
+  bool IsSeen(int hop) const { return hop < hops() && Sees(Owner(hop), rank()); }
+  // The last hop of which that is true, -1: none.
+  int LastKeys() const {
     int hop = hops() - 1;
-    while (hop >= 0 && !Sees(rank(), Owner(hop))) --hop;
+    while (hop >= 0 && !SeesKeys(hop)) --hop;
+    return hop;
+  }
+  int LastQueries() const {
+    int hop = hops() - 1;
+    while (hop >= 0 && !IsSeen(hop)) --hop;
     return hop;
   }
   // The slots of a rank's bundle: all of this rank's own, what travels of the others'.
@@ -128,41 +137,52 @@ class Ring {
   std::vector<Extremes> extremes_PB_;
 };
 
-// Uninitialised: the first hop sets them. f32; dk and dv of a lone rank have the dtype of k.
+// f32, uninitialised: the first hop sets them. What is rounded at the end lives in scratch.
 struct GradientSums {
   at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
 };
 
-// What is rounded at the end lives in scratch.
-GradientSums MakeGradientSums(const Ring& ring, const at::Tensor& q_BTHK,
-                              const at::Tensor& k_BTGK) {
-  const at::ScalarType dtype = q_BTHK.scalar_type();
-  const auto make = [&](const at::Tensor& like, at::ScalarType type) {
-    return type == dtype ? at::empty(like.sizes(), like.options())
-                         : ScratchTensor(like.sizes(), type);
+GradientSums MakeGradientSums(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK) {
+  const bool rounds = q_BTHK.scalar_type() != at::kFloat;
+  const auto make = [&](const at::Tensor& like) {
+    return rounds ? ScratchTensor(like.sizes(), at::kFloat)
+                  : at::empty(like.sizes(), like.options());
   };
-  const at::ScalarType keys = ring.hops() == 1 ? dtype : at::kFloat;
-  return {make(q_BTHK, at::kFloat), make(k_BTGK, keys), make(k_BTGK, keys)};
+  return {make(q_BTHK), make(k_BTGK), make(k_BTGK)};
 }
 
-void BackwardAlone(const Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
-                   double scale, GradientSums& gradients) {
-  if (ring.Sees(ring.rank(), ring.rank())) {
-    AttentionGradientOptions options{.set_queries = true, .set_keys = true};
-    if (queries.dout_BTHK.scalar_type() != at::kFloat) {
-      options.rounded_dq_BTHK = at::empty(queries.dout_BTHK.sizes(), queries.dout_BTHK.options());
-    }
-    AttentionBlockBackward(queries, keys, scale, gradients.dq_BTHK, gradients.dk_BTGK,
-                           gradients.dv_BTGK, {}, options);
-    if (options.rounded_dq_BTHK.defined()) gradients.dq_BTHK = options.rounded_dq_BTHK;
-    return;
+// Where the last hop puts a gradient that has to be rounded; undefined where the sum is the result.
+at::Tensor MakeRounded(const at::Tensor& like) {
+  if (like.scalar_type() == at::kFloat) return {};
+  return at::empty(like.sizes(), like.options());
+}
+
+at::Tensor Result(const at::Tensor& rounded, const at::Tensor& sum) {
+  return rounded.defined() ? rounded : sum;
+}
+
+AttentionGradients BackwardAlone(Ring& ring, const QueryGradientBlock& queries,
+                                 const KeyBlock& keys, double scale, GradientSums& sums) {
+  const AttentionGradientOptions options{.set_queries = true,
+                                         .set_keys = true,
+                                         .rounded_dq_BTHK = MakeRounded(queries.dout_BTHK),
+                                         .rounded_dk_BUGK = MakeRounded(keys.k_BUGK),
+                                         .rounded_dv_BUGK = MakeRounded(keys.v_BUGK)};
+  const AttentionGradients gradients{Result(options.rounded_dq_BTHK, sums.dq_BTHK),
+                                     Result(options.rounded_dk_BUGK, sums.dk_BTGK),
+                                     Result(options.rounded_dv_BUGK, sums.dv_BTGK)};
+  if (ring.IsSeen(0)) {
+    AttentionBlockBackward(queries, keys, scale, sums.dq_BTHK, sums.dk_BTGK, sums.dv_BTGK, {},
+                           options);
+  } else {
+    for (const at::Tensor& x : {gradients.dq_BTHK, gradients.dk_BTGK, gradients.dv_BTGK}) x.zero_();
   }
-  for (at::Tensor* x : {&gradients.dq_BTHK, &gradients.dk_BTGK, &gradients.dv_BTGK}) x->zero_();
+  return gradients;
 }
 
 // K and V travel, their gradients behind them; queries stay.
-void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
-                      double scale, GradientSums& gradients) {
+AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries,
+                                    const KeyBlock& keys, double scale, GradientSums& gradients) {
   const auto& slots_P = ring.slots().keys_P;
   TravellingSum sum(ring.group(), {{gradients.dk_BTGK}, {gradients.dv_BTGK}}, slots_P);
   {
@@ -187,13 +207,16 @@ void BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries, const KeyBl
     }
   }  // frees the bundle's buffers before the last of the sum arrives
   sum.Finish();
+  const at::ScalarType dtype = keys.k_BUGK.scalar_type();
+  return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
 }
 
 // The queries and what belongs to them travel; K, V and their gradients stay.
-void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const KeyBlock& keys,
-                         double scale, GradientSums& gradients) {
+AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries,
+                                       const KeyBlock& keys, double scale, GradientSums& sums) {
   const auto& slots_P = ring.slots().queries_P;
-  TravellingSum sum(ring.group(), {{gradients.dq_BTHK}}, slots_P);
+  const at::Tensor rounded_dk = MakeRounded(keys.k_BUGK), rounded_dv = MakeRounded(keys.v_BUGK);
+  TravellingSum sum(ring.group(), {{sums.dq_BTHK}}, slots_P);
   {
     TravellingBundle bundle(ring.group(),
                             {{queries.queries.q_BTHK},
@@ -205,23 +228,50 @@ void BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries, const Ke
       bundle.Progress();
       sum.Progress();
     };
+    const auto of_hop = [&](int hop, const std::vector<at::Tensor>& q) {
+      return QueryGradientBlock{ring.Queries(ring.Owner(hop), q[0]), q[1], q[2], q[3]};
+    };
+    const int last = ring.LastQueries();
+    bool keys_set = false, taken = false;  // taken: with the queries of the hop before
     for (int hop = 0; hop < ring.hops(); ++hop) {
       const auto& q = bundle.Arrive(hop);
-      auto& dq = sum.Begin(hop);
-      const int owner = ring.Owner(hop);
-      if (ring.Sees(owner, ring.rank())) {
-        AttentionBlockBackward({ring.Queries(owner, q[0]), q[1], q[2], q[3]}, keys, scale, dq[0],
-                               gradients.dk_BTGK, gradients.dv_BTGK, progress,
-                               {.set_queries = true, .set_keys = hop == 0});
-      } else {
-        dq[0].zero_();
-        if (hop == 0) gradients.dk_BTGK.zero_();
-        if (hop == 0) gradients.dv_BTGK.zero_();
+      if (std::exchange(taken, false)) {
+        sum.End(hop);
+        continue;
       }
+      auto& dq = sum.Begin(hop);
+      if (!ring.IsSeen(hop)) {
+        dq[0].zero_();
+        sum.End(hop);
+        continue;
+      }
+      std::optional<ArrivedQueries> coming;
+      NextQueries next{[&]() -> const ArrivedQueries* {
+        const auto* next_q = coming || !sum.CanBegin(hop + 1) ? nullptr : bundle.Next();
+        if (next_q) coming = {of_hop(hop + 1, *next_q), sum.Begin(hop + 1)[0]};
+        return coming ? &*coming : nullptr;
+      }};
+      AttentionGradientOptions options{.set_queries = true, .set_keys = !keys_set};
+      if (hop == last) {
+        options.rounded_dk_BUGK = rounded_dk;
+        options.rounded_dv_BUGK = rounded_dv;
+      } else if (hop + 1 == last) {
+        next.rounded_dk_BUGK = rounded_dk;
+        next.rounded_dv_BUGK = rounded_dv;
+      }
+      taken = AttentionBlockBackward(of_hop(hop, q), keys, scale, dq[0], sums.dk_BTGK, sums.dv_BTGK,
+                                     progress, options, ring.IsSeen(hop + 1) ? &next : nullptr);
+      keys_set = true;
       sum.End(hop);
     }
-  }
+    if (!keys_set) {
+      Result(rounded_dk, sums.dk_BTGK).zero_();
+      Result(rounded_dv, sums.dv_BTGK).zero_();
+    }
+  }  // frees the bundle's buffers before the last of the sum arrives
   sum.Finish();
+  return {sums.dq_BTHK.to(keys.k_BUGK.scalar_type()), Result(rounded_dk, sums.dk_BTGK),
+          Result(rounded_dv, sums.dv_BTGK)};
 }
 
 // Queries that see their own token only: their weight is 1 whatever the scores are, so dq = 0 and
@@ -261,13 +311,22 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
   AttentionOutput output;
   TravellingBundle bundle(ring.group(), {{k_BTGK}, {v_BTGK}}, ring.slots().keys_P);
   const Progress progress = [&] { bundle.Progress(); };
-  const int last = ring.LastHopSeen();
+  const int last = ring.LastKeys();
+  bool taken = false;  // with the keys of the hop before
   for (int hop = 0; hop < ring.hops(); ++hop) {
     const auto& kv = bundle.Arrive(hop);
-    const int owner = ring.Owner(hop);
-    if (!ring.Sees(ring.rank(), owner)) continue;
-    AttentionBlockForward(queries, ring.Keys(owner, kv[0], kv[1]), scale, carry, progress,
-                          hop == last ? &output : nullptr);
+    if (std::exchange(taken, false) || !ring.SeesKeys(hop)) continue;
+    std::optional<KeyBlock> coming;
+    const NextKeys next{[&]() -> const KeyBlock* {
+                          const auto* next_kv = coming ? nullptr : bundle.Next();
+                          if (next_kv)
+                            coming = ring.Keys(ring.Owner(hop + 1), next_kv->at(0), next_kv->at(1));
+                          return coming ? &*coming : nullptr;
+                        },
+                        hop + 1 == last ? &output : nullptr};
+    taken = AttentionBlockForward(queries, ring.Keys(ring.Owner(hop), kv[0], kv[1]), scale, carry,
+                                  progress, hop == last ? &output : nullptr,
+                                  ring.SeesKeys(hop + 1) ? &next : nullptr);
   }
   return last < 0 ? FinishAttentionResult(carry, q_BTHK.scalar_type())
                   : MakeAttentionResult(carry, std::move(output));
@@ -289,22 +348,18 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
   const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
-  const at::ScalarType dtype = q_BTHK.scalar_type();
-  GradientSums gradients = MakeGradientSums(ring, q_BTHK, k_BTGK);
+  GradientSums sums = MakeGradientSums(q_BTHK, k_BTGK);
   if (traveller == RingTraveller::kLighter) {
     traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
                     ? RingTraveller::kQueries
                     : RingTraveller::kKeys;
   }
-  if (ring.hops() == 1) {
-    BackwardAlone(ring, queries, keys, scale, gradients);
-  } else if (traveller == RingTraveller::kQueries) {
-    BackwardOverQueries(ring, queries, keys, scale, gradients);
-  } else {
-    BackwardOverKeys(ring, queries, keys, scale, gradients);
-  }
+  const auto backward = ring.hops() == 1                       ? BackwardAlone
+                        : traveller == RingTraveller::kQueries ? BackwardOverQueries
+                                                               : BackwardOverKeys;
+  AttentionGradients gradients = backward(ring, queries, keys, scale, sums);
   AddAlone(alone_PBT[view.rank()], dout_BTHK, gradients.dv_BTGK);
-  return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
+  return gradients;
 }
 
 }  // namespace lwm::ops

@@ -14,8 +14,8 @@ namespace {
 constexpr int kBundleTag = 701, kSumTag = 702;
 constexpr int64_t kAlignment = 64;  // bytes: every tensor of a bundle starts on a cache line
 
-int Next(const dist::Communicator& group) { return (group.rank() + 1) % group.size(); }
-int Previous(const dist::Communicator& group) {
+int NextRank(const dist::Communicator& group) { return (group.rank() + 1) % group.size(); }
+int PreviousRank(const dist::Communicator& group) {
   return (group.rank() + group.size() - 1) % group.size();
 }
 size_t Owner(const dist::Communicator& group, int hop) {
@@ -88,26 +88,30 @@ std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
 }
 
 const std::vector<at::Tensor>& TravellingBundle::Arrive(int hop) {
-  requests_.clear();  // waits
+  receives_.clear();  // waits
+  sends_.clear();
   if (hop > 0) {
-    now_ = next_;
-    sent_ = next_;
+    now_ = std::exchange(next_, {});
+    sent_ = now_;
   }
   if (hop + 1 == group_.size()) return now_;
   next_ = Buffer(hop + 1);
   for (const at::Tensor& x : next_) {
     if (x.numel() == 0) continue;
-    requests_.push_back(group_.StartReceive(Bytes(x), Previous(group_), kBundleTag));
+    receives_.push_back(group_.StartReceive(Bytes(x), PreviousRank(group_), kBundleTag));
   }
   for (const at::Tensor& x : sent_) {
     if (x.numel() == 0) continue;
-    requests_.push_back(group_.StartSend(Bytes(x), Next(group_), kBundleTag));
+    sends_.push_back(group_.StartSend(Bytes(x), NextRank(group_), kBundleTag));
   }
   return now_;
 }
 
-void TravellingBundle::Progress() {
-  for (dist::Request& request : requests_) request.Test();
+const std::vector<at::Tensor>* TravellingBundle::Next() {
+  bool arrived = !next_.empty();
+  for (dist::Request& request : receives_) arrived = request.Test() && arrived;
+  for (dist::Request& request : sends_) request.Test();
+  return arrived ? &next_ : nullptr;
 }
 
 TravellingSum::TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
@@ -125,55 +129,56 @@ int64_t TravellingSum::Numbers(int hop) const {
   return bytes / static_cast<int64_t>(sizeof(float));
 }
 
+at::Tensor TravellingSum::Buffer() const {
+  const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
+  return ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
+}
+
 std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   if (hop == 0) return own_;
-  if (hop >= 2) Receive(hop);
-  at::Tensor& flat = flat_[hop % 2];  // its send of two hops ago is done
-  if (!flat.defined()) {
-    const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
-    flat = ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
-  }
-  part_ = Views(flat.view(at::kByte), travellers_, slots_P_[Owner(group_, hop)].count);
-  return part_;
+  sends_[hop % 2].Wait();
+  at::Tensor& flat = flat_[hop % 2];
+  if (!flat.defined()) flat = Buffer();
+  parts_[hop % 2] = Views(flat.view(at::kByte), travellers_, slots_P_[Owner(group_, hop)].count);
+  return parts_[hop % 2];
 }
 
 void TravellingSum::End(int hop) {
   if (hop == 0) return;
   const at::Tensor part = flat_[hop % 2].narrow(0, 0, Numbers(hop));
-  if (hop >= 2 && part.numel() > 0) {
+  if (hop >= 2) {
     receive_.Wait();
-    part.add_(arrived_.narrow(0, 0, part.numel()));
+    if (part.numel() > 0) part.add_(arrived_.narrow(0, 0, part.numel()));
   }
-  send_.Wait();
-  if (part.numel() > 0) send_ = group_.StartSend(Bytes(part), Next(group_), kSumTag);
+  if (part.numel() > 0) {
+    sends_[hop % 2] = group_.StartSend(Bytes(part), NextRank(group_), kSumTag);
+  }
+  if (hop + 1 < group_.size()) Receive(hop + 1);
 }
 
 void TravellingSum::Finish() {
-  if (group_.size() == 1) return;
-  Receive(0);
+  if (group_.size() > 1) Receive(0);
   receive_.Wait();
   const SlotRange& slots = slots_P_[Owner(group_, 0)];
-  if (slots.count > 0) {
+  if (group_.size() > 1 && slots.count > 0) {
     const auto added = Views(arrived_.view(at::kByte), travellers_, slots.count);
     for (size_t i = 0; i < own_.size(); ++i) Narrow(travellers_[i], slots).add_(added[i]);
   }
-  send_.Wait();
+  for (dist::Request& send : sends_) send.Wait();
 }
 
 void TravellingSum::Progress() {
   receive_.Test();
-  send_.Test();
+  for (dist::Request& send : sends_) send.Test();
 }
 
 // What the rank before has collected for the owner of the bundle of this hop.
 void TravellingSum::Receive(int hop) {
   const int64_t count = Numbers(hop);
   if (count == 0) return;
-  if (!arrived_.defined()) {
-    const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
-    arrived_ = ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
-  }
-  receive_ = group_.StartReceive(Bytes(arrived_.narrow(0, 0, count)), Previous(group_), kSumTag);
+  if (!arrived_.defined()) arrived_ = Buffer();
+  receive_ =
+      group_.StartReceive(Bytes(arrived_.narrow(0, 0, count)), PreviousRank(group_), kSumTag);
 }
 
 }  // namespace lwm::ops

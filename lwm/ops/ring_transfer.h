@@ -31,8 +31,10 @@ class TravellingBundle {
   // 1, ... P - 1 in order.
   const std::vector<at::Tensor>& Arrive(int hop);
 
-  // Lets the transfer progress; call between tiles.
-  void Progress();
+  // The bundle of the hop after this one as soon as it has arrived, nullptr before; overwritten as
+  // that of the hop is. Lets the transfer progress; call between tiles.
+  const std::vector<at::Tensor>* Next();
+  void Progress() { Next(); }
 
  private:
   std::vector<at::Tensor> Buffer(int hop);
@@ -42,7 +44,7 @@ class TravellingBundle {
   const std::vector<SlotRange> slots_P_;
   std::vector<at::Tensor> now_, next_, sent_;
   at::Tensor bytes_[2];
-  std::vector<dist::Request> requests_;  // after the buffers: done before they are freed
+  std::vector<dist::Request> receives_, sends_;  // after the buffers: done before they are freed
 };
 
 // The f32 gradient of a travelling bundle: each rank adds its part while the bundle is with it, and
@@ -53,9 +55,12 @@ class TravellingSum {
   TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
                 std::vector<SlotRange> slots_P);
 
-  // Where the part of this hop goes, to be set: own at hop 0, the owner's range after that.
+  // Where the part of this hop goes, to be set: own at hop 0, the owner's range after that. Waits
+  // until what was there two hops ago has left. The part of the hop before may be still in use.
   std::vector<at::Tensor>& Begin(int hop);
-  // The part is complete: adds what has travelled so far and passes it on.
+  // Whether Begin would not wait.
+  bool CanBegin(int hop) { return sends_[hop % 2].Test(); }
+  // The part is complete: adds what has travelled so far and passes it on. Hops are in order.
   void End(int hop);
   // Receives what the other ranks have added for this rank and adds it to own.
   void Finish();
@@ -64,14 +69,15 @@ class TravellingSum {
 
  private:
   int64_t Numbers(int hop) const;
+  at::Tensor Buffer() const;
   void Receive(int hop);
 
   dist::Communicator& group_;
   const std::vector<Traveller> travellers_;
   const std::vector<SlotRange> slots_P_;
-  std::vector<at::Tensor> own_, part_;
-  at::Tensor flat_[2], arrived_;  // f32, of the largest range; flat_[hop % 2] holds part_
-  dist::Request send_, receive_;
+  std::vector<at::Tensor> own_, parts_[2];
+  at::Tensor flat_[2], arrived_;  // f32, of the largest range; flat_[hop % 2] holds parts_[hop % 2]
+  dist::Request sends_[2], receive_;
 };
 
 }  // namespace lwm::ops
