@@ -1,7 +1,7 @@
-// GCC's OpenMP synchronises its threads in ways that ThreadSanitizer does not see: it would call every
-// parallel region a race with what comes before and after. This GOMP_parallel stands before the
-// library's and tells it that a region begins after the caller's past and ends before its future.
-// Compiled into test programs of preset tsan only.
+// GCC's OpenMP synchronises its threads in ways that ThreadSanitizer does not see: it would call
+// every parallel region a race with what comes before and after. This GOMP_parallel stands before
+// the library's and tells it that a region begins after the caller's past and ends before its
+// future. Compiled into test programs of preset tsan only.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
