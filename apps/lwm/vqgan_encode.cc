@@ -88,8 +88,11 @@ void ReportMedia(const vision::MediaFrames& media) {
         {"path", item.path.string()}, {"first", item.first}, {"frames", item.frames}};
     std::printf("%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
   }
-  for (const vision::SkippedMedia& skipped : media.skipped())
-    std::fprintf(stderr, "skipped %s: %s\n", skipped.path.c_str(), skipped.reason.c_str());
+  for (const vision::SkippedMedia& skipped : media.skipped()) {
+    const std::string path = skipped.path.string();  // errors name it already
+    const std::string prefix = skipped.reason.starts_with(path) ? "" : path + ": ";
+    std::fprintf(stderr, "skipped %s%s\n", prefix.c_str(), skipped.reason.c_str());
+  }
   if (!media.skipped().empty()) std::fprintf(stderr, "skipped %zu files\n", media.skipped().size());
 }
 

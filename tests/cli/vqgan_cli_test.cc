@@ -97,6 +97,9 @@ TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
   for (const char* part :
        {"a_empty.mp4", "d_cut.mp4", "e_text.png", "notes.txt", "skipped 4 files"})
     EXPECT_NE(lenient.err.find(part), std::string::npos) << part << " in " << lenient.err;
+  EXPECT_NE(lenient.err.find("skipped " + Path("media/e_text.png") + ": not a picture"),
+            std::string::npos)
+      << "named once: " << lenient.err;
   const ProgramResult nothing = Encode(Path("media/e_text.png") + " --skip-bad");
   EXPECT_EQ(nothing.exit_code, 2) << nothing.err;
   EXPECT_NE(nothing.err.find("nothing could be encoded"), std::string::npos) << nothing.err;
