@@ -94,5 +94,65 @@ TEST(WinogradTest, MatchesFloat64OnEveryTargetAndTailLength) {
   });
 }
 
+double Dot(const Floats& a, const Floats& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+// A gradient is the transposed transform: <T m, dy> = <m, T^t dy>.
+void ExpectOutputGradientTransposes(const WinogradGrid& grid, size_t images, size_t channels,
+                                    const char* where) {
+  const size_t tiles = images * grid.tiles_per_image(), plane = tiles * channels;
+  const size_t pixels = images * grid.height * grid.width * channels;
+  const Floats m = Random(16 * plane, 1), dy = Random(pixels, 2), zeros_C(channels);
+  Floats y(pixels), dm(16 * plane, NAN);
+  WinogradOutput(grid, m.data(), plane, zeros_C.data(), nullptr, channels, 0, tiles, y.data());
+  WinogradOutputGradient(grid, dy.data(), zeros_C.data(), channels, 0, tiles, plane, dm.data());
+  const double scale = std::sqrt(Dot(y, y) * Dot(dy, dy));
+  ASSERT_NEAR(Dot(y, dy), Dot(m, dm), 1e-6 * scale) << where << " " << channels;
+}
+
+void ExpectWeightsGradientTransposes(size_t out, size_t in, const char* where) {
+  const size_t plane = out * in + 3;
+  const Floats w = Random(out * 9 * in, 3), du = Random(16 * plane, 4);
+  Floats u(16 * plane), u_of_turned(16 * plane), dw(w.size(), NAN), turned(w.size());
+  WinogradWeights(w.data(), false, out, in, plane, u.data());
+  WinogradWeightsGradient(du.data(), plane, out, in, dw.data());
+  const double scale = std::sqrt(Dot(u, u) * Dot(du, du));
+  ASSERT_NEAR(Dot(u, du), Dot(w, dw), 1e-6 * scale) << where << " " << in;
+  for (size_t o = 0; o < out; ++o)
+    for (size_t k = 0; k < 9; ++k)
+      for (size_t i = 0; i < in; ++i) turned[(o * 9 + k) * in + i] = w[(o * 9 + 8 - k) * in + i];
+  WinogradWeights(turned.data(), false, out, in, plane, u_of_turned.data());
+  WinogradWeights(w.data(), true, out, in, plane, u.data());
+  ASSERT_EQ(u, u_of_turned) << where << " " << in;
+}
+
+TEST(WinogradTest, GradientsTransposeTheTransformsOnEveryTarget) {
+  ForEachTarget([](const char* target) {
+    for (size_t channels = 1; channels <= 67; channels += 3) {
+      ExpectOutputGradientTransposes({3, 4}, 2, channels, target);
+      ExpectOutputGradientTransposes({5, 1}, 1, channels, target);
+      ExpectWeightsGradientTransposes(3, channels, target);
+    }
+  });
+}
+
+TEST(WinogradTest, WeightsAreThoseOfTheDefinition) {
+  constexpr size_t kIn = 5;
+  const Floats w = Random(9 * kIn, 2);
+  Floats u(16 * kIn);
+  WinogradWeights(w.data(), false, 1, kIn, kIn, u.data());
+  for (size_t k = 0; k < 16; ++k)
+    for (size_t c = 0; c < kIn; ++c) {
+      double sum = 0;
+      for (size_t i = 0; i < 3; ++i)
+        for (size_t j = 0; j < 3; ++j)
+          sum += kG[k / 4][i] * w[(i * 3 + j) * kIn + c] * kG[k % 4][j];
+      EXPECT_NEAR(u[k * kIn + c], sum, 1e-6);
+    }
+}
+
 }  // namespace
 }  // namespace lwm::kernels

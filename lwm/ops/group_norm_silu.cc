@@ -6,8 +6,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <vector>
 
 #include "lwm/base/error.h"
 #include "lwm/kernels/group_norm.h"
@@ -53,13 +53,18 @@ void ForEachRun(const PixelRuns& runs, const Body& body) {
 
 // What x becomes before silu, v = (x - shift) * slope + offset, and the statistics behind it.
 struct Affine {
-  at::Tensor shift_NC, slope_NC, offset_NC;  // f32; shift is the group's mean, rounded
-  at::Tensor rest_NG, rstd_NG;               // f64: mean - shift, 1 / sqrt(var + eps)
+  at::Tensor factors_3NC;  // f32: shift, which is the group's mean, rounded; slope; offset
+  at::Tensor moments_2NG;  // f64: mean - shift; 1 / sqrt(var + eps)
 
   kernels::ChannelAffine image(int64_t n) const {
-    const int64_t at = n * shift_NC.size(1);
-    return {shift_NC.const_data_ptr<float>() + at, slope_NC.const_data_ptr<float>() + at,
-            offset_NC.const_data_ptr<float>() + at};
+    const int64_t rows = factors_3NC.size(1), channels = factors_3NC.size(2);
+    const float* shift = factors_3NC.const_data_ptr<float>() + n * channels;
+    return {shift, shift + rows * channels, shift + 2 * rows * channels};
+  }
+  int64_t groups() const { return moments_2NG.size(2); }
+  double rest(int64_t ng) const { return moments_2NG.const_data_ptr<double>()[ng]; }
+  double rstd(int64_t ng) const {
+    return moments_2NG.const_data_ptr<double>()[moments_2NG.size(1) * groups() + ng];
   }
 };
 
@@ -108,41 +113,44 @@ GroupMoments JoinGroup(const Moments& moments, const PixelRuns& runs, int64_t n,
   return group;
 }
 
+std::vector<double> ToDoubles(const at::Tensor& x_C) {
+  const at::Tensor x = x_C.contiguous();
+  std::vector<double> values(static_cast<size_t>(x.numel()));
+  if (x.scalar_type() == at::kFloat) {
+    std::copy_n(x.const_data_ptr<float>(), x.numel(), values.begin());
+  } else {
+    std::copy_n(x.const_data_ptr<at::BFloat16>(), x.numel(), values.begin());
+  }
+  return values;
+}
+
 Affine MakeAffine(const at::Tensor& x_NCHW, const at::Tensor& scale_C, const at::Tensor& bias_C,
                   int64_t groups, double eps) {
   const PixelRuns runs(x_NCHW);
   const Moments moments = MeasureRuns(x_NCHW, runs);
-  const at::Tensor scale64_C = scale_C.to(at::kDouble).contiguous();
-  const at::Tensor bias64_C = bias_C.to(at::kDouble).contiguous();
-  const double* scale = scale64_C.const_data_ptr<double>();
-  const double* bias = bias64_C.const_data_ptr<double>();
-  const auto make = [&](int64_t columns, at::ScalarType type) {
-    return at::empty({runs.images, columns}, at::TensorOptions(type));
-  };
-  const Affine affine{make(runs.channels, at::kFloat), make(runs.channels, at::kFloat),
-                      make(runs.channels, at::kFloat), make(groups, at::kDouble),
-                      make(groups, at::kDouble)};
-  float* shift_NC = affine.shift_NC.mutable_data_ptr<float>();
-  float* slope_NC = affine.slope_NC.mutable_data_ptr<float>();
-  float* offset_NC = affine.offset_NC.mutable_data_ptr<float>();
-  double* rest_NG = affine.rest_NG.mutable_data_ptr<double>();
-  double* rstd_NG = affine.rstd_NG.mutable_data_ptr<double>();
+  const std::vector<double> scale = ToDoubles(scale_C), bias = ToDoubles(bias_C);
+  const Affine affine{at::empty({3, runs.images, runs.channels}, at::kFloat),
+                      at::empty({2, runs.images, groups}, at::kDouble)};
+  float* shift_NC = affine.factors_3NC.mutable_data_ptr<float>();
+  float* slope_NC = shift_NC + runs.images * runs.channels;
+  float* offset_NC = slope_NC + runs.images * runs.channels;
+  double* rest_NG = affine.moments_2NG.mutable_data_ptr<double>();
+  double* rstd_NG = rest_NG + runs.images * groups;
   const int64_t width = runs.channels / groups;
-  at::parallel_for(0, runs.images * groups, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t ng = begin; ng < end; ++ng) {
-      const int64_t n = ng / groups, first = ng % groups * width;
-      const GroupMoments group = JoinGroup(moments, runs, n, first, width);
-      const auto shift = static_cast<float>(group.mean);
-      rest_NG[ng] = group.mean - static_cast<double>(shift);
-      rstd_NG[ng] = 1 / std::sqrt(group.variance + eps);
-      for (int64_t c = first; c < first + width; ++c) {
-        const double slope = rstd_NG[ng] * scale[c];
-        shift_NC[n * runs.channels + c] = shift;
-        slope_NC[n * runs.channels + c] = static_cast<float>(slope);
-        offset_NC[n * runs.channels + c] = static_cast<float>(bias[c] - rest_NG[ng] * slope);
-      }
+  for (int64_t ng = 0; ng < runs.images * groups; ++ng) {
+    const int64_t n = ng / groups, first = ng % groups * width;
+    const GroupMoments group = JoinGroup(moments, runs, n, first, width);
+    const auto shift = static_cast<float>(group.mean);
+    rest_NG[ng] = group.mean - static_cast<double>(shift);
+    rstd_NG[ng] = 1 / std::sqrt(group.variance + eps);
+    for (int64_t c = first; c < first + width; ++c) {
+      const double slope = rstd_NG[ng] * scale[static_cast<size_t>(c)];
+      shift_NC[n * runs.channels + c] = shift;
+      slope_NC[n * runs.channels + c] = static_cast<float>(slope);
+      offset_NC[n * runs.channels + c] =
+          static_cast<float>(bias[static_cast<size_t>(c)] - rest_NG[ng] * slope);
     }
-  });
+  }
   return affine;
 }
 
@@ -161,19 +169,18 @@ at::Tensor Apply(const at::Tensor& x_NCHW, const Affine& affine) {
   return y_NCHW;
 }
 
-// Sums over the pixels of each image of dv and dv * (x - mean), f64 [N,C].
+// Sums over the pixels of each run of dv and dv * (x - shift), f64 [tasks,C].
 struct ChannelSums {
-  at::Tensor sum_NC, dot_NC;
+  at::Tensor sum_TC, dot_TC;
 };
 
 ChannelSums SumGradients(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW,
                          const Affine& affine) {
   const PixelRuns runs(x_NCHW);
-  const auto f64 = at::TensorOptions(at::kDouble);
-  const at::Tensor sum_TC = at::empty({runs.tasks(), runs.channels}, f64);
-  const at::Tensor dot_TC = at::empty({runs.tasks(), runs.channels}, f64);
-  double* sum = sum_TC.mutable_data_ptr<double>();
-  double* dot = dot_TC.mutable_data_ptr<double>();
+  const ChannelSums sums{at::empty({runs.tasks(), runs.channels}, at::kDouble),
+                         at::empty({runs.tasks(), runs.channels}, at::kDouble)};
+  double* sum = sums.sum_TC.mutable_data_ptr<double>();
+  double* dot = sums.dot_TC.mutable_data_ptr<double>();
   DispatchElement(x_NCHW, [&](auto element) {
     using T = decltype(element);
     const T *dy = Elements<T>(dy_NCHW), *x = Elements<T>(x_NCHW);
@@ -183,32 +190,64 @@ ChannelSums SumGradients(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW,
                             affine.image(runs.image(task)), sum + to, dot + to);
     });
   });
-  const std::array<int64_t, 3> by_image = {runs.images, runs.runs, runs.channels};
-  const at::Tensor sum_NC = sum_TC.view(by_image).sum(1);
-  const at::Tensor rest_NC =
-      affine.rest_NG.repeat_interleave(runs.channels / affine.rest_NG.size(1), 1);
-  return {sum_NC, dot_TC.view(by_image).sum(1) - rest_NC * sum_NC};
+  return sums;
 }
 
-// dx = dv slope - rstd mean(dv scale) - (x - mean) rstd^2 mean(dv scale (x - mean) rstd), the means
-// over the group; in the kernel's terms level and pull.
+// What the sums say of the gradients:
+//   dx = dv slope - rstd mean(dv scale) - (x - mean) rstd^2 mean(dv scale (x - mean) rstd),
+// the means over the group; in the kernel's terms level and pull.
+struct Gradients {
+  explicit Gradients(const PixelRuns& runs)
+      : level_NC(static_cast<size_t>(runs.images * runs.channels)),
+        pull_NC(level_NC.size()),
+        scale_C(at::zeros({runs.channels}, at::kDouble)),
+        bias_C(at::zeros({runs.channels}, at::kDouble)) {}
+  std::vector<float> level_NC, pull_NC;
+  at::Tensor scale_C, bias_C;  // f64
+};
+
+// Adds what group `g` of image `n` gives.
+void AddGroup(const ChannelSums& sums, const PixelRuns& runs, const Affine& affine, int64_t n,
+              int64_t g, Gradients& gradients) {
+  const int64_t width = runs.channels / affine.groups(), first = g * width;
+  const double rest = affine.rest(n * affine.groups() + g);
+  const double rstd = affine.rstd(n * affine.groups() + g);
+  const double* sum_TC = sums.sum_TC.const_data_ptr<double>();
+  const double* dot_TC = sums.dot_TC.const_data_ptr<double>();
+  const float* slope_C = affine.image(n).slope_C;
+  double* scale_C = gradients.scale_C.mutable_data_ptr<double>();
+  double* bias_C = gradients.bias_C.mutable_data_ptr<double>();
+  double mean_sum = 0, mean_dot = 0;
+  for (int64_t c = first; c < first + width; ++c) {
+    double sum = 0, dot = 0;
+    for (int64_t task = n * runs.runs; task < (n + 1) * runs.runs; ++task) {
+      sum += sum_TC[task * runs.channels + c];
+      dot += dot_TC[task * runs.channels + c];
+    }
+    dot -= rest * sum;
+    bias_C[c] += sum;
+    scale_C[c] += dot * rstd;
+    mean_sum += sum * static_cast<double>(slope_C[c]);
+    mean_dot += dot * static_cast<double>(slope_C[c]);
+  }
+  const auto count = static_cast<double>(width * runs.pixels);
+  const double pull = rstd * rstd * mean_dot / count, level = mean_sum / count - rest * pull;
+  const int64_t at = n * runs.channels + first;
+  std::fill_n(gradients.pull_NC.begin() + at, width, static_cast<float>(pull));
+  std::fill_n(gradients.level_NC.begin() + at, width, static_cast<float>(level));
+}
+
+Gradients JoinSums(const ChannelSums& sums, const PixelRuns& runs, const Affine& affine) {
+  Gradients gradients(runs);
+  for (int64_t n = 0; n < runs.images; ++n)
+    for (int64_t g = 0; g < affine.groups(); ++g) AddGroup(sums, runs, affine, n, g, gradients);
+  return gradients;
+}
+
 at::Tensor InputGradient(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW, const Affine& affine,
-                         const ChannelSums& sums) {
+                         const Gradients& gradients) {
   const PixelRuns runs(x_NCHW);
-  const int64_t groups = affine.rstd_NG.size(1), width = runs.channels / groups;
-  const at::Tensor slope_NC = affine.slope_NC.to(at::kDouble);
-  const auto mean = [&](const at::Tensor& dv_NC) {
-    return (dv_NC * slope_NC).view({runs.images, groups, width}).sum(2) /
-           static_cast<double>(width * runs.pixels);
-  };
-  const auto spread = [&](const at::Tensor& value_NG) {
-    return value_NG.to(at::kFloat).repeat_interleave(width, 1).contiguous();
-  };
-  const at::Tensor pull_NG = affine.rstd_NG.square() * mean(sums.dot_NC);
-  const at::Tensor pull_NC = spread(pull_NG);
-  const at::Tensor level_NC = spread(mean(sums.sum_NC) - affine.rest_NG * pull_NG);
-  const float* pull = pull_NC.const_data_ptr<float>();
-  const float* level = level_NC.const_data_ptr<float>();
+  const float *level = gradients.level_NC.data(), *pull = gradients.pull_NC.data();
   const at::Tensor dx_NCHW = at::empty_like(x_NCHW);
   DispatchElement(x_NCHW, [&](auto element) {
     using T = decltype(element);
@@ -230,8 +269,7 @@ class GroupNormSiluFunction : public torch::autograd::Function<GroupNormSiluFunc
                             const at::Tensor& scale_C, const at::Tensor& bias_C, int64_t groups,
                             double eps) {
     const Affine affine = MakeAffine(x_NCHW, scale_C, bias_C, groups, eps);
-    context->save_for_backward({x_NCHW, affine.shift_NC, affine.slope_NC, affine.offset_NC,
-                                affine.rest_NG, affine.rstd_NG});
+    context->save_for_backward({x_NCHW, affine.factors_3NC, affine.moments_2NG});
     context->saved_data["scale_type"] = static_cast<int64_t>(scale_C.scalar_type());
     context->saved_data["bias_type"] = static_cast<int64_t>(bias_C.scalar_type());
     return Apply(x_NCHW, affine);
@@ -241,18 +279,17 @@ class GroupNormSiluFunction : public torch::autograd::Function<GroupNormSiluFunc
     LWM_REQUIRE(!at::GradMode::is_enabled(), "GroupNormSilu has no second derivative");
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& x_NCHW = saved[0];
-    const Affine affine{saved[1], saved[2], saved[3], saved[4], saved[5]};
+    const Affine affine{saved[1], saved[2]};
     const at::Tensor dy_NCHW = gradients[0].to(x_NCHW.scalar_type()).contiguous(kChannelsLast);
-    const ChannelSums sums = SumGradients(dy_NCHW, x_NCHW, affine);
-    const at::Tensor rstd_NC =
-        affine.rstd_NG.repeat_interleave(x_NCHW.size(1) / affine.rstd_NG.size(1), 1);
+    const Gradients all =
+        JoinSums(SumGradients(dy_NCHW, x_NCHW, affine), PixelRuns(x_NCHW), affine);
     const auto type = [&](const char* name) {
       return static_cast<at::ScalarType>(context->saved_data[name].toInt());
     };
     const at::Tensor dx_NCHW =
-        context->needs_input_grad(0) ? InputGradient(dy_NCHW, x_NCHW, affine, sums) : at::Tensor();
-    return {dx_NCHW, (sums.dot_NC * rstd_NC).sum(0).to(type("scale_type")),
-            sums.sum_NC.sum(0).to(type("bias_type")), at::Tensor(), at::Tensor()};
+        context->needs_input_grad(0) ? InputGradient(dy_NCHW, x_NCHW, affine, all) : at::Tensor();
+    return {dx_NCHW, all.scale_C.to(type("scale_type")), all.bias_C.to(type("bias_type")),
+            at::Tensor(), at::Tensor()};
   }
 };
 

@@ -93,10 +93,8 @@ void RunByPlanes(const Job& job, const at::Tensor& weight_KIO, int64_t tiles) {
   });
   at::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
-    for (int64_t k = begin; k < end; ++k) {
-      at::Tensor product_TO = m_KTO.select(0, k);
-      at::mm_out(product_TO, v_KTI.select(0, k), weight_KIO.select(0, k));
-    }
+    at::Tensor product_KTO = m_KTO.slice(0, begin, end);
+    at::bmm_out(product_KTO, v_KTI.slice(0, begin, end), weight_KIO.slice(0, begin, end));
   });
   at::parallel_for(0, tiles, kTileGrain, [&](int64_t begin, int64_t end) {
     job.Output(m_KTO.const_data_ptr<float>() + begin * job.out, begin, end - begin,
@@ -169,15 +167,13 @@ struct WeightGradientJob {
     Transform(first, tiles);
     at::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
       const at::NoGradGuard no_grad;
-      for (int64_t k = begin; k < end; ++k) {
-        at::Tensor du_OI = du_KOI.select(0, k);
-        const at::Tensor dm_OT = dm_KTO.select(0, k).narrow(0, 0, tiles).t();
-        const at::Tensor v_TI = v_KTI.select(0, k).narrow(0, 0, tiles);
-        if (first == 0) {
-          at::mm_out(du_OI, dm_OT, v_TI);
-        } else {
-          du_OI.addmm_(dm_OT, v_TI);
-        }
+      at::Tensor sum_KOI = du_KOI.slice(0, begin, end);
+      const at::Tensor dm_KOT = dm_KTO.slice(0, begin, end).narrow(1, 0, tiles).transpose(1, 2);
+      const at::Tensor some_KTI = v_KTI.slice(0, begin, end).narrow(1, 0, tiles);
+      if (first == 0) {
+        at::bmm_out(sum_KOI, dm_KOT, some_KTI);
+      } else {
+        sum_KOI.baddbmm_(dm_KOT, some_KTI);
       }
     });
   }

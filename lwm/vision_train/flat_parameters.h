@@ -20,8 +20,8 @@ using NamedWeight = std::pair<std::string, at::Tensor>;
 class FlatParameters {
  public:
   // Moves the f32 weights' values into the buffer; the tensors stay the same objects, now leaves
-  // that require gradients: views of it, or, when `dtype` is bf16, views of a copy in that. One by the name of `kept` stays f32. Weights of two or more dimensions come
-  // first: these decay.
+  // that require gradients: views of it, or, when `dtype` is bf16, views of a copy in that. One
+  // by the name of `kept` stays f32. Weights of two or more dimensions come first: these decay.
   explicit FlatParameters(std::vector<NamedWeight> weights, at::ScalarType dtype = at::kFloat,
                           const std::string& kept = "");
 
