@@ -21,16 +21,22 @@ namespace lwm::kernels {
 // the other functions must not be called without.
 bool AmxAvailable() noexcept;
 
-// Both read rows of head_dim numbers of any alignment, nullptr where missing, and write them padded
-// with zeros to a multiple of 32 (C, or N). Return whether all numbers are finite.
+// These read rows of head_dim numbers of any alignment, nullptr where missing, and write them
+// padded with zeros to a multiple of 32 (C, or N). Return whether all numbers are finite.
+//
 // pairs of the transpose: x_NC, seen as x_CN. rows N a multiple of 16.
 bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
                             uint16_t* pairs) noexcept;
 // pairs of x_CN itself, in halves: a pair is rows i and 16 + i of 32. rows C a multiple of 32.
 bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* pairs) noexcept;
 
+// rows of x_RC. rows R a multiple of 16.
+bool AmxPackRows(const void* const* rows_R, int rows, int head_dim, uint16_t* blocks) noexcept;
+
 // rows of the transpose: x_RC seen as x_CR. rows R a multiple of 32, cols C of 16.
 void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept;
+// The same, of x_RC that is in rows already. cols a multiple of 32.
+void AmxTransposeRows(const uint16_t* x_RC_rows, int rows, int cols, uint16_t* x_CR_rows) noexcept;
 
 struct AmxShape {
   int rows, keys, dim;
@@ -40,10 +46,11 @@ constexpr int kAmxMostKeys = 1024;  // and rows
 // Scratch that a thread keeps between calls: numbers of each kind for a shape.
 struct AmxScratch {
   float* s;     // forward kAmxForwardScores, backward kAmxBackwardScores
-  uint16_t* p;  // forward kAmxForwardScores, backward 3 * rows * keys
+  uint16_t* p;  // forward kAmxForwardScores, backward rows * (keys + kAmxBackwardPairs)
 };
 constexpr size_t kAmxForwardScores = 8 * 1024;
-constexpr size_t kAmxBackwardScores = 18 * 1024;
+constexpr size_t kAmxBackwardScores = 7 * 1024;
+constexpr size_t kAmxBackwardPairs = 128;
 
 struct AmxForwardTask {
   const uint16_t* q_RK;     // row-major
@@ -60,11 +67,11 @@ void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
                 const AmxScratch& scratch) noexcept;
 
 struct AmxBackwardTask {
-  const uint16_t *q_RK, *dout_RK;            // row-major
+  const uint16_t *q_RK_rows, *dout_RK_rows;  // rows
   const uint16_t *q_KR_rows, *dout_KR_rows;  // rows of the transposes
   const uint16_t *k_pairs, *v_pairs;         // pairs of k^T, v^T [K, N]
   const uint16_t* k_NK_pairs;                // pairs of k [N, K], in halves
-  const void* next_queries;  // the q_RK to dout_KR_rows of the next call, one after the other
+  const void* next_queries;  // the q_RK_rows to dout_KR_rows of the next call, one after the other
   float scale;
   const TileMask* mask;
   const float *lse_R, *delta_R;

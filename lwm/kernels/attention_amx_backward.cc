@@ -8,6 +8,103 @@ LWM_AMX_BEGIN
 namespace lwm::kernels {
 namespace {
 
+// The factor that is read once, and should leave the rest of the first-level cache in place, where
+// the other factor is.
+enum class Once { kLeft, kRight };
+
+// The first or second half of a factor.
+template <Once kOnce, int kHalf>
+inline void LoadLeft(const uint16_t* a) {
+  if constexpr (kOnce == Once::kLeft) {
+    if constexpr (kHalf == 0) _tile_stream_loadd(4, a, 64);
+    if constexpr (kHalf == 1) _tile_stream_loadd(5, a, 64);
+  } else {
+    if constexpr (kHalf == 0) _tile_loadd(4, a, 64);
+    if constexpr (kHalf == 1) _tile_loadd(5, a, 64);
+  }
+}
+template <Once kOnce, int kHalf>
+inline void LoadRight(const uint16_t* b) {
+  if constexpr (kOnce == Once::kRight) {
+    if constexpr (kHalf == 0) _tile_stream_loadd(6, b, 64);
+    if constexpr (kHalf == 1) _tile_stream_loadd(7, b, 64);
+  } else {
+    if constexpr (kHalf == 0) _tile_loadd(6, b, 64);
+    if constexpr (kHalf == 1) _tile_loadd(7, b, 64);
+  }
+}
+
+// Of a product: where its blocks of 32 x 32 begin, one register after another, and how much further
+// their second halves are.
+struct Factor {
+  const uint16_t* at;
+  ptrdiff_t next;
+};
+
+// Sums of one product after another, each over the given blocks of both factors. They are stored
+// to where the product wants them when the next one begins.
+class Products {
+ public:
+  explicit Products(float* unused) : unused_(unused), done_(unused) {}
+
+  template <Once kOnce, class Tick>
+  inline void Add(const Factor& a, const Factor& b, const int* block, int count, bool from_zero,
+                  float* sums, const Tick& tick) {
+    const ptrdiff_t first = block[0] * kRegister;
+    if (from_zero) {
+      Begin<kOnce, true>(a.at + first, a.next, b.at + first, b.next, sums);
+    } else {
+      Begin<kOnce, false>(a.at + first, a.next, b.at + first, b.next, sums);
+    }
+    tick();
+    for (int i = 1; i < count; ++i) {
+      const uint16_t *left = a.at + block[i] * kRegister, *right = b.at + block[i] * kRegister;
+      LoadRight<kOnce, 0>(right);
+      LoadLeft<kOnce, 0>(left);
+      LoadRight<kOnce, 1>(right + b.next);
+      _tile_dpbf16ps(0, 4, 6);
+      LoadLeft<kOnce, 1>(left + a.next);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+      tick();
+    }
+  }
+  void Finish() {
+    StoreSums(done_, 32);
+    Fence();
+    done_ = unused_;
+  }
+
+ private:
+  // A sum is multiplied into again as soon as it is stored, so that the others' stores do not hold
+  // the products up.
+  template <Once kOnce, bool kFromZero>
+  inline void Begin(const uint16_t* a, ptrdiff_t a_next, const uint16_t* b, ptrdiff_t b_next,
+                    float* sums) {
+    LoadRight<kOnce, 0>(b);
+    LoadLeft<kOnce, 0>(a);
+    LoadRight<kOnce, 1>(b + b_next);
+    LoadLeft<kOnce, 1>(a + a_next);
+#define LWM_NEXT_SUM(sum, at, left, right) \
+  _tile_stored(sum, done_ + (at), 128);    \
+  if constexpr (kFromZero) {               \
+    _tile_zero(sum);                       \
+  } else {                                 \
+    _tile_loadd(sum, sums + (at), 128);    \
+  }                                        \
+  _tile_dpbf16ps(sum, left, right)
+    LWM_NEXT_SUM(0, 0, 4, 6);
+    LWM_NEXT_SUM(1, 16, 4, 7);
+    LWM_NEXT_SUM(2, 512, 5, 6);
+    LWM_NEXT_SUM(3, 528, 5, 7);
+#undef LWM_NEXT_SUM
+    done_ = sums;
+  }
+
+  float *const unused_, *done_;
+};
+
 // Rounded to nearest, ties away from zero: the bf16 number is the upper half of every lane.
 inline __m512i RoundUpper(__m512 x) {
   return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
@@ -19,8 +116,8 @@ inline __m512i Alternate(__m512i even, __m512i odd) {
   return _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xea);  // a & b | c
 }
 
-// 16 of p and ds, their upper halves rounded.
-struct Numbers {
+// 16 numbers of p and ds, as RoundUpper gives them.
+struct Numbers16 {
   inline void Keep(__mmask16 seen) {
     p = _mm512_maskz_mov_epi32(seen, p);
     ds = _mm512_maskz_mov_epi32(seen, ds);
@@ -28,112 +125,115 @@ struct Numbers {
   __m512i p, ds;
 };
 
-// p and ds of one tile pair, as the three products of the gradients read them.
-struct GradientFactors {
-  const BlockMask& mask;
-  const AmxShape& shape;
-  float scale;
-  const float *shift_R, *scaled_delta_R;  // lse in powers of 2, scale * delta
-  uint16_t *p_RN_pairs, *ds_RN_pairs, *ds_RN_rows;
+// What the softmax of a row needs beside the scores.
+struct RowSoftmax {
+  inline RowSoftmax(float row_scale, float row_shift, float row_scaled_delta)
+      : factor(_mm512_set1_ps(row_scale * kLog2E)),
+        scale(_mm512_set1_ps(row_scale)),
+        shift(_mm512_set1_ps(row_shift)),
+        scaled_delta(_mm512_set1_ps(row_scaled_delta)) {}
 
-  // Where block `keys` of 32 keys and block `row` / 32 of queries lie; the second 16 keys, or rows,
-  // are PairsNext, or RowsNext, further.
-  ptrdiff_t PairsNext() const { return shape.rows / 32 * kRegister; }
-  ptrdiff_t RowsNext() const { return shape.keys / 32 * kRegister; }
-  ptrdiff_t Pairs(int keys, int row) const { return 2 * keys * PairsNext() + row / 32 * kRegister; }
-  ptrdiff_t Rows(int keys, int row) const { return row / 16 * RowsNext() + keys * kRegister; }
-
-  // Where rows `row` + r and `row` + r + 1 of block `keys` go.
-  inline void Store(int keys, int row, int r, const Numbers (&x)[2][2]) const {
-    uint16_t* const rows = ds_RN_rows + Rows(keys, row + r) + r % 16 * 32;
-    _mm512_store_si512(rows, Alternate(x[0][0].ds, x[0][1].ds));
-    _mm512_store_si512(rows + 32, Alternate(x[1][0].ds, x[1][1].ds));
-    const ptrdiff_t left = Pairs(keys, row) + r / 2 * 32, right = left + PairsNext();
-    _mm512_store_si512(p_RN_pairs + left, Alternate(x[0][0].p, x[1][0].p));
-    _mm512_store_si512(p_RN_pairs + right, Alternate(x[0][1].p, x[1][1].p));
-    _mm512_store_si512(ds_RN_pairs + left, Alternate(x[0][0].ds, x[1][0].ds));
-    _mm512_store_si512(ds_RN_pairs + right, Alternate(x[0][1].ds, x[1][1].ds));
+  inline Numbers16 Of(const float* s, const float* dp) const {
+    const __m512 p = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s), factor, shift));
+    const __m512 ds = _mm512_mul_ps(p, _mm512_fmsub_ps(_mm512_load_ps(dp), scale, scaled_delta));
+    return {RoundUpper(p), RoundUpper(ds)};
   }
 
-  // Rows `row` + r and `row` + r + 1 of block `i` of the active ones, whose scores are s and dp.
-  inline void TwoRows(const ActiveBlocks& active, int i, int row, int r, const float* s,
-                      const float* dp) const {
-    const int keys = active.block[i];
-    const RowConstants even(*this, row + r), odd(*this, row + r + 1);
-    s += r * 32;
-    dp += r * 32;
-    Numbers x[2][2] = {{even.Of(s, dp), even.Of(s + 16, dp + 16)},
-                       {odd.Of(s + 32, dp + 32), odd.Of(s + 48, dp + 48)}};
-    if (active.masked[i]) {
-      x[0][0].Keep(mask.Seen(row + r, keys * 32));
-      x[0][1].Keep(mask.Seen(row + r, keys * 32 + 16));
-      x[1][0].Keep(mask.Seen(row + r + 1, keys * 32));
-      x[1][1].Keep(mask.Seen(row + r + 1, keys * 32 + 16));
+  __m512 factor, scale, shift, scaled_delta;
+};
+
+// The scores of 32 queries and 32 keys on their way to p and ds, two rows at a time.
+struct BlockSoftmax {
+  const float *s = nullptr, *dp = nullptr;  // blocks of [32][32]
+  const float *shift_R = nullptr, *scaled_delta_R = nullptr;
+  uint16_t *p_pairs = nullptr, *ds_pairs = nullptr, *ds_rows = nullptr;
+  ptrdiff_t pairs_next = 0, rows_next = 0;  // where their second 16 keys, or rows, are
+  const BlockMask* mask = nullptr;          // nullptr: every query sees every key
+  int row = 0, key = 0;
+  int left = 0;  // rows
+
+  inline void TwoRows(float scale) {
+    const RowSoftmax even(scale, shift_R[0], scaled_delta_R[0]);
+    const RowSoftmax odd(scale, shift_R[1], scaled_delta_R[1]);
+    Numbers16 x[2][2] = {{even.Of(s, dp), even.Of(s + 16, dp + 16)},
+                         {odd.Of(s + 32, dp + 32), odd.Of(s + 48, dp + 48)}};
+    if (mask) {
+      x[0][0].Keep(mask->Seen(row, key));
+      x[0][1].Keep(mask->Seen(row, key + 16));
+      x[1][0].Keep(mask->Seen(row + 1, key));
+      x[1][1].Keep(mask->Seen(row + 1, key + 16));
     }
-    Store(keys, row, r, x);
+    _mm512_store_si512(p_pairs, Alternate(x[0][0].p, x[1][0].p));
+    _mm512_store_si512(p_pairs + pairs_next, Alternate(x[0][1].p, x[1][1].p));
+    _mm512_store_si512(ds_pairs, Alternate(x[0][0].ds, x[1][0].ds));
+    _mm512_store_si512(ds_pairs + pairs_next, Alternate(x[0][1].ds, x[1][1].ds));
+    _mm512_store_si512(ds_rows, Alternate(x[0][0].ds, x[0][1].ds));
+    _mm512_store_si512(ds_rows + 32, Alternate(x[1][0].ds, x[1][1].ds));
+    NextRows();
   }
 
  private:
-  struct RowConstants {
-    RowConstants(const GradientFactors& f, int row)
-        : factor(_mm512_set1_ps(f.scale * kLog2E)),
-          scale(_mm512_set1_ps(f.scale)),
-          shift(_mm512_set1_ps(f.shift_R[row])),
-          delta(_mm512_set1_ps(f.scaled_delta_R[row])) {}
-    inline Numbers Of(const float* s, const float* dp) const {
-      const __m512 p = Exp2(_mm512_fmsub_ps(_mm512_load_ps(s), factor, shift));
-      const __m512 ds = _mm512_mul_ps(p, _mm512_fmsub_ps(_mm512_load_ps(dp), scale, delta));
-      return {RoundUpper(p), RoundUpper(ds)};
-    }
-    __m512 factor, scale, shift, delta;
-  };
-};
-
-struct QueryBlocks {
-  int count = 0;
-  int row[kMaxBlocks];
-};
-
-// sums_KN [blocks of 32 x 32] += x_KR y_RN for the block `keys`, over the queries that see it.
-void AddKeyGradient(const GradientFactors& factors, int keys, const QueryBlocks& active,
-                    const uint16_t* x_KR_rows, const uint16_t* y_RN_pairs, bool started,
-                    float* sums_KN) {
-  const AmxShape& shape = factors.shape;
-  for (int k = 0; k < shape.dim; k += 32) {
-    float* sums = sums_KN + (k / 32 * (shape.keys / 32) + keys) * 1024;
-    if (started) {
-      LoadSums(sums, 32);
-    } else {
-      ZeroSums();
-    }
-    for (int i = 0; i < active.count; ++i) {
-      const int row = active.row[i];
-      Multiply(x_KR_rows + k / 16 * factors.PairsNext() + row / 32 * kRegister, 64,
-               factors.PairsNext(), y_RN_pairs + factors.Pairs(keys, row), factors.PairsNext());
-    }
-    StoreSums(sums, 32);
+  inline void NextRows() {
+    s += 64;
+    dp += 64;
+    shift_R += 2;
+    scaled_delta_R += 2;
+    p_pairs += 32;
+    ds_pairs += 32;
+    ds_rows += 64;
+    row += 2;
+    left -= 2;
+    if (left == 16) ds_rows += rows_next - kRegister;
   }
-}
+};
 
-// Products and softmax of a tile pair, one beside the other: while the tile registers multiply for
-// one group of blocks, the vector registers work on the group before it.
+// The blocks of 32 queries that see some of 32 keys.
+struct KeyBlock {
+  int count = 0;
+  int rows[kMaxBlocks];
+  bool masked[kMaxBlocks];
+};
+
+// Products and softmax of a tile pair, one beside the other: while the tile registers multiply, the
+// vector registers work on the scores before.
 //
-//   round r, group by group:  scores of the queries of block r with the keys of the group
-//                             softmax of the group before        (spread over the products)
-//                             a share of the gradient of the queries of block r - 2
-class QueryRounds {
+//   32 keys after the other, by 32 queries at a time:
+//       scores                          (and softmax of the scores before)
+//   once the first of these are there:
+//       gradients of the keys before    (and softmax of the first)
+//   in the end:
+//       gradients of the last keys, and of the queries
+//
+// What the products of one kind read twice stays in the first-level cache meanwhile: 32 keys beside
+// the scores, p or ds of 32 keys beside the gradients of the keys, ds of 32 queries in the end.
+class TilePair {
  public:
-  QueryRounds(const AmxShape& shape, const AmxBackwardTask& task, const GradientFactors& factors,
-              float* scratch)
+  TilePair(const AmxShape& shape, const AmxBackwardTask& task, const BlockMask& mask,
+           const AmxScratch& scratch, const float* shift_R, const float* scaled_delta_R)
       : shape_(shape),
         task_(task),
-        factors_(factors),
+        mask_(mask),
+        shift_R_(shift_R),
+        scaled_delta_R_(scaled_delta_R),
         steps_(shape.dim / 32),
-        sums_(scratch + 4 * kGroupNumbers),
+        softmax_share_((8 + steps_ - 1) / steps_),
+        pairs_next_(shape.rows / 32 * kRegister),
+        rows_next_(shape.keys / 32 * kRegister),
+        scores_(scratch.s),
+        sums_(scratch.s + 4 * 1024),
+        p_pairs_(scratch.p),
+        ds_pairs_(scratch.p + 4 * pairs_next_),
+        ds_rows_(scratch.p + 8 * pairs_next_),
+        products_(scratch.s + 6 * 1024),
         fetch_(static_cast<const char*>(task.next_queries)) {
-    for (int i = 0; i < 2; ++i) {
-      groups_[i].s = scratch + 2 * i * kGroupNumbers;
-      groups_[i].dp = groups_[i].s + kGroupNumbers;
+    for (int i = 0; i < kMaxBlocks; ++i) in_order_[i] = i;
+    for (int r = 0; r < shape_.rows / 32; ++r) {
+      active_[r] = mask_.Active(32 * r);
+      for (int i = 0; i < active_[r].count; ++i) {
+        KeyBlock& keys = keys_[active_[r].block[i]];
+        keys.rows[keys.count] = r;
+        keys.masked[keys.count++] = active_[r].masked[i];
+      }
     }
     // The next queries come into the second-level cache in equal pieces, one with each two rows.
     const ptrdiff_t pieces = ptrdiff_t{shape.rows / 2} * (shape.keys / 32);
@@ -142,84 +242,105 @@ class QueryRounds {
     fetch_end_ = fetch_ + (fetch_ ? bytes : 0);
   }
 
-  // seen_by: for each block of keys, the blocks of queries that see some of it
-  void Run(QueryBlocks* seen_by) {
-    const int rounds = shape_.rows / 32 + 2;
-    for (int round = 0; round < rounds; ++round) {
-      ActiveBlocks& active = active_[round % 3];
-      active.count = 0;
-      if (32 * round < shape_.rows) active = factors_.mask.Active(32 * round);
-      for (int i = 0; i < active.count; ++i) {
-        QueryBlocks& queries = seen_by[active.block[i]];
-        queries.row[queries.count++] = 32 * round;
-      }
-      Round(round, active, round < 2 ? nullptr : &active_[(round + 1) % 3]);
+  void Run() {
+    for (int keys = 0; keys < shape_.keys / 32; ++keys) {
+      if (keys_[keys].count > 0) AddKeys(keys);
     }
+    products_.Finish();
+    FinishSoftmax();
+    FetchRows(0);
+    AddKeyGradients();
+    for (int r = 0; r < shape_.rows / 32; ++r) AddQueryGradients(r);
+    products_.Finish();
+    AddToRows();
   }
 
  private:
-  static constexpr int kGroupBlocks = 4;
-  static constexpr ptrdiff_t kGroupNumbers = kGroupBlocks * 1024;
-  static_assert(4 * kGroupNumbers + 2048 <= static_cast<ptrdiff_t>(kAmxBackwardScores));
+  void AddKeys(int keys) {
+    const KeyBlock& block = keys_[keys];
+    for (int i = 0; i < block.count; ++i) {
+      float *s = scores_ + turn_ * 2048, *dp = s + 1024;
+      const ptrdiff_t at = ptrdiff_t{32} * block.rows[i] * shape_.dim;
+      Scores(task_.q_RK_rows + at, task_.k_pairs, keys, s);
+      Scores(task_.dout_RK_rows + at, task_.v_pairs, keys, dp);
+      FinishSoftmax();
+      StartSoftmax(keys, block.rows[i], block.masked[i], s, dp);
+      if (i == 0) AddKeyGradients();
+      turn_ ^= 1;
+    }
+    before_ = keys;
+    slot_ ^= 1;
+  }
 
-  struct Group {
-    int row = 0, first = 0, last = 0;  // of the active blocks
-    const ActiveBlocks* active = nullptr;
-    float *s, *dp;
-    int done = 0;  // steps of two rows
-    int all() const { return 16 * (last - first); }
-  };
+  inline void Scores(const uint16_t* x, const uint16_t* y_pairs, int keys, float* out) {
+    const ptrdiff_t next = steps_ * kRegister;
+    products_.Add<Once::kLeft>({x, next}, {y_pairs + 2 * keys * next, next}, in_order_, steps_,
+                               true, out, [this] { Softmax(softmax_share_); });
+  }
 
-  void Round(int round, const ActiveBlocks& active, const ActiveBlocks* finished) {
-    const int groups = std::max(1, (active.count + kGroupBlocks - 1) / kGroupBlocks);
-    for (int i = 0; i < groups; ++i) {
-      Group& group = groups_[turn_];
-      pending_ = &groups_[turn_ ^ 1];
-      group = {32 * round, i * kGroupBlocks, std::min((i + 1) * kGroupBlocks, active.count),
-               &active,    group.s,          group.dp};
-      const int from = steps_ * i / groups, to = finished ? steps_ * (i + 1) / groups : from;
-      ticks_ = 0;
-      all_ticks_ = 2 * steps_ * (group.last - group.first);
-      if (finished) all_ticks_ += (to - from) * finished->count;
-      const ptrdiff_t at = ptrdiff_t{32} * round * shape_.dim;
-      Scores(task_.q_RK + at, task_.k_pairs, group, group.s);
-      Scores(task_.dout_RK + at, task_.v_pairs, group, group.dp);
-      for (int k = from; k < to; ++k) AddQueryGradient(32 * (round - 2), 32 * k, *finished);
-      SoftmaxUpTo(pending_->all());
-      Fence();
+  void StartSoftmax(int keys, int r, bool masked, const float* s, const float* dp) {
+    const ptrdiff_t pairs = 2 * slot_ * pairs_next_ + r * kRegister;
+    softmax_ = {s,
+                dp,
+                shift_R_ + 32 * r,
+                scaled_delta_R_ + 32 * r,
+                p_pairs_ + pairs,
+                ds_pairs_ + pairs,
+                ds_rows_ + 2 * r * rows_next_ + keys * kRegister,
+                pairs_next_,
+                rows_next_,
+                masked ? &mask_ : nullptr,
+                32 * r,
+                32 * keys,
+                32};
+  }
+
+  void AddKeyGradients() {
+    if (before_ < 0) return;
+    const ptrdiff_t slot = 2 * (slot_ ^ 1) * pairs_next_;
+    AddKeyGradient(task_.dout_KR_rows, p_pairs_ + slot, task_.dv_KN);
+    AddKeyGradient(task_.q_KR_rows, ds_pairs_ + slot, task_.dk_KN);
+    task_.keys_started[before_] = true;
+  }
+
+  // sums_KN += x_KR y_RN for the keys before, over the queries that see them.
+  inline void AddKeyGradient(const uint16_t* x_KR_rows, const uint16_t* y_pairs, float* sums_KN) {
+    const KeyBlock& keys = keys_[before_];
+    for (int k = 0; k < steps_; ++k) {
+      float* sums = sums_KN + (ptrdiff_t{k} * (shape_.keys / 32) + before_) * 1024;
+      products_.Add<Once::kLeft>({x_KR_rows + 2 * k * pairs_next_, pairs_next_},
+                                 {y_pairs, pairs_next_}, keys.rows, keys.count,
+                                 !task_.keys_started[before_], sums, [this] { Softmax(1); });
+    }
+  }
+
+  void AddQueryGradients(int r) {
+    const ActiveBlocks& active = active_[r];
+    if (active.count == 0) return;
+    FetchRows(32 * (r + 1));
+    for (int k = 0; k < steps_; ++k) {
+      float* sums = sums_ + turn_ * 1024;
+      products_.Add<Once::kRight>({ds_rows_ + 2 * r * rows_next_, rows_next_},
+                                  {task_.k_NK_pairs + 2 * k * rows_next_, rows_next_}, active.block,
+                                  active.count, true, sums, [] {});
+      AddToRows();
+      rows_sums_ = sums;
+      rows_at_ = 32 * r;
+      rows_k_ = 32 * k;
       turn_ ^= 1;
     }
   }
 
-  inline void Scores(const uint16_t* x, const uint16_t* y_pairs, const Group& group, float* out) {
-    for (int i = group.first; i < group.last; ++i, out += 1024) {
-      const uint16_t* y = y_pairs + group.active->block[i] * 2 * steps_ * kRegister;
-      ZeroSums();
-      for (int step = 0; step < steps_; ++step) {
-        Multiply(x + 32 * step, shape_.dim * 2, 16 * static_cast<ptrdiff_t>(shape_.dim),
-                 y + step * kRegister, steps_ * kRegister);
-        Tick();
-      }
-      StoreSums(out, 32);
-    }
-  }
-
-  inline void AddQueryGradient(int row, int k, const ActiveBlocks& active) {
-    if (active.count == 0) return;
-    ZeroSums();
-    for (int i = 0; i < active.count; ++i) {
-      Multiply(factors_.ds_RN_rows + factors_.Rows(active.block[i], row), 64, factors_.RowsNext(),
-               task_.k_NK_pairs + k / 16 * factors_.RowsNext() + active.block[i] * kRegister,
-               factors_.RowsNext());
-      Tick();
-    }
-    float* sums = sums_ + k / 32 % 2 * 1024;
-    StoreSums(sums, 32);
+  // The query gradient before the last, whose sums are stored by now.
+  void AddToRows() {
+    if (!rows_sums_) return;
     Fence();
+    const float* sums = rows_sums_;
+    const int k = rows_k_;
     const __mmask16 low = Columns(task_.head_dim - k), high = Columns(task_.head_dim - k - 16);
-    for (int r = 0; r < 32; ++r, sums += 32) {
-      if (!task_.dq_rows[row + r]) continue;
-      float* dq = task_.dq_rows[row + r] + k;
+    for (int r = rows_at_; r < rows_at_ + 32; ++r, sums += 32) {
+      if (!task_.dq_rows[r]) continue;
+      float* dq = task_.dq_rows[r] + k;
       const __m512 a = _mm512_maskz_loadu_ps(low, dq), b = _mm512_maskz_loadu_ps(high, dq + 16);
       _mm512_mask_storeu_ps(dq, low, _mm512_add_ps(a, _mm512_load_ps(sums)));
       _mm512_mask_storeu_ps(dq + 16, high, _mm512_add_ps(b, _mm512_load_ps(sums + 16)));
@@ -228,38 +349,45 @@ class QueryRounds {
   static __mmask16 Columns(int count) {
     return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
   }
-
-  // One product is under way: time for a share of the softmax.
-  inline void Tick() { SoftmaxUpTo(pending_->all() * ++ticks_ / all_ticks_); }
-
-  inline void SoftmaxUpTo(int end) {
-    Group& group = *pending_;
-    for (; group.done < end; ++group.done) {
-      const int i = group.done / 16, r = group.done % 16 * 2;
-      Fetch(group.row + r, group.first + i);
-      factors_.TwoRows(*group.active, group.first + i, group.row, r, group.s + i * 1024,
-                       group.dp + i * 1024);
+  void FetchRows(int row) const {
+    if (row >= shape_.rows) return;
+    for (int r = row; r < row + 32; ++r) {
+      const float* dq = task_.dq_rows[r];
+      for (int k = 0; dq && k < task_.head_dim; k += 16) _mm_prefetch(dq + k, _MM_HINT_T1);
     }
   }
 
-  // A piece of the next queries, and a line of each of two rows of dq, which are due in two rounds.
-  inline void Fetch(int row, int line) {
+  // One product is under way: time for a share of the softmax, so many times two rows.
+  inline void Softmax(int share) {
+    for (; share > 0 && softmax_.left > 0; --share) TwoRows();
+  }
+  void FinishSoftmax() { Softmax(16); }
+  // Apart from the products, which need the registers for their addresses.
+  __attribute__((noinline)) void TwoRows() {
     for (const char* end = std::min(fetch_ + fetch_bytes_, fetch_end_); fetch_ < end; fetch_ += 64)
       _mm_prefetch(fetch_, _MM_HINT_T1);
-    for (int y = row; y < row + 2 && 16 * line < task_.head_dim; ++y) {
-      if (task_.dq_rows[y]) _mm_prefetch(task_.dq_rows[y] + 16 * line, _MM_HINT_T1);
-    }
+    softmax_.TwoRows(task_.scale);
   }
 
   const AmxShape& shape_;
   const AmxBackwardTask& task_;
-  const GradientFactors& factors_;
-  const int steps_;  // of 32 numbers of a row
-  ActiveBlocks active_[3];
-  Group groups_[2];
-  Group* pending_ = nullptr;
-  int turn_ = 0, ticks_ = 0, all_ticks_ = 0;
-  float* const sums_;
+  const BlockMask& mask_;
+  const float *const shift_R_, *const scaled_delta_R_;
+  const int steps_;          // of 32 numbers of a row
+  const int softmax_share_;  // per product, so that it ends with 2 * steps_ products
+  const ptrdiff_t pairs_next_, rows_next_;
+  float *const scores_, *const sums_;                           // two blocks each, by turns
+  uint16_t *const p_pairs_, *const ds_pairs_, *const ds_rows_;  // pairs of two blocks of keys
+  Products products_;
+  BlockSoftmax softmax_;
+  ActiveBlocks active_[kMaxBlocks];  // of 32 queries each
+  KeyBlock keys_[kMaxBlocks];
+  int in_order_[kMaxBlocks];
+  int before_ = -1;  // keys whose gradients are to be added
+  int slot_ = 0;     // of p and ds, of the keys whose scores are computed
+  int turn_ = 0;     // of scores and sums
+  const float* rows_sums_ = nullptr;
+  int rows_at_ = 0, rows_k_ = 0;
   const char *fetch_, *fetch_end_;
   ptrdiff_t fetch_bytes_;
 };
@@ -270,26 +398,13 @@ void AmxBackward(const AmxShape& shape, const AmxBackwardTask& task,
                  const AmxScratch& scratch) noexcept {
   const TileRegisters registers;
   const BlockMask block_mask(task.mask, shape.keys);
-  const ptrdiff_t area = static_cast<ptrdiff_t>(shape.rows) * shape.keys;
   float shift_R[kMaxRows], scaled_delta_R[kMaxRows];
   for (int r = 0; r < shape.rows; ++r) {
     // A query that saw nothing has p = 2^-inf.
     shift_R[r] = task.lse_R[r] == kMinusInfinity ? -kMinusInfinity : task.lse_R[r] * kLog2E;
     scaled_delta_R[r] = task.delta_R[r] * task.scale;
   }
-  const GradientFactors factors{block_mask,     shape,     task.scale,       shift_R,
-                                scaled_delta_R, scratch.p, scratch.p + area, scratch.p + 2 * area};
-  QueryBlocks seen_by[kMaxBlocks];
-  QueryRounds(shape, task, factors, scratch.s).Run(seen_by);
-  for (int keys = 0; keys < shape.keys / 32; ++keys) {
-    if (seen_by[keys].count == 0) continue;
-    const bool started = task.keys_started[keys];
-    AddKeyGradient(factors, keys, seen_by[keys], task.dout_KR_rows, factors.p_RN_pairs, started,
-                   task.dv_KN);
-    AddKeyGradient(factors, keys, seen_by[keys], task.q_KR_rows, factors.ds_RN_pairs, started,
-                   task.dk_KN);
-    task.keys_started[keys] = true;
-  }
+  TilePair(shape, task, block_mask, scratch, shift_R, scaled_delta_R).Run();
 }
 
 }  // namespace lwm::kernels

@@ -83,6 +83,23 @@ class PaddedRows {
   __mmask32 special_ = 0;
 };
 
+// rows of x_CR; at(r, c) is where 16 columns of x_RC are.
+template <class At>
+inline void TransposeToRows(int rows, int cols, uint16_t* blocks, const At& at) {
+  for (int c = 0; c < cols; c += 16) {
+    for (int r = 0; r < rows; r += 32, blocks += kRegister) {
+      __m512i x[16];
+      for (int i = 0; i < 16; ++i) {
+        x[i] =
+            Interleave(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at(r + 2 * i, c))),
+                       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at(r + 2 * i + 1, c))));
+      }
+      Transpose16(x);
+      for (int i = 0; i < 16; ++i) _mm512_store_si512(blocks + i * 32, x[i]);
+    }
+  }
+}
+
 }  // namespace
 
 bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
@@ -117,19 +134,29 @@ bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* p
   return padded.finite();
 }
 
-void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept {
-  for (int c = 0; c < cols; c += 16) {
-    for (int r = 0; r < rows; r += 32, blocks += kRegister) {
-      __m512i x[16];
-      for (int i = 0; i < 16; ++i) {
-        const uint16_t* at = x_RC + static_cast<ptrdiff_t>(r + 2 * i) * cols + c;
-        x[i] = Interleave(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)),
-                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + cols)));
-      }
-      Transpose16(x);
-      for (int i = 0; i < 16; ++i) _mm512_store_si512(blocks + i * 32, x[i]);
+bool AmxPackRows(const void* const* rows_R, int rows, int head_dim, uint16_t* blocks) noexcept {
+  PaddedRows padded(rows_R, rows, head_dim);
+  const ptrdiff_t row_blocks = (head_dim + 31) / 32;
+  for (int r = 0; r < rows; ++r) {
+    padded.Fetch(r + 16);
+    uint16_t* to = blocks + r / 16 * row_blocks * kRegister + r % 16 * 32;
+    for (int c = 0; c < head_dim; c += 32, to += kRegister) {
+      _mm512_store_si512(to, padded.Load32(r, c));
     }
   }
+  return padded.finite();
+}
+
+void AmxPackTransposedRows(const uint16_t* x_RC, int rows, int cols, uint16_t* blocks) noexcept {
+  TransposeToRows(rows, cols, blocks,
+                  [=](int r, int c) { return x_RC + static_cast<ptrdiff_t>(r) * cols + c; });
+}
+
+void AmxTransposeRows(const uint16_t* x_RC_rows, int rows, int cols, uint16_t* x_CR_rows) noexcept {
+  TransposeToRows(rows, cols, x_CR_rows, [=](int r, int c) {
+    const ptrdiff_t block = ptrdiff_t{r / 16} * (cols / 32) + c / 32;
+    return x_RC_rows + block * kRegister + r % 16 * 32 + c % 32;
+  });
 }
 
 void AmxTransposeBlocks(const float* blocks_KN, const bool* keys_started, int keys, int dim,

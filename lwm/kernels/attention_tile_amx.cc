@@ -64,18 +64,18 @@ class AmxBackwardTile : public AttentionBackwardTile {
         s_(MakeAlignedBuffer<float>(kAmxBackwardScores)),
         dk_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
         dv_KN_(MakeAlignedBuffer<float>(Numbers(shape, shape.keys))),
-        p_(MakeAlignedBuffer<uint16_t>(3 * static_cast<size_t>(shape.rows) *
-                                       static_cast<size_t>(shape.keys))),
+        p_(MakeAlignedBuffer<uint16_t>(static_cast<size_t>(shape.rows) *
+                                       (static_cast<size_t>(shape.keys) + kAmxBackwardPairs))),
         packed_keys_(MakeAlignedBuffer<uint16_t>(3 * Numbers(shape, shape.keys))) {}
 
   bool PackQueries(const AttentionRows& queries, void* packed_queries) override {
     uint16_t* packed = static_cast<uint16_t*>(packed_queries);
     const size_t size = Numbers(shape_, shape_.rows);
     const int rows = shape_.rows, dim = shape_.padded_dim();
-    const bool q_finite = Gather(shape_, queries.first, rows, packed);
-    const bool dout_finite = Gather(shape_, queries.second, rows, packed + size);
-    AmxPackTransposedRows(packed, rows, dim, packed + 2 * size);
-    AmxPackTransposedRows(packed + size, rows, dim, packed + 3 * size);
+    const bool q_finite = AmxPackRows(queries.first, rows, shape_.head_dim, packed);
+    const bool dout_finite = AmxPackRows(queries.second, rows, shape_.head_dim, packed + size);
+    AmxTransposeRows(packed, rows, dim, packed + 2 * size);
+    AmxTransposeRows(packed + size, rows, dim, packed + 3 * size);
     return q_finite && dout_finite;
   }
 
