@@ -136,12 +136,10 @@ bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* p
 
 bool AmxPackRows(const void* const* rows_R, int rows, int head_dim, uint16_t* blocks) noexcept {
   PaddedRows padded(rows_R, rows, head_dim);
-  const ptrdiff_t row_blocks = (head_dim + 31) / 32;
-  for (int r = 0; r < rows; ++r) {
-    padded.Fetch(r + 16);
-    uint16_t* to = blocks + r / 16 * row_blocks * kRegister + r % 16 * 32;
-    for (int c = 0; c < head_dim; c += 32, to += kRegister) {
-      _mm512_store_si512(to, padded.Load32(r, c));
+  for (int r = 0; r < rows; r += 16) {
+    for (int i = 16; i < 32; ++i) padded.Fetch(r + i);
+    for (int c = 0; c < head_dim; c += 32, blocks += kRegister) {
+      for (int i = 0; i < 16; ++i) _mm512_store_si512(blocks + i * 32, padded.Load32(r + i, c));
     }
   }
   return padded.finite();
