@@ -434,7 +434,9 @@ class BlockSteps {
   ActiveBlocks active_[kMaxRows / 32];
   Group groups_[3];
   int group_ = 0, step_ = 0;
-  Block blocks_[2];          // one of this step, one that waits for its softmax
+  // One of this step, one that waits for its softmax. Not copied: a wide load of what narrow stores
+  // have just written would wait for all tile operations before.
+  Block blocks_[2];
   Group* values_ = nullptr;  // in their share_-th of shares_; chunks before chunk_ are added
   int chunk_ = 0, share_ = 0, shares_ = 0;
   Sums sums_;  // in the tile registers
