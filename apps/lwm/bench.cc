@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/base/process.h"
+#include "lwm/train/run_loop.h"
 
 namespace lwm::app {
 namespace {
@@ -17,13 +18,6 @@ std::vector<const Bench*>& Benches() {
   return benches;
 }
 
-// The slowest rank's peak decides what fits, the sum what a machine needs.
-double PeakGibOfAllRanks(dist::Communicator& world) {
-  double peak = static_cast<double>(PeakMemoryBytes()) / (1 << 30);
-  world.AllReduceSum(std::span(&peak, 1));
-  return peak;
-}
-
 void Run(const Bench::Measure& measure, const RunFlags& flags) {
   Session session(flags);
   const double matmul_gflops = MeasureMatmulGflops();
@@ -31,7 +25,7 @@ void Run(const Bench::Measure& measure, const RunFlags& flags) {
   result["matmul_gflops"] = matmul_gflops;
   result["threads"] = session.threads();
   result["ranks"] = session.world().size();
-  result["peak_gib"] = PeakGibOfAllRanks(session.world());
+  result["peak_gib"] = train::PeakGib(session.world());
   if (session.is_root()) std::printf("%s\n", result.dump().c_str());
 }
 
@@ -43,9 +37,6 @@ const Bench matmul("matmul", "bf16 2048^3 through LibTorch", AddMatmul);
 void AddBench(CLI::App& root) {
   CLI::App* command = root.add_subcommand("bench", "measure this machine and this program");
   command->require_subcommand(1);
-  AddExamples(*command,
-              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128 --json\n"
-              "  mpirun -np 2 lwm bench train-step --tokens 4096 --json");
   for (const Bench* bench : Benches()) {
     CLI::App* what = command->add_subcommand(bench->name, bench->help);
     auto flags = std::make_shared<RunFlags>();
@@ -53,6 +44,10 @@ void AddBench(CLI::App& root) {
     what->add_flag("--json")->description("print one JSON object (always done)");
     what->callback([measure = bench->add(*what), flags] { Run(measure, *flags); });
   }
+  // After the loop: commands inherit what stands here before them.
+  AddExamples(*command,
+              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
+              "  mpirun -np 2 lwm bench train-step --tokens 4096");
 }
 const Command bench("bench", AddBench);
 

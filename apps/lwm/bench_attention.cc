@@ -106,12 +106,21 @@ class AttentionBench {
 
 Bench::Measure AddAttention(CLI::App& command) {
   auto flags = std::make_shared<AttentionFlags>();
-  command.add_option("--tokens", flags->tokens, "tokens of the row, all ranks together");
-  command.add_option("--heads", flags->heads, "query heads");
-  command.add_option("--kv-heads", flags->kv_heads, "key and value heads; 0: as many as --heads");
-  command.add_option("--head-dim", flags->head_dim, "numbers per head");
-  command.add_option("--causal", flags->causal, "a token sees itself and what is before it");
-  command.add_option("--segments", flags->segments, "packed examples of equal length in the row");
+  const auto count = [&](const char* name, int64_t& value, const char* help) {
+    command.add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str();
+  };
+  count("--tokens", flags->tokens, "tokens of the row, all ranks together");
+  count("--heads", flags->heads, "query heads");
+  command.add_option("--kv-heads", flags->kv_heads, "key and value heads; 0: as many as --heads")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  count("--head-dim", flags->head_dim, "numbers per head");
+  command.add_option("--causal", flags->causal, "a token sees itself and what is before it")
+      ->capture_default_str();
+  count("--segments", flags->segments, "packed examples of equal length in the row");
+  AddExamples(command,
+              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
+              "  mpirun -np 2 lwm bench attention --tokens 16384 --segments 32");
   return [flags](Session& session, const RunFlags& run) {
     CheckFlags(*flags);
     const at::ScalarType dtype = run.dtype == "f32" ? at::kFloat : at::kBFloat16;

@@ -184,6 +184,9 @@ Bench::Measure AddConvertBench(CLI::App& command) {
   command.add_option("--folder", flags->folder, "where to write")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
+  AddExamples(command,
+              "  lwm bench convert --gigabytes 2 --format gguf --weights q8_0\n"
+              "  lwm bench convert --gigabytes 13 --folder /big/disk");
   return [flags](Session& session, const RunFlags&) {
     LWM_REQUIRE(session.world().size() == 1, "lwm bench convert runs on one rank");
     LWM_REQUIRE(flags->format != "lwm-jax" || !flags->weights.starts_with("q"),

@@ -1,5 +1,6 @@
-// `lwm bench decode` and `lwm bench prefill`: tokens per second at some depths of the cache, and
-// how near attention over the cache comes to the speed of this machine's memory.
+// `lwm bench prefill`: tokens per second of prompts of some lengths. `lwm bench decode`: tokens per
+// second one by one at some depths of the cache, and how near attention over the cache comes to the
+// speed of this machine's memory. Both read what they measure on a cache filled to each depth.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -17,11 +18,17 @@
 namespace lwm::app {
 namespace {
 
-struct DecodeFlags {
+struct CacheFlags {
   std::string model, kv;
-  std::vector<int64_t> depths = {0, 4096};
-  int64_t prefill = 512, decode = 32;
+  std::vector<int64_t> depths, prefill;
+  int64_t decode = 0;
+
+  int64_t longest_prompt() const {
+    return prefill.empty() ? 0 : *std::max_element(prefill.begin(), prefill.end());
+  }
 };
+
+constexpr int64_t kWarmTokens = 2;  // read one by one before any are timed
 
 double SecondsOf(const std::function<void()>& run) {
   const double start = MonotonicSeconds();
@@ -38,14 +45,15 @@ double MeasureMemoryGbPerSecond() {
   return static_cast<double>(numbers.nbytes()) / best_seconds / 1e9;
 }
 
-class DecodeBench {
+class CacheBench {
  public:
-  DecodeBench(model::ResidentWeights& weights, const DecodeFlags& flags)
+  CacheBench(model::ResidentWeights& weights, const CacheFlags& flags)
       : flags_(flags), config_(weights.config()), model_(config_, weights) {}
 
   Json Measure() {
     Json depths = Json::array();
-    for (const int64_t depth : flags_.depths) depths.push_back(MeasureDepth(depth));
+    for (const int64_t depth : flags_.depths)
+      for (const Json& result : MeasureDepth(depth)) depths.push_back(result);
     return depths;
   }
 
@@ -84,41 +92,60 @@ class DecodeBench {
            best_seconds / 1e9;
   }
 
-  Json MeasureDepth(int64_t depth) const {
-    const int64_t most = std::max(flags_.prefill, flags_.decode + 2);
-    infer::KvCache cache(config_, /*rows=*/1, depth + most, model_.dtype());
-    Fill(cache, depth);
-    Json result = {{"depth", depth}, {"kv_gb_per_s", AttentionGbPerSecond(cache, depth)}};
-    const auto read = [&](int64_t tokens) {
-      model_.Read(RandomTokens(tokens), infer::Head::kText, cache);
-    };
-    if (flags_.prefill > 0) {
-      read(flags_.prefill);  // the first run pays for pages and primitives
-      cache.Truncate(depth);
-      const double seconds = SecondsOf([&] { read(flags_.prefill); });
-      result["prefill_tokens_per_s"] = static_cast<double>(flags_.prefill) / seconds;
+  // Prompts are timed twice after a first time that pays for pages and primitives.
+  double PrefillTokensPerSecond(infer::KvCache& cache, int64_t depth, int64_t tokens) const {
+    const infer::NewTokens prompt = RandomTokens(tokens);
+    double best_seconds = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const double seconds = SecondsOf([&] { model_.Read(prompt, infer::Head::kText, cache); });
+      if (i > 0) best_seconds = std::min(best_seconds, seconds);
       cache.Truncate(depth);
     }
-    if (flags_.decode > 0) {
-      for (int i = 0; i < 2; ++i) read(1);
-      const double seconds = SecondsOf([&] {
-        for (int64_t i = 0; i < flags_.decode; ++i) read(1);
-      });
-      result["decode_tokens_per_s"] = static_cast<double>(flags_.decode) / seconds;
-    }
-    return result;
+    return static_cast<double>(tokens) / best_seconds;
   }
 
-  const DecodeFlags& flags_;
+  double DecodeTokensPerSecond(infer::KvCache& cache, int64_t depth) const {
+    std::vector<infer::NewTokens> tokens;
+    for (int64_t i = 0; i < kWarmTokens + flags_.decode; ++i) tokens.push_back(RandomTokens(1));
+    const auto read = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        model_.Read(tokens[static_cast<size_t>(i)], infer::Head::kText, cache);
+    };
+    read(0, kWarmTokens);
+    const double seconds = SecondsOf([&] { read(kWarmTokens, kWarmTokens + flags_.decode); });
+    cache.Truncate(depth);
+    return static_cast<double>(flags_.decode) / seconds;
+  }
+
+  // One object per length of a prompt, each with the figures of decoding, if any.
+  std::vector<Json> MeasureDepth(int64_t depth) const {
+    const int64_t most = std::max(flags_.longest_prompt(), flags_.decode + kWarmTokens);
+    infer::KvCache cache(config_, /*rows=*/1, depth + most, model_.dtype());
+    Fill(cache, depth);
+    Json decoding = {{"depth", depth}};
+    if (flags_.decode > 0) {
+      decoding["kv_gb_per_s"] = AttentionGbPerSecond(cache, depth);
+      decoding["decode_tokens"] = flags_.decode;
+      decoding["decode_tokens_per_s"] = DecodeTokensPerSecond(cache, depth);
+    }
+    if (flags_.prefill.empty()) return {decoding};
+    std::vector<Json> results;
+    for (const int64_t tokens : flags_.prefill) {
+      results.push_back(decoding);
+      results.back()["prefill_tokens"] = tokens;
+      results.back()["prefill_tokens_per_s"] = PrefillTokensPerSecond(cache, depth, tokens);
+    }
+    return results;
+  }
+
+  const CacheFlags& flags_;
   const config::ModelConfig& config_;
   infer::DecodeModel model_;
 };
 
-void CheckDepths(const DecodeFlags& flags, const config::ModelConfig& config,
-                 at::ScalarType dtype) {
+void CheckDepths(const CacheFlags& flags, const config::ModelConfig& config, at::ScalarType dtype) {
   for (const int64_t depth : flags.depths) {
-    LWM_REQUIRE(depth >= 0, "depth ", depth, " is negative");
-    const int64_t tokens = depth + std::max(flags.prefill, flags.decode + 2);
+    const int64_t tokens = depth + std::max(flags.longest_prompt(), flags.decode + kWarmTokens);
     const double bytes =
         static_cast<double>(tokens) * static_cast<double>(infer::KvBytesPerToken(config, dtype));
     LWM_REQUIRE_AS(ErrorCode::kResourceExhausted,
@@ -127,37 +154,52 @@ void CheckDepths(const DecodeFlags& flags, const config::ModelConfig& config,
   }
 }
 
-Bench::Measure AddDecode(CLI::App& command) {
-  auto flags = std::make_shared<DecodeFlags>();
+// `defaults` says which of the two a command is about; the other is measured where asked for.
+Bench::Measure AddCacheBench(CLI::App& command, const CacheFlags& defaults) {
+  auto flags = std::make_shared<CacheFlags>(defaults);
   command.add_option("--model", flags->model, "model directory")->required();
   command.add_option("--depths", flags->depths, "tokens already in the cache")
       ->delimiter(',')
-      ->capture_default_str();
-  command.add_option("--prefill", flags->prefill, "tokens read at once")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.add_option("--decode", flags->decode, "tokens read one by one")
+  command.add_option("--prefill", flags->prefill, "lengths of prompts that are read at once")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--decode", flags->decode, "tokens read one by one; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--kv", flags->kv, "type of keys and values (default: --dtype)")
       ->check(CLI::IsMember({"bf16", "f32"}));
-  return [flags](Session& session, const RunFlags& run) {
-    RequireOneRank(session, "bench decode");
+  return [flags, name = command.get_name()](Session& session, const RunFlags& run) {
+    RequireOneRank(session, ("bench " + name).c_str());
     LWM_REQUIRE(flags->kv.empty() || flags->kv == run.dtype, "--kv ", flags->kv, " with --dtype ",
                 run.dtype, ": keys and values have the type of the arithmetic");
+    std::erase(flags->prefill, 0);  // none, as with --decode
+    LWM_REQUIRE(!flags->prefill.empty() || flags->decode > 0,
+                "nothing to measure: give --prefill or --decode");
     model::ResidentWeights weights = LoadModelFor(run, flags->model);
     CheckDepths(*flags, weights.config(), ScalarTypeOf(run));
     at::manual_seed(run.seed);
     Json result;
     result["memory_gb_per_s"] = MeasureMemoryGbPerSecond();
     result["kv"] = run.dtype;
-    result["depths"] = DecodeBench(weights, *flags).Measure();
+    result["depths"] = CacheBench(weights, *flags).Measure();
     return result;
   };
 }
-const Bench decode_bench("decode", "reading tokens one by one, and at once, over a cache",
-                         AddDecode);
-const Bench prefill_bench("prefill", "the same as decode", AddDecode);
+
+Bench::Measure AddDecode(CLI::App& command) {
+  AddExamples(command, "  lwm bench decode --model models/smollm2 --depths 0,4096 --decode 64");
+  return AddCacheBench(command, {.depths = {0, 4096}, .prefill = {512}, .decode = 32});
+}
+const Bench decode_bench("decode", "tokens/s one by one, at some depths of the cache", AddDecode);
+
+Bench::Measure AddPrefill(CLI::App& command) {
+  AddExamples(command, "  lwm bench prefill --model models/smollm2 --prefill 512,4096");
+  return AddCacheBench(command, {.depths = {0}, .prefill = {512, 4096}});
+}
+const Bench prefill_bench("prefill", "tokens/s of prompts of some lengths", AddPrefill);
 
 }  // namespace
 }  // namespace lwm::app

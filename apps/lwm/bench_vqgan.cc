@@ -74,6 +74,9 @@ Bench::Measure AddVqgan(CLI::App& command) {
   command.add_option("--batch", flags->batch, "pictures at once")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
       ->capture_default_str();
+  AddExamples(command,
+              "  lwm bench vqgan --batch 4\n"
+              "  lwm bench vqgan --model samples/vqgan-clipart --batch 16 --dtype f32");
   return [flags](Session& session, const RunFlags& run) { return Measure(session, *flags, run); };
 }
 const Bench vqgan_bench("vqgan", "pictures to codes and back", AddVqgan);

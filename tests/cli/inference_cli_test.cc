@@ -89,6 +89,42 @@ TEST_F(InferenceCliTest, ScoreOfATokenFileIsTheMeanOfItsTargets) {
   EXPECT_EQ(score["buckets"][0]["to"], 1024);
 }
 
+std::vector<std::string> Keys(const Json& object) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : object.items()) keys.push_back(key);
+  return keys;
+}
+
+TEST_F(InferenceCliTest, BenchPrefillReadsPromptsAndBenchDecodeTokensAtDepths) {
+  const std::vector<std::string> common = {"depths",   "kv",    "matmul_gflops", "memory_gb_per_s",
+                                           "peak_gib", "ranks", "threads"};
+  const std::string flags = " --json --dtype f32 --model " + model_;
+  const ProgramResult prefill = RunLwm("bench prefill --depths 5 --prefill 16,32" + flags);
+  ASSERT_EQ(prefill.exit_code, 0) << prefill.err;
+  const Json prompts = ParseJson(prefill.out, "stdout");
+  EXPECT_EQ(Keys(prompts), common);
+  ASSERT_EQ(prompts["depths"].size(), 2u);
+  for (const Json& row : prompts["depths"]) {
+    EXPECT_EQ(Keys(row),
+              (std::vector<std::string>{"depth", "prefill_tokens", "prefill_tokens_per_s"}));
+    EXPECT_EQ(row["depth"], 5);
+    EXPECT_GT(row["prefill_tokens_per_s"], 0);
+  }
+  EXPECT_EQ(prompts["depths"][1]["prefill_tokens"], 32);
+
+  const ProgramResult decode = RunLwm("bench decode --depths 0,40 --prefill 0 --decode 3" + flags);
+  ASSERT_EQ(decode.exit_code, 0) << decode.err;
+  const Json depths = ParseJson(decode.out, "stdout")["depths"];
+  ASSERT_EQ(depths.size(), 2u);
+  for (const Json& row : depths) {
+    EXPECT_EQ(Keys(row), (std::vector<std::string>{"decode_tokens", "decode_tokens_per_s", "depth",
+                                                   "kv_gb_per_s"}));
+    EXPECT_GT(row["decode_tokens_per_s"], 0);
+  }
+  EXPECT_EQ(depths[0]["kv_gb_per_s"], 0);  // nothing in the cache
+  EXPECT_GT(depths[1]["kv_gb_per_s"], 0);
+}
+
 TEST_F(InferenceCliTest, WrongUseEndsWithOneLineAndTheRightCode) {
   const auto expect = [&](const std::string& arguments, int exit_code, const std::string& message) {
     const ProgramResult run = RunLwm(arguments);
@@ -103,6 +139,10 @@ TEST_F(InferenceCliTest, WrongUseEndsWithOneLineAndTheRightCode) {
   expect(model + " --ids 1 --prompt a", 2, "--prompt");
   expect(model + " --prompt a", 1, "tokenizer");
   expect("generate --model /nowhere --ids 1", 1, "/nowhere");
+  expect("generate", 2, "--model is required; see lwm generate --help");
+  expect("vqgan", 2, "see lwm vqgan --help");
+  expect("vqgan encode --modle x", 2, "unknown argument '--modle'; did you mean '--model'?");
+  expect("bench decode --zzzzzzzz", 2, "see lwm bench decode --help");
   const std::string full =
       (testing_support::GoldenFolder("llama_b_gqa_bf16_sharded") / "model").string();
   std::string ids = "1";
