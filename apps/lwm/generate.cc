@@ -154,7 +154,7 @@ void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
       ->allow_extra_args(false);
   command
       .add_option("--max-frames", flags.max_frames,
-                  "of each video: read, spread evenly over it, or written")
+                  "frames of a video: so many are read, spread evenly over it, or written")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--pictures", flags.pictures,
@@ -187,7 +187,7 @@ void AddGenerate(CLI::App& root) {
               "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
               "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
               "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
-              "  lwm generate --model DIR --image clip.mp4 --prompt 'USER: What happens?\\n{image} "
+              "  lwm generate --model DIR --image clip.mp4 --prompt $'USER: What happens?\\n{image} "
               "ASSISTANT:'");
   command->callback([flags, prompt] {
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),

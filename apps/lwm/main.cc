@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "commands.h"
 #include "lwm/base/allocator.h"
@@ -26,19 +27,34 @@ void AddAll(CLI::App& root) {
   for (const Command* command : commands) command->add(root);
 }
 
+// The innermost command that the arguments name, and how it is called: "lwm vqgan encode".
+std::pair<const CLI::App*, std::string> UsedCommand(const CLI::App& root) {
+  const CLI::App* used = &root;
+  std::string name = "lwm";
+  while (!used->get_subcommands().empty()) {
+    used = used->get_subcommands().front();
+    name += " " + used->get_name();
+  }
+  return {used, name};
+}
+
+// "--model is required; see lwm generate --help"
+std::string WithHelp(const CLI::App& root, const std::string& message) {
+  return Cat(message, "; see ", UsedCommand(root).second, " --help");
+}
+
 // "unknown argument '--promt'; did you mean '--prompt'?" for what CLI11 could not place.
 std::string ExplainExtras(const CLI::App& root, const CLI::ParseError& error) {
-  const CLI::App* used = root.get_subcommands().empty() ? &root : root.get_subcommands().front();
+  const CLI::App* used = UsedCommand(root).first;
   std::vector<std::string> known;
   for (const auto* command : used->get_subcommands({})) known.push_back(command->get_name());
   for (const auto* option : used->get_options()) known.push_back("--" + option->get_single_name());
   const auto extras = root.remaining(true);
   const std::string name = extras.empty() ? error.what() : extras.front();
   const std::string nearest = NearestName(name.substr(0, name.find('=')), known);
-  return Cat("unknown argument '", name, "'",
-             nearest.empty()
-                 ? Cat("; see lwm ", used == &root ? "" : used->get_name() + " ", "--help")
-                 : Cat("; did you mean '", nearest, "'?"));
+  const std::string message = Cat("unknown argument '", name, "'");
+  return nearest.empty() ? WithHelp(root, message)
+                         : Cat(message, "; did you mean '", nearest, "'?");
 }
 
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
@@ -64,7 +80,7 @@ int Fail(std::string message, int exit_code) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision");
+  CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision", "lwm");
   root.require_subcommand(1);
   root.set_version_flag("--version", "lwm 0.1.0");
   root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");
@@ -80,7 +96,7 @@ int Main(int argc, char** argv) {
     if (error.get_exit_code() == 0) return root.exit(error);  // --help, --version
     // A misspelt flag is the likelier cause of a missing one.
     if (root.remaining_size(true) > 0) return Fail(ExplainExtras(root, error), 2);
-    return Fail(error.what(), 2);
+    return Fail(WithHelp(root, error.what()), 2);
   } catch (const Error& error) {
     return Fail(error.what(), ExitCode(error));
   } catch (const std::exception& error) {

@@ -16,12 +16,13 @@ constexpr char kAboutStopping[] =
     "Ctrl-C, SIGTERM or SIGUSR1 (which mpirun hands on to its ranks) makes it save a checkpoint\n"
     "after the step at hand and end; a second one ends it at once.\n";
 
-volatile std::sig_atomic_t stop_asked = 0;
+volatile std::sig_atomic_t stop_asked = 0, answers = 0;
 
 void AskToStop(int /*signal*/) {
   constexpr std::string_view kLine =
       "\nstopping with a checkpoint after this step; once more: at once\n";
   stop_asked = 1;
+  if (!answers) return;
   // The answer to a failure is the same as to success.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kLine.data(), kLine.size());
 }
@@ -46,7 +47,8 @@ void AddRecipeCommand(CLI::App& command, const std::string& examples, const std:
   });
 }
 
-train::RunHooks MakeRunHooks() {
+train::RunHooks MakeRunHooks(const Session& session) {
+  answers = session.is_root() ? 1 : 0;
   struct sigaction action = {};
   action.sa_handler = AskToStop;
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;

@@ -23,8 +23,8 @@ struct RecipeFlags {
 void AddRecipeCommand(CLI::App& command, const std::string& examples, const std::string& keys,
                       const std::function<void(const RecipeFlags& flags)>& run);
 
-// Lines on stderr; SIGTERM, SIGINT or SIGUSR1 asks the run to stop from now on, a second one ends
-// the program at once.
-train::RunHooks MakeRunHooks();
+// Lines on stderr; SIGTERM, SIGINT or SIGUSR1 asks the run to stop from now on, which rank 0
+// answers; a second one ends the program at once.
+train::RunHooks MakeRunHooks(const Session& session);
 
 }  // namespace lwm::app

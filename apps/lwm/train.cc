@@ -100,7 +100,7 @@ void RunTrain(const RecipeFlags& flags) {
   LWM_REQUIRE_AS(ErrorCode::kNotFound, pairs.empty() || std::filesystem::exists(pairs),
                  "pictures.pairs: there is no file ", pairs);
   Session session(flags.run);
-  train::TrainHooks hooks{MakeRunHooks(), {}, {}};
+  train::TrainHooks hooks{MakeRunHooks(session), {}, {}};
   hooks.sample = [&](const std::filesystem::path& checkpoint) {
     return Sample(config, checkpoint);
   };

@@ -10,7 +10,7 @@ namespace {
 void RunTrain(const RecipeFlags& flags) {
   const auto config = config::ReadVqganTrainConfig(flags.recipe, flags.overrides);
   Session session(flags.run);
-  vision_train::TrainVqgan(config, session.world(), MakeRunHooks());
+  vision_train::TrainVqgan(config, session.world(), MakeRunHooks(session));
 }
 
 }  // namespace
