@@ -11,12 +11,8 @@
 namespace lwm::train {
 namespace {
 
+using testing::Alone;
 using testing::TinyModel;
-
-struct Alone {
-  std::unique_ptr<dist::Communicator> self = dist::MakeSelfCommunicator();
-  dist::Mesh mesh{*self, {}};
-};
 
 // The definition, f64, for the weights of one group.
 struct Reference {

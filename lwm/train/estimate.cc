@@ -7,6 +7,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
 #include "lwm/model/weights.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::train {
 namespace {
@@ -79,21 +80,26 @@ double KeptBytes(const Sizes& s) {
                 (s.residual + s.compute) * s.D + kSlotBytes);
 }
 
-// Attention's backward holds more at once than its forward: q, k, v, the gradients in f32 and cast,
-// queries and output gradients packed for the tiles in both orders, and what travels.
-double AttentionBytes(const Sizes& s) {
-  const double qkv = s.compute * (s.HK + 2 * s.GK);
-  const double gradients = 4 * (s.HK + 2 * s.GK) + qkv;
-  const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;
-  const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
-  const double packed = 4 * s.compute * s.HK;
-  return s.T * (qkv + gradients + packed + around + travelling);
+// Queries and output gradients, packed for the tiles of the backward pass in both orders; keys and
+// values for those of the forward pass; sums that are rounded at the end.
+double AttentionScratchBytes(const Sizes& s) {
+  const double packed = s.compute * (4 * s.HK + 2 * s.GK);
+  const double sums = s.compute == 2 ? 4 * (s.HK + 2 * s.GK) : 0;
+  return s.T * (packed + sums);
 }
 
-// Logits of one slice, the head's gradient of the slice, hidden states and their gradients.
-double LossBytes(const Sizes& s) {
-  const double logits = std::min(kLossSliceBytes, s.T * s.V * s.compute);
-  return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
+// What of it the process keeps from one call to the next, beside whatever else is computed.
+double KeptScratchBytes(const Sizes& s) {
+  return std::min(static_cast<double>(ops::kKeptScratchBytes), AttentionScratchBytes(s));
+}
+
+// Attention's backward holds more at once than its forward: q, k, v, their gradients, scratch, and
+// what travels.
+double AttentionBytes(const Sizes& s) {
+  const double qkv = s.compute * (s.HK + 2 * s.GK);
+  const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;
+  const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
+  return s.T * (2 * qkv + around + travelling) + AttentionScratchBytes(s);
 }
 
 // Of a slice of the feed-forward: gate, up and their product, and two weights' gradients.
@@ -106,15 +112,21 @@ double FeedForwardBytes(const Sizes& s) {
   return around + SliceBytes(s);
 }
 
+// Logits of one slice, the head's gradient of the slice, hidden states and their gradients.
+double LossBytes(const Sizes& s) {
+  const double logits = std::min(kLossSliceBytes, s.T * s.V * s.compute);
+  return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
+}
+
 // What the heap holds beyond what is in use. Results of a layer that come from it are freed between
 // what is kept and stay (f32 needs fewer: none is cast); where they have pages of their own, slices
-// and the like of two layers do. Weights and their state begin at huge pages, on average half of
+// of two layers and a block do. Weights and their state begin at huge pages, on average half of
 // one behind the last.
 double AllocatorBytes(const Sizes& s) {
   constexpr double kBuffersPerLayer = 5;  // master, gradient, two moments, compute copy
   const double gaps = (s.L + 1) * kBuffersPerLayer * kHugePageBytes / 2;
   if (s.T * s.D * s.compute >= kHeapBlockBytes)
-    return gaps + std::min(static_cast<double>(kHeapTopBytes), 2 * SliceBytes(s));
+    return gaps + std::min(static_cast<double>(kHeapTopBytes), kHeapBlockBytes + 2 * SliceBytes(s));
   const double freed = KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s));
   return gaps + (s.compute == 2 ? 1.0 : 0.5) * freed;
 }
@@ -172,7 +184,8 @@ double MemoryEstimate::total() const {
 MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
   const Sizes s(question);
   const bool alone = question.mesh.ranks() == 1;
-  const double working = std::max({AttentionBytes(s), FeedForwardBytes(s), LossBytes(s)});
+  const double working = std::max(
+      AttentionBytes(s), KeptScratchBytes(s) + std::max(FeedForwardBytes(s), LossBytes(s)));
   return {{{"weights and optimizer", StateBytes(s)},
            {"gathered layers", GatheredBytes(s)},
            {"kept activations", KeptBytes(s)},

@@ -14,13 +14,8 @@
 namespace lwm::train {
 namespace {
 
+using testing::Alone;
 using testing::TinyModel;
-
-// One rank on its own.
-struct Alone {
-  std::unique_ptr<dist::Communicator> self = dist::MakeSelfCommunicator();
-  dist::Mesh mesh{*self, {}};
-};
 
 std::map<std::string, at::Tensor> Whole(ShardedWeights& weights) {
   std::map<std::string, at::Tensor> tensors;

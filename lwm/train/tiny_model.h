@@ -22,13 +22,18 @@ inline config::ModelConfig TinyModel(int64_t layers = 2, bool vision = true, boo
   return config;
 }
 
+// The mesh of one rank on its own.
+struct Alone {
+  Alone() : self(dist::MakeSelfCommunicator()), mesh(*self, {}) {}
+  std::unique_ptr<dist::Communicator> self;
+  dist::Mesh mesh;
+};
+
 // Whole tensors drawn as InitRandom does, by one rank on its own, norms included.
 class WholeModel {
  public:
   WholeModel(const config::ModelConfig& config, uint64_t seed)
-      : self_(dist::MakeSelfCommunicator()),
-        mesh_(*self_, {}),
-        weights_(config, mesh_, at::kFloat) {
+      : weights_(config, alone_.mesh, at::kFloat) {
     weights_.InitRandom({.seed = seed, .table_std = 1, .matrix_std = 1});
   }
 
@@ -41,8 +46,7 @@ class WholeModel {
   }
 
  private:
-  std::unique_ptr<dist::Communicator> self_;
-  dist::Mesh mesh_;
+  Alone alone_;
   ShardedWeights weights_;
 };
 
