@@ -182,13 +182,14 @@ void AddGenerate(CLI::App& root) {
   AddPictureFlags(*command, *flags);
   command->add_flag("--ignore-eos", flags->options.ignore_eos, "go on after the end of the text");
   AddRunFlags(*command, flags->run);
-  AddExamples(*command,
-              "  lwm generate --model DIR --prompt 'It was a dark night' --max-new-tokens 100\n"
-              "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
-              "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
-              "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
-              "  lwm generate --model DIR --image clip.mp4 --prompt $'USER: What happens?\\n{image} "
-              "ASSISTANT:'");
+  AddExamples(
+      *command,
+      "  lwm generate --model DIR --prompt 'It was a dark night' --max-new-tokens 100\n"
+      "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
+      "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
+      "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
+      "  lwm generate --model DIR --image clip.mp4 --prompt $'USER: What happens?\\n{image} "
+      "ASSISTANT:'");
   command->callback([flags, prompt] {
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
