@@ -26,7 +26,7 @@ std::string DurationHeader(uint64_t units_per_second, uint64_t units) {
 }
 
 std::string TrackHeader(const std::vector<int32_t>& matrix) {
-  std::string header = Number(0, 40);
+  std::string header(40, '\0');
   for (const int32_t entry : matrix) header += Number(static_cast<uint32_t>(entry));
   return Box("tkhd", header);
 }
