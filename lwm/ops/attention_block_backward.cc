@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -16,154 +15,12 @@
 #include "lwm/kernels/tile_layout.h"
 #include "lwm/ops/attention_block.h"
 #include "lwm/ops/attention_tiling.h"
-#include "lwm/ops/scratch_memory.h"
+#include "lwm/ops/query_tiles.h"
 
 namespace lwm::ops {
 namespace {
 
 using kernels::AttentionBackwardTile;
-
-// A thread waits for its turn with a tile of queries.
-struct Turns {
-  std::vector<int64_t> first;            // the first tile of keys that the queries see
-  std::vector<std::atomic<int64_t>> at;  // the one whose turn it is
-};
-
-// Where the gradient of queries goes.
-struct QuerySums {
-  float* dq_BTHK;
-  char* rounded_dq_BTHK;  // may be nullptr
-  bool set;
-};
-
-// A tile of queries of some heads of a kv head.
-struct Place {
-  int64_t tile, head_block;
-};
-
-// Packed tiles [first, last) of the queries of every batch row and head, and their gradients.
-class QueryTiles {
- public:
-  QueryTiles(const AttentionTiling& tiling, const QueryGradientBlock& queries,
-             const QuerySums& sums, int64_t first, int64_t last)
-      : tiling_(tiling),
-        queries_(queries),
-        sums_(sums),
-        first_(first),
-        last_(last),
-        query_bytes_(AttentionBackwardTile::PackedQueryBytes(tiling.shape)),
-        packed_(Count() * query_bytes_),
-        finite_(Count()),
-        turns_{std::vector<int64_t>(Count()), std::vector<std::atomic<int64_t>>(Count())} {}
-
-  const AttentionTiling& tiling() const { return tiling_; }
-  const QueryGradientBlock& queries() const { return queries_; }
-  int64_t last() const { return last_; }
-
-  size_t Index(int64_t b, int64_t g, const Place& place) const {
-    const int64_t block = (b * tiling_.kv_heads + g) * tiling_.head_blocks + place.head_block;
-    return static_cast<size_t>(block * (last_ - first_) + place.tile - first_);
-  }
-  const char* Packed(size_t at) const { return packed_.data() + at * query_bytes_; }
-  bool Finite(size_t at) const { return finite_[at]; }
-
-  Visibility Seen(int64_t b, int64_t query_tile, int64_t key_tile) const {
-    const auto row = static_cast<size_t>(b);
-    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
-                   tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
-  }
-  // The first place that sees the keys; its tile is last() if there is none.
-  Place FirstSeeing(int64_t b, int64_t key_tile) const {
-    return NextSeeing(b, key_tile, {first_, -1});
-  }
-  // The same behind `place`.
-  Place NextSeeing(int64_t b, int64_t key_tile, Place place) const {
-    if (++place.head_block == tiling_.head_blocks) place = {place.tile + 1, 0};
-    while (place.tile < last_ && Seen(b, place.tile, key_tile) == Visibility::kNone) {
-      place = {place.tile + 1, 0};
-    }
-    return place;
-  }
-
-  // Before anything else, on all threads.
-  void OrderTurns() {
-    std::atomic<int64_t> next{0};
-    OnEachThread([&] {
-      QueryTile tile(tiling_, queries_.queries);
-      for (int64_t i = next++; i < static_cast<int64_t>(Count()); i = next++) OrderTurn(tile, i);
-    });
-  }
-  bool IsTurn(size_t at, int64_t key_tile) const { return turns_.at[at] == key_tile; }
-  bool IsFirstTurn(size_t at, int64_t key_tile) const { return turns_.first[at] == key_tile; }
-  bool IsLastTurn(int64_t b, int64_t query_tile, int64_t key_tile) const {
-    return NextTurn(b, query_tile, key_tile + 1) == tiling_.key_tile_count();
-  }
-  void EndTurn(int64_t b, const Place& place, size_t at, int64_t key_tile) {
-    turns_.at[at] = NextTurn(b, place.tile, key_tile + 1);
-  }
-
-  // At their first turn: they are then in that core's cache.
-  void Pack(AttentionBackwardTile& kernel, const QueryTile& tile, size_t at) {
-    const auto q_rows = tile.Rows(queries_.queries.q_BTHK);
-    const auto dout_rows = tile.Rows(queries_.dout_BTHK);
-    finite_[at] =
-        kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.data() + at * query_bytes_);
-  }
-
-  bool sets() const { return sums_.set; }
-  bool rounds() const { return sums_.rounded_dq_BTHK != nullptr; }
-  float* Gradient(int64_t b, int64_t slot, int64_t head) const {
-    return sums_.dq_BTHK + At(b, slot, head);
-  }
-  void Round(const float* dq_K, int64_t b, int64_t slot, int64_t head) const {
-    const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
-    kernels::ScaleRowTo(tiling_.shape.type, dq_K, tiling_.shape.head_dim, 1.0f,
-                        sums_.rounded_dq_BTHK + At(b, slot, head) * element);
-  }
-
- private:
-  size_t Count() const {
-    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * tiling_.head_blocks *
-                               (last_ - first_));
-  }
-  // The first tile of keys from `from` on that the queries see: whose turn it is to add.
-  int64_t NextTurn(int64_t b, int64_t query_tile, int64_t from) const {
-    while (from < tiling_.key_tile_count() && Seen(b, query_tile, from) == Visibility::kNone) {
-      ++from;
-    }
-    return from;
-  }
-  // Of the i-th tile. Those that see nothing are done with.
-  void OrderTurn(QueryTile& tile, int64_t i) {
-    const int64_t tiles = last_ - first_, blocks = tiling_.head_blocks;
-    const int64_t b = i / (tiles * blocks * tiling_.kv_heads);
-    const int64_t g = i / (tiles * blocks) % tiling_.kv_heads;
-    const Place place{first_ + i % tiles, i / tiles % blocks};
-    const size_t at = Index(b, g, place);
-    turns_.first[at] = NextTurn(b, place.tile, 0);
-    turns_.at[at] = turns_.first[at];
-    if (turns_.first[at] < tiling_.key_tile_count()) return;
-    tile.Select(b, g, place.head_block, place.tile);
-    tile.ForEach([&](int, int64_t slot, int64_t head) {
-      float* dq_K = Gradient(b, slot, head);
-      if (sets()) std::fill_n(dq_K, tiling_.shape.head_dim, 0.0f);
-      if (rounds()) Round(dq_K, b, slot, head);
-    });
-  }
-  // Where the query's first number lies in [B,T,H,K].
-  int64_t At(int64_t b, int64_t slot, int64_t head) const {
-    return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
-  }
-
-  const AttentionTiling& tiling_;
-  const QueryGradientBlock& queries_;
-  const QuerySums sums_;
-  const int64_t first_, last_;
-  const size_t query_bytes_;
-  ScratchMemory packed_;
-  std::vector<char> finite_;
-  Turns turns_;
-};
 
 int64_t TilesPerPass(const AttentionTiling& tiling) {
   const int64_t tile_bytes =
@@ -349,9 +206,9 @@ class BackwardPass {
   bool TakeQueries(Worker& worker, const KeyPlace& keys, size_t run, const Poll& poll) {
     QueryTiles& queries = *queries_[run];
     QueryTile& tile = worker.tiles[run];
-    Place place = queries.FirstSeeing(keys.b, keys.tile);
+    QueryPlace place = queries.FirstSeeing(keys.b, keys.tile);
     while (place.tile < queries.last()) {
-      const Place next = queries.NextSeeing(keys.b, keys.tile, place);
+      const QueryPlace next = queries.NextSeeing(keys.b, keys.tile, place);
       const char* packed_next = next.tile < queries.last()
                                     ? queries.Packed(queries.Index(keys.b, keys.g, next))
                                     : nullptr;

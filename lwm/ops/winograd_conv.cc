@@ -42,17 +42,6 @@ at::Tensor MakePlanes(int64_t tiles, int64_t channels) {
       .as_strided({kPlanes, tiles, channels}, {plane, channels, 1});
 }
 
-// g w g^T of every 3x3 kernel, [16,I,O].
-at::Tensor TransformWeights(const at::Tensor& weight_OIHW) {
-  const at::Tensor g = at::tensor({1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0.0, 0.0, 1.0},
-                                  at::TensorOptions(at::kDouble))
-                           .view({4, 3});
-  const int64_t out = weight_OIHW.size(0), in = weight_OIHW.size(1);
-  const at::Tensor columns_OIHb = at::matmul(weight_OIHW.to(at::kDouble), g.t());
-  const at::Tensor u_OIba = at::matmul(columns_OIHb.transpose(2, 3), g.t());
-  return u_OIba.permute({3, 2, 1, 0}).to(at::kFloat).reshape({kPlanes, in, out}).contiguous();
-}
-
 // What the transforms of all tiles of one call share.
 struct Job {
   kernels::WinogradGrid grid;
@@ -124,8 +113,8 @@ void Convolve(const at::Tensor& x_NCHW, const at::Tensor& weight_KIO, const at::
   }
 }
 
-// The matrices of weights in training, [16,O,I].
-at::Tensor TransformTrained(const at::Tensor& weight_OIHW, bool turned) {
+// The 16 matrices of channels-last weights, [16,O,I]; `turned` by half a turn, for the gradient.
+at::Tensor TransformWeights(const at::Tensor& weight_OIHW, bool turned) {
   const int64_t out = weight_OIHW.size(0), in = weight_OIHW.size(1);
   const at::Tensor u_KOI = MakePlanes(out, in);
   const auto* w = weight_OIHW.const_data_ptr<float>();
@@ -211,7 +200,7 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_NCHW,
                             const at::Tensor& weight_OIHW, const at::Tensor& bias_O) {
     context->save_for_backward({x_NCHW, weight_OIHW});
-    const at::Tensor u_KOI = TransformTrained(weight_OIHW, false);
+    const at::Tensor u_KOI = TransformWeights(weight_OIHW, false);
     const at::Tensor y_NCHW = EmptyPicture(x_NCHW, weight_OIHW.size(0));
     Convolve(x_NCHW, u_KOI.transpose(1, 2), bias_O, nullptr, y_NCHW);
     return y_NCHW;
@@ -224,7 +213,7 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
     at::Tensor dx_NCHW, dw_OIHW, dbias_O;
     if (context->needs_input_grad(0)) {
       dx_NCHW = EmptyPicture(saved[0], saved[0].size(1));
-      Convolve(dy_NCHW, TransformTrained(saved[1], true),
+      Convolve(dy_NCHW, TransformWeights(saved[1], true),
                at::zeros({saved[0].size(1)}, dy_NCHW.options()), nullptr, dx_NCHW);
     }
     if (context->needs_input_grad(1)) dw_OIHW = WeightGradient(saved[0], dy_NCHW);
@@ -256,7 +245,8 @@ void RequirePicture(const char* op, const at::Tensor& x_NCHW, int64_t channels) 
 WinogradConv2d::WinogradConv2d(const at::Tensor& weight_OIHW, const at::Tensor& bias_O) {
   RequireWeights("WinogradConv2d", weight_OIHW, bias_O);
   const at::NoGradGuard no_grad;
-  weight_KIO_ = TransformWeights(weight_OIHW);
+  const at::Tensor u_KOI = TransformWeights(weight_OIHW.contiguous(kChannelsLast), false);
+  weight_KIO_ = u_KOI.transpose(1, 2).contiguous();
   bias_O_ = bias_O.detach().clone();
 }
 
