@@ -9,133 +9,19 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/ops/attention_problem.h"
 
 namespace lwm::ops {
 namespace {
 
-struct Case {
-  int64_t batch = 1, tokens = 1, keys = 1, heads = 1, kv_heads = 1, dim = 8;
-  std::vector<int64_t> segments = {};  // lengths; the last one reaches to the end
-  int64_t offset = 0;                  // index of query 0
-  bool causal = true;
-  double magnitude = 1;  // of q
-};
-
-struct Problem {
-  at::Tensor q_BTHK, k_BUGK, v_BUGK, dout_BTHK;
-  at::Tensor index_BT, begin_BT, key_index_BU;
-  double scale;
-  QueryBlock queries() const { return {q_BTHK, index_BT, begin_BT}; }
-  KeyBlock keys() const { return {k_BUGK, v_BUGK, key_index_BU}; }
-};
-
-struct Result {
-  at::Tensor out_BTHK, lse_BHT, dq_BTHK, dk_BUGK, dv_BUGK;
-};
-
-at::Tensor BeginOfSegments(const Case& c, const at::Tensor& index_BT) {
-  at::Tensor begin_BT = at::zeros_like(index_BT);
-  int64_t start = 0;
-  for (const int64_t length : c.segments) {
-    begin_BT.masked_fill_(index_BT >= start, start);
-    start += length;
-  }
-  return begin_BT;
-}
-
-Problem MakeProblem(const Case& c, at::ScalarType type) {
-  at::manual_seed(7);
-  Problem p;
-  const auto random = [&](int64_t slots, int64_t heads) {
-    return at::randn({c.batch, slots, heads, c.dim}, at::kFloat).to(type);
-  };
-  p.q_BTHK = (random(c.tokens, c.heads).to(at::kFloat) * c.magnitude).to(type);
-  p.k_BUGK = random(c.keys, c.kv_heads);
-  p.v_BUGK = random(c.keys, c.kv_heads);
-  p.dout_BTHK = random(c.tokens, c.heads);
-  const auto indices = [&](int64_t first, int64_t count) {
-    return at::arange(first, first + count, at::kInt).expand({c.batch, count}).contiguous();
-  };
-  p.key_index_BU = indices(0, c.keys);
-  const at::Tensor position_BT = indices(c.offset, c.tokens);
-  p.begin_BT = BeginOfSegments(c, position_BT);
-  p.index_BT = c.causal ? position_BT : at::full_like(position_BT, c.keys);
-  p.scale = 1 / std::sqrt(static_cast<double>(c.dim));
-  return p;
-}
-
-// The definition in f64, with gradients written out.
-Result Reference(const Problem& p) {
-  const int64_t group = p.q_BTHK.size(2) / p.k_BUGK.size(2);
-  const auto heads_first = [](const at::Tensor& x) { return x.to(at::kDouble).transpose(1, 2); };
-  const at::Tensor q = heads_first(p.q_BTHK), dout = heads_first(p.dout_BTHK);
-  const at::Tensor k = heads_first(p.k_BUGK).repeat_interleave(group, 1);
-  const at::Tensor v = heads_first(p.v_BUGK).repeat_interleave(group, 1);
-  const at::Tensor key = p.key_index_BU.unsqueeze(1).unsqueeze(1);
-  const at::Tensor hidden = at::logical_or(
-      key<p.begin_BT.unsqueeze(1).unsqueeze(3), key> p.index_BT.unsqueeze(1).unsqueeze(3));
-  const double minus_infinity = -std::numeric_limits<double>::infinity();
-  const at::Tensor s =
-      (at::matmul(q, k.transpose(2, 3)) * p.scale).masked_fill(hidden, minus_infinity);
-  Result r;
-  r.lse_BHT = at::logsumexp(s, {-1});
-  const at::Tensor prob = at::exp(s - r.lse_BHT.unsqueeze(-1)).masked_fill(hidden, 0);
-  const at::Tensor out = at::matmul(prob, v);
-  const at::Tensor delta = (dout * out).sum(-1, true);
-  const at::Tensor ds = prob * (at::matmul(dout, v.transpose(2, 3)) - delta) * p.scale;
-  const auto by_group = [&](const at::Tensor& x) {
-    return x.unflatten(1, {p.k_BUGK.size(2), group}).sum(2).transpose(1, 2);
-  };
-  r.out_BTHK = out.transpose(1, 2);
-  r.dq_BTHK = at::matmul(ds, k).transpose(1, 2);
-  r.dk_BUGK = by_group(at::matmul(ds.transpose(2, 3), q));
-  r.dv_BUGK = by_group(at::matmul(prob.transpose(2, 3), dout));
-  return r;
-}
-
-Result Compute(const Problem& p, const std::vector<KeyBlock>& blocks) {
-  AttentionCarry carry = MakeAttentionCarry(p.q_BTHK);
-  for (const KeyBlock& block : blocks) {
-    AttentionBlockForward(p.queries(), block, p.scale, carry, {});
-  }
-  Result r;
-  FinishAttention(carry, p.q_BTHK.scalar_type(), r.out_BTHK, r.lse_BHT);
-  const QueryGradientBlock queries{p.queries(), p.dout_BTHK, r.lse_BHT,
-                                   AttentionDelta(p.dout_BTHK, r.out_BTHK)};
-  r.dq_BTHK = at::zeros(p.q_BTHK.sizes(), at::kFloat);
-  std::vector<at::Tensor> dk, dv;
-  for (const KeyBlock& block : blocks) {
-    dk.push_back(at::zeros(block.k_BUGK.sizes(), at::kFloat));
-    dv.push_back(at::zeros(block.v_BUGK.sizes(), at::kFloat));
-    AttentionBlockBackward(queries, block, p.scale, r.dq_BTHK, dk.back(), dv.back(), {});
-  }
-  r.dk_BUGK = at::cat(dk, 1);
-  r.dv_BUGK = at::cat(dv, 1);
-  return r;
-}
-
-Result Compute(const Problem& p) { return Compute(p, {p.keys()}); }
-
-// Largest difference, in units of the largest entry (of 0.1 where all are close to 0, as the
-// gradients of a lone token).
-double Difference(const at::Tensor& got, const at::Tensor& want) {
-  const at::Tensor finite = at::isfinite(want);
-  EXPECT_TRUE(at::equal(at::isneginf(got), at::isneginf(want)));
-  if (!finite.any().item<bool>()) return 0;
-  const at::Tensor g = got.to(at::kDouble).masked_select(finite);
-  const at::Tensor w = want.to(at::kDouble).masked_select(finite);
-  const double error = (g - w).abs().max().item<double>();
-  const double size = w.abs().max().item<double>();
-  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error / std::max(size, 0.1);
-}
-
-double Worst(const Result& got, const Result& want) {
-  const double pairs[] = {
-      Difference(got.out_BTHK, want.out_BTHK), Difference(got.lse_BHT, want.lse_BHT),
-      Difference(got.dq_BTHK, want.dq_BTHK), Difference(got.dk_BUGK, want.dk_BUGK),
-      Difference(got.dv_BUGK, want.dv_BUGK)};
-  return *std::max_element(std::begin(pairs), std::end(pairs));
-}
+using testing_support::Case;
+using testing_support::Compute;
+using testing_support::Difference;
+using testing_support::MakeProblem;
+using testing_support::Problem;
+using testing_support::Reference;
+using testing_support::Result;
+using testing_support::Worst;
 
 void ExpectMatchesReference(const Case& c, double f32_bound = 5e-6) {
   const Problem exact = MakeProblem(c, at::kFloat);
@@ -406,102 +292,6 @@ TEST(AttentionBlockTest, SettingGradientsIsAddingToZero) {
       EXPECT_LE(Difference(dv, want.dv_BUGK), bound);
     }
   }
-}
-
-// What comes after so many polls.
-template <class Arrived>
-std::function<const Arrived*()> After(int polls, const Arrived& what) {
-  return [polls, &what]() mutable { return polls-- > 0 ? nullptr : &what; };
-}
-
-// Queries that see keys of both blocks, of either one, and none; a NaN that some of them see.
-Problem MakeProblemInTwoBlocks(at::ScalarType type) {
-  Problem p = MakeProblem({2, 1000, 1000, 4, 2, 40, {90, 410, 500}}, type);
-  p.index_BT.narrow(1, 7, 3).fill_(-1);
-  p.begin_BT.narrow(1, 7, 3).fill_(0);
-  p.k_BUGK.select(1, 970).fill_(NAN);
-  p.q_BTHK.select(1, 990).fill_(NAN);
-  return p;
-}
-
-TEST(AttentionBlockTest, KeysThatJoinWhenTheyArriveGiveTheSameBits) {
-  const int before = at::get_num_threads();
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    const Problem p = MakeProblemInTwoBlocks(type);
-    const auto part = [&](int64_t first, int64_t count) {
-      return KeyBlock{p.k_BUGK.narrow(1, first, count), p.v_BUGK.narrow(1, first, count),
-                      p.key_index_BU.narrow(1, first, count).contiguous()};
-    };
-    const KeyBlock one = part(600, 400), two = part(0, 600);
-    AttentionCarry carry = MakeAttentionCarry(p.q_BTHK);
-    AttentionOutput want, got;
-    AttentionBlockForward(p.queries(), one, p.scale, carry, {});
-    AttentionBlockForward(p.queries(), two, p.scale, carry, {}, &want);
-    for (const int polls : {0, 5, 1000}) {
-      at::set_num_threads(polls == 5 ? 3 : 1);
-      const NextKeys next{After(polls, two), &got};
-      carry = MakeAttentionCarry(p.q_BTHK);
-      const bool joined =
-          AttentionBlockForward(p.queries(), one, p.scale, carry, {}, nullptr, &next);
-      if (polls != 5) {
-        EXPECT_EQ(joined, polls == 0);
-      }
-      if (!joined) AttentionBlockForward(p.queries(), two, p.scale, carry, {}, &got);
-      EXPECT_TRUE(at::equal(got.out_BTHK.nan_to_num(9), want.out_BTHK.nan_to_num(9)));
-      EXPECT_TRUE(at::equal(got.lse_BHT.nan_to_num(9), want.lse_BHT.nan_to_num(9)));
-    }
-  }
-  at::set_num_threads(before);
-}
-
-TEST(AttentionBlockTest, QueriesThatJoinWhenTheyArriveGiveTheSameBits) {
-  const int before = at::get_num_threads();
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    const Problem p = MakeProblemInTwoBlocks(type);
-    const Result forward = Compute(p);
-    const at::Tensor delta_BHT = AttentionDelta(p.dout_BTHK, forward.out_BTHK);
-    const auto part = [&](int64_t first, int64_t count) {
-      const auto slots = [&](const at::Tensor& x, int dim) {
-        return x.narrow(dim, first, count).contiguous();
-      };
-      return ArrivedQueries{{{slots(p.q_BTHK, 1), slots(p.index_BT, 1), slots(p.begin_BT, 1)},
-                             slots(p.dout_BTHK, 1),
-                             slots(forward.lse_BHT, 2),
-                             slots(delta_BHT, 2)},
-                            at::full({2, count, 4, 40}, NAN, at::kFloat)};
-    };
-    // dq of both, rounded dk and dv
-    const auto compute = [&](int polls, bool& joined) {
-      ArrivedQueries one = part(550, 450), two = part(0, 550);
-      at::Tensor dk = at::full(p.k_BUGK.sizes(), NAN, at::kFloat), dv = at::full_like(dk, NAN);
-      at::Tensor rounded_dk = at::full_like(p.k_BUGK, NAN), rounded_dv = rounded_dk.clone();
-      const NextQueries next{After(polls, two), rounded_dk, rounded_dv};
-      joined = AttentionBlockBackward(one.queries, p.keys(), p.scale, one.dq_BTHK, dk, dv, {},
-                                      {.set_queries = true, .set_keys = true}, &next);
-      if (!joined) {
-        AttentionBlockBackward(
-            two.queries, p.keys(), p.scale, two.dq_BTHK, dk, dv, {},
-            {.set_queries = true, .rounded_dk_BUGK = rounded_dk, .rounded_dv_BUGK = rounded_dv});
-      }
-      return std::vector<at::Tensor>{one.dq_BTHK, two.dq_BTHK, rounded_dk, rounded_dv};
-    };
-    at::set_num_threads(1);
-    bool joined = true;
-    const auto want = compute(1000, joined);
-    EXPECT_FALSE(joined);
-    EXPECT_TRUE(at::isfinite(want[2].slice(1, 0, 500)).all().item<bool>());
-    for (const int polls : {0, 5}) {
-      at::set_num_threads(polls == 5 ? 3 : 1);
-      const auto got = compute(polls, joined);
-      if (polls == 0) {
-        EXPECT_TRUE(joined);
-      }
-      for (size_t i = 0; i < want.size(); ++i) {
-        EXPECT_TRUE(at::equal(got[i].nan_to_num(9), want[i].nan_to_num(9))) << i;
-      }
-    }
-  }
-  at::set_num_threads(before);
 }
 
 TEST(AttentionBlockTest, CallsProgressOnTheCallingThreadAndPassesItsExceptionOn) {
