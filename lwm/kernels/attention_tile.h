@@ -22,13 +22,14 @@ struct AttentionTileShape {
 
   int padded_dim() const { return (head_dim + 31) / 32 * 32; }
   // One [rows or keys, padded_dim] matrix, also when packed as the right side of a product, where
-  // oneDNN pads columns to 64.
+  // oneDNN, unlike our own kernels, pads columns to 64.
   size_t query_bytes() const { return static_cast<size_t>(rows) * row_bytes(); }
   size_t key_bytes() const { return static_cast<size_t>(keys) * row_bytes(); }
 
  private:
   size_t row_bytes() const {
-    return static_cast<size_t>((head_dim + 63) / 64 * 64) * BytesPerElement(type);
+    return static_cast<size_t>(amx ? padded_dim() : (head_dim + 63) / 64 * 64) *
+           BytesPerElement(type);
   }
 };
 
@@ -64,6 +65,10 @@ class AttentionForwardTile {
                    float scale, const TileMask* mask, float* max_R, float* sum_R,
                    float* acc_RK) = 0;
 };
+
+// What PackKeys of an AMX tile has packed, back in rows: k_NK, v_NK bf16 [keys, padded_dim]. Slow.
+void UnpackAmxKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
+                   uint16_t* v_NK) noexcept;
 
 // Backward of tile pairs, as AttentionForwardTile; queries come with dout, keys with v. It serves
 // one tile of keys at a time, whose gradients it keeps.

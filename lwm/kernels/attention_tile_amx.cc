@@ -130,6 +130,22 @@ class AmxBackwardTile : public AttentionBackwardTile {
 
 }  // namespace
 
+void UnpackAmxKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
+                   uint16_t* v_NK) noexcept {
+  constexpr ptrdiff_t kRegister = 512;
+  const ptrdiff_t keys = shape.keys, dim = shape.padded_dim();
+  const uint16_t* k_pairs = static_cast<const uint16_t*>(packed_keys);
+  const uint16_t* v_pairs = k_pairs + keys * dim;
+  for (ptrdiff_t n = 0; n < keys; ++n) {
+    for (ptrdiff_t k = 0; k < dim; ++k) {
+      const ptrdiff_t k_register = n / 16 * (dim / 32) + k / 32;
+      const ptrdiff_t v_register = k / 16 * (keys / 32) + n / 32;
+      *k_NK++ = k_pairs[k_register * kRegister + k % 32 / 2 * 32 + n % 16 * 2 + k % 2];
+      *v_NK++ = v_pairs[v_register * kRegister + n % 16 * 32 + k % 16 * 2 + n % 32 / 16];
+    }
+  }
+}
+
 std::unique_ptr<AttentionForwardTile> MakeAmxForwardTile(const AttentionTileShape& shape) {
   return std::make_unique<AmxForwardTile>(shape);
 }

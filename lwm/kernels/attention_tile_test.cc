@@ -11,6 +11,7 @@
 #include "lwm/base/random.h"
 #include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention_careful.h"
+#include "lwm/kernels/tile_layout.h"
 
 namespace lwm::kernels {
 namespace {
@@ -149,6 +150,25 @@ TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
     ExpectClose(sum.data(), want_sum.data(), rows, bound, "sum");
     EXPECT_EQ(max.back(), -kInfinity);
     EXPECT_EQ(sum.back(), 0);
+  }
+}
+
+TEST(AttentionTileTest, UnpackedKeysAreThoseThatWerePacked) {
+  for (const AttentionTileShape& shape : Shapes()) {
+    if (!shape.amx) continue;
+    const Pair pair(shape);
+    auto packed = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
+    ThreadForwardTile(shape).PackKeys(pair.keys(), packed.get());
+    const auto keys = static_cast<size_t>(shape.keys),
+               dim = static_cast<size_t>(shape.padded_dim());
+    std::vector<uint16_t> k_NK(keys * dim), v_NK(k_NK.size()), want_k(k_NK.size()), want_v = want_k;
+    UnpackAmxKeys(shape, packed.get(), k_NK.data(), v_NK.data());
+    GatherRows(shape.type, pair.keys().first, shape.keys, shape.head_dim, shape.padded_dim(),
+               want_k.data());
+    GatherRows(shape.type, pair.keys().second, shape.keys, shape.head_dim, shape.padded_dim(),
+               want_v.data());
+    EXPECT_EQ(k_NK, want_k) << shape.head_dim;
+    EXPECT_EQ(v_NK, want_v) << shape.head_dim;
   }
 }
 

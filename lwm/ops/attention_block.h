@@ -22,11 +22,33 @@ struct QueryBlock {
   at::Tensor begin_BT;  // i32
 };
 
+// Keys as the forward kernels of machines with AMX want them, in tiles of keys (N): what ranks pass
+// on, so that not each of them packs what travels round.
+struct PackedKeys {
+  at::Tensor
+      tiles_NBG2UK;  // bf16, k and v of U keys, in the layout of AttentionForwardTile::PackKeys
+  at::Tensor finite_NBG;  // u8: whether all numbers are
+
+  bool defined() const { return tiles_NBG2UK.defined(); }
+  int tile_keys() const { return static_cast<int>(tiles_NBG2UK.size(4)); }
+};
+
 // Keys with their indices; U keys per row.
 struct KeyBlock {
   at::Tensor k_BUGK, v_BUGK;  // dtype of q, last dim contiguous
   at::Tensor index_BU;        // i32; -1: seen by nobody
+  // Or k and v in tiles, all full but the last: the forward then does not look at k and v, which
+  // may be undefined.
+  PackedKeys packed = {};
+
+  int64_t slots() const { return index_BU.size(1); }
+  int64_t kv_heads() const {
+    return packed.defined() ? packed.tiles_NBG2UK.size(2) : k_BUGK.size(2);
+  }
 };
+
+// Undefined without AMX, and where it would take more than 64 MiB.
+PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
 
 // Called on the calling thread between tiles, to let transfers progress; may be empty.
 using Progress = std::function<void()>;

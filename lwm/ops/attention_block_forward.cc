@@ -13,101 +13,12 @@
 #include "lwm/kernels/attention_tile.h"
 #include "lwm/ops/attention_block.h"
 #include "lwm/ops/attention_tiling.h"
-#include "lwm/ops/scratch_memory.h"
+#include "lwm/ops/key_tiles.h"
 
 namespace lwm::ops {
 namespace {
 
 using kernels::AttentionForwardTile;
-
-// Packed tiles [first, last) of the keys of every batch row and kv head.
-class KeyTiles {
- public:
-  KeyTiles(const AttentionTiling& tiling, const KeyBlock& keys, int64_t first, int64_t last)
-      : tiling_(tiling),
-        keys_(keys),
-        first_(first),
-        last_(last),
-        key_bytes_(AttentionForwardTile::PackedKeyBytes(tiling.shape)),
-        packed_(Count() * key_bytes_),
-        finite_(Count()),
-        packing_(Count()) {}
-
-  int64_t first() const { return first_; }
-  int64_t last() const { return last_; }
-
-  Visibility Seen(int64_t b, int64_t query_tile, int64_t tile) const {
-    const auto row = static_cast<size_t>(b);
-    return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
-                   tiling_.key_tiles[row][static_cast<size_t>(tile)]);
-  }
-  // The first tile from `from` on that the queries see, last() if there is none.
-  int64_t NextSeen(int64_t b, int64_t query_tile, int64_t from) const {
-    while (from < last_ && Seen(b, query_tile, from) == Visibility::kNone) ++from;
-    return from;
-  }
-
-  const int32_t* Index(int64_t b, int64_t tile) const { return tiling_.KeyIndex(b, tile); }
-  std::vector<const void*> K(int64_t b, int64_t g, int64_t tile) const {
-    return KeyRows(tiling_, keys_.k_BUGK, b, g, tile);
-  }
-  std::vector<const void*> V(int64_t b, int64_t g, int64_t tile) const {
-    return KeyRows(tiling_, keys_.v_BUGK, b, g, tile);
-  }
-
-  // Whoever needs a tile of keys first packs it: it is then in that core's cache.
-  void Pack(AttentionForwardTile& kernel, int64_t b, int64_t g, int64_t tile) {
-    const size_t at = PackedIndex(b, g, tile);
-    std::atomic<Packing>& packing = packing_[at];
-    for (Packing seen = packing; seen != Packing::kDone; seen = packing) {
-      if (seen == Packing::kNobody && packing.compare_exchange_strong(seen, Packing::kSomebody)) {
-        try {
-          const auto k_rows = K(b, g, tile), v_rows = V(b, g, tile);
-          finite_[at] =
-              kernel.PackKeys({k_rows.data(), v_rows.data()}, packed_.data() + at * key_bytes_);
-        } catch (...) {
-          packing = Packing::kNobody;  // nobody waits for what will not come
-          throw;
-        }
-        packing = Packing::kDone;
-        return;
-      }
-      std::this_thread::yield();
-    }
-  }
-  // Of a packed tile.
-  const char* Packed(int64_t b, int64_t g, int64_t tile) const {
-    return packed_.data() + PackedIndex(b, g, tile) * key_bytes_;
-  }
-  bool Finite(int64_t b, int64_t g, int64_t tile) const { return finite_[PackedIndex(b, g, tile)]; }
-  bool IsPacked(int64_t b, int64_t g, int64_t tile) const {
-    return packing_[PackedIndex(b, g, tile)] == Packing::kDone;
-  }
-
- private:
-  enum class Packing : char { kNobody, kSomebody, kDone };
-
-  size_t Count() const {
-    return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * (last_ - first_));
-  }
-  size_t PackedIndex(int64_t b, int64_t g, int64_t tile) const {
-    return static_cast<size_t>((b * tiling_.kv_heads + g) * (last_ - first_) + tile - first_);
-  }
-
-  const AttentionTiling& tiling_;
-  const KeyBlock& keys_;
-  const int64_t first_, last_;
-  const size_t key_bytes_;
-  ScratchMemory packed_;
-  std::vector<char> finite_;
-  std::vector<std::atomic<Packing>> packing_;
-};
-
-int64_t TilesPerPass(const AttentionTiling& tiling) {
-  const int64_t tile_bytes =
-      tiling.batch * tiling.kv_heads * 2 * static_cast<int64_t>(tiling.shape.key_bytes());
-  return std::max<int64_t>(1, kPackedBytes / tile_bytes);
-}
 
 // Keys, in one piece, that join a pass when they arrive.
 class JoiningKeys {
@@ -268,9 +179,9 @@ class ForwardPass {
     const kernels::TileMask mask = worker.tile.Mask(keys.Index(b, at.tile));
     keys.Pack(worker.kernel, b, g, at.tile);
     if (seen == Visibility::kSome && !keys.Finite(b, g, at.tile)) {
-      const auto k_rows = keys.K(b, g, at.tile), v_rows = keys.V(b, g, at.tile);
+      const KeyTiles::Rows rows = keys.RowsOf(b, g, at.tile);
       kernels::CarefulForward(tiling_.shape, {worker.rows.data(), nullptr},
-                              {k_rows.data(), v_rows.data()}, scale_, mask, worker.max_R.data(),
+                              {rows.k.data(), rows.v.data()}, scale_, mask, worker.max_R.data(),
                               worker.sum_R.data(), worker.acc_RK.get());
       return;
     }
@@ -361,7 +272,7 @@ bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, doub
   CheckF32(carry.acc_BTHK, q.sizes(), "carry.acc");
   CheckF32(carry.max_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.max");
   CheckF32(carry.sum_BHT, {q.size(0), q.size(2), q.size(1)}, "carry.sum");
-  if (q.numel() == 0 || keys.k_BUGK.numel() == 0) {
+  if (q.numel() == 0 || keys.slots() == 0) {
     if (output) FinishAttention(carry, q.scalar_type(), output->out_BTHK, output->lse_BHT);
     return false;
   }

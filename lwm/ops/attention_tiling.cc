@@ -45,6 +45,49 @@ std::vector<SlotTile> TileSlots(std::span<const int32_t> index, const int32_t* b
   return tiles;
 }
 
+void CheckSlots(const at::Tensor& x, int64_t rows, int64_t slots, const char* name) {
+  LWM_REQUIRE(x.scalar_type() == at::kInt && x.is_contiguous() && x.dim() == 2 &&
+                  x.size(0) == rows && x.size(1) == slots,
+              "attention: ", name, " must be contiguous i32 [", rows, ", ", slots, "], got ",
+              x.scalar_type(), " ", x.sizes());
+}
+
+void CheckContiguousHeadDim(const at::Tensor& x) {
+  LWM_REQUIRE(x.numel() == 0 || x.size(3) == 1 || x.stride(3) == 1,
+              "attention: the last dimension of q, k and v must be contiguous, got strides ",
+              x.strides());
+}
+
+void CheckKeysInRows(const at::Tensor& q, const KeyBlock& keys) {
+  const at::Tensor &k = keys.k_BUGK, &v = keys.v_BUGK;
+  LWM_REQUIRE(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(),
+              "attention: k and v must have the type of q, ", q.scalar_type(), ", got ",
+              k.scalar_type(), " and ", v.scalar_type());
+  LWM_REQUIRE(
+      k.dim() == 4 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(3) == k.size(3),
+      "attention: want q [batch,tokens,heads,dim], k and v [batch,keys,kv heads,dim], got q ",
+      q.sizes(), " k ", k.sizes(), " v ", v.sizes());
+  CheckContiguousHeadDim(k);
+  CheckContiguousHeadDim(v);
+  CheckSlots(keys.index_BU, k.size(0), k.size(1), "key index");
+}
+
+void CheckPackedKeys(const at::Tensor& q, const KeyBlock& keys) {
+  const PackedKeys& packed = keys.packed;
+  const at::Tensor &tiles = packed.tiles_NBG2UK, &finite = packed.finite_NBG;
+  LWM_REQUIRE(q.scalar_type() == at::kBFloat16 && tiles.scalar_type() == at::kBFloat16 &&
+                  tiles.dim() == 6 && tiles.is_contiguous() && tiles.size(1) == q.size(0) &&
+                  tiles.size(3) == 2 && tiles.size(5) == (q.size(3) + 31) / 32 * 32 &&
+                  finite.scalar_type() == at::kByte && finite.is_contiguous() &&
+                  finite.sizes() == tiles.sizes().slice(0, 3),
+              "attention: keys that are packed do not belong to q ", q.scalar_type(), " ",
+              q.sizes(), ": got ", tiles.scalar_type(), " ", tiles.sizes());
+  const int64_t slots = keys.index_BU.size(1), room = tiles.size(0) * tiles.size(4);
+  LWM_REQUIRE(slots <= room && room - slots < tiles.size(4), "attention: ", tiles.size(0),
+              " packed tiles of ", tiles.size(4), " keys for ", slots, " slots");
+  CheckSlots(keys.index_BU, q.size(0), slots, "key index");
+}
+
 }  // namespace
 
 Visibility Compare(const SlotTile& queries, const SlotTile& keys) {
@@ -61,8 +104,8 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
     : batch(queries.q_BTHK.size(0)),
       tokens(queries.q_BTHK.size(1)),
       heads(queries.q_BTHK.size(2)),
-      kv_heads(keys.k_BUGK.size(2)),
-      key_slots(keys.k_BUGK.size(1)) {
+      kv_heads(keys.kv_heads()),
+      key_slots(keys.slots()) {
   constexpr int kRows = 256, kKeys = 512;
   const int64_t group = heads / kv_heads;
   positions = static_cast<int>(
@@ -73,8 +116,8 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
                                                           : kernels::TileType::kBF16;
   shape.amx = kernels::UsesAmx(shape.type);
   shape.rows = PickSize(static_cast<int64_t>(heads_per_tile) * positions, kRows);
-  shape.keys = PickSize(key_slots, kKeys);
   shape.head_dim = static_cast<int>(queries.q_BTHK.size(3));
+  shape.keys = keys.packed.defined() ? keys.packed.tile_keys() : PickSize(key_slots, kKeys);
 
   const int64_t padded_slots = RoundUp(key_slots, shape.keys);
   key_index_BU.assign(static_cast<size_t>(batch * padded_slots), -1);
@@ -149,35 +192,18 @@ void CheckF32(const at::Tensor& x, at::IntArrayRef shape, const char* name) {
 }
 
 void CheckAttentionBlock(const QueryBlock& queries, const KeyBlock& keys, double scale) {
-  const at::Tensor &q = queries.q_BTHK, &k = keys.k_BUGK, &v = keys.v_BUGK;
+  const at::Tensor& q = queries.q_BTHK;
   LWM_REQUIRE(q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16,
               "attention: q must be f32 or bf16, got ", q.scalar_type());
-  LWM_REQUIRE(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(),
-              "attention: k and v must have the type of q, ", q.scalar_type(), ", got ",
-              k.scalar_type(), " and ", v.scalar_type());
-  LWM_REQUIRE(
-      q.dim() == 4 && k.dim() == 4 && k.sizes() == v.sizes() && q.size(0) == k.size(0) &&
-          q.size(3) == k.size(3),
-      "attention: want q [batch,tokens,heads,dim], k and v [batch,keys,kv heads,dim], got q ",
-      q.sizes(), " k ", k.sizes(), " v ", v.sizes());
-  LWM_REQUIRE(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "attention: ", q.size(2),
-              " query heads must be a multiple of the kv heads, got ", k.size(2));
-  LWM_REQUIRE(q.size(3) >= 1 && q.size(3) <= 1024, "attention: head dim must be 1 to 1024, got ",
-              q.size(3));
-  for (const at::Tensor* x : {&q, &k, &v}) {
-    LWM_REQUIRE(x->numel() == 0 || x->size(3) == 1 || x->stride(3) == 1,
-                "attention: the last dimension of q, k and v must be contiguous, got strides ",
-                x->strides());
-  }
-  const auto check_slots = [](const at::Tensor& x, const at::Tensor& of, const char* name) {
-    LWM_REQUIRE(x.scalar_type() == at::kInt && x.is_contiguous() && x.dim() == 2 &&
-                    x.size(0) == of.size(0) && x.size(1) == of.size(1),
-                "attention: ", name, " must be contiguous i32 [", of.size(0), ", ", of.size(1),
-                "], got ", x.scalar_type(), " ", x.sizes());
-  };
-  check_slots(queries.index_BT, q, "query index");
-  check_slots(queries.begin_BT, q, "query begin");
-  check_slots(keys.index_BU, k, "key index");
+  LWM_REQUIRE(q.dim() == 4 && q.size(3) >= 1 && q.size(3) <= 1024,
+              "attention: want q [batch,tokens,heads,dim] with a head dim of 1 to 1024, got ",
+              q.sizes());
+  CheckContiguousHeadDim(q);
+  CheckSlots(queries.index_BT, q.size(0), q.size(1), "query index");
+  CheckSlots(queries.begin_BT, q.size(0), q.size(1), "query begin");
+  keys.packed.defined() ? CheckPackedKeys(q, keys) : CheckKeysInRows(q, keys);
+  LWM_REQUIRE(keys.kv_heads() > 0 && q.size(2) % keys.kv_heads() == 0, "attention: ", q.size(2),
+              " query heads must be a multiple of the kv heads, got ", keys.kv_heads());
   LWM_REQUIRE(std::isfinite(scale) && scale >= 0,
               "attention: the scale of the scores must be finite and not negative, got ", scale);
 }

@@ -9,7 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/ops/attention_block.h"
-#include "lwm/ops/ring_slots.h"
+#include "lwm/ops/ring.h"
 #include "lwm/ops/ring_transfer.h"
 #include "lwm/ops/scratch_memory.h"
 
@@ -41,101 +41,6 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK, const at
   LWM_REQUIRE(view.ranks() == (view.sp ? view.sp->size() : 1), "attention: a view over ",
               view.ranks(), " ranks in a group of ", view.sp ? view.sp->size() : 1);
 }
-
-// Smallest and largest index of the keys, smallest begin and largest index of the queries that one
-// rank holds of one row.
-struct Extremes {
-  int32_t first_key = std::numeric_limits<int32_t>::max();
-  int32_t first_seen = std::numeric_limits<int32_t>::max();
-  int32_t last = -1;
-};
-
-Extremes ExtremesOf(const SequenceView& view, int rank, int64_t row) {
-  Extremes extremes;
-  const int64_t offset = (rank * view.rows() + row) * view.tokens();
-  const int32_t* index_T = view.index_PBT.const_data_ptr<int32_t>() + offset;
-  const int32_t* begin_T = view.begin_PBT.const_data_ptr<int32_t>() + offset;
-  for (int64_t t = 0; t < view.tokens(); ++t) {
-    if (index_T[t] < 0) continue;
-    extremes.first_key = std::min(extremes.first_key, index_T[t]);
-    extremes.first_seen = std::min(extremes.first_seen, begin_T[t]);
-    extremes.last = std::max(extremes.last, index_T[t]);
-  }
-  return extremes;
-}
-
-// The hops of one pass: who owns what, and which pairs of ranks have nothing to say to each other.
-class Ring {
- public:
-  Ring(SequenceView view, RingSlots slots) : view_(std::move(view)), slots_(std::move(slots)) {
-    if (!view_.sp) self_ = dist::MakeSelfCommunicator();
-    for (const SlotRange& range : slots_.keys_P) {
-      if (range.count > 0) hops_ = view_.ranks();
-    }
-    for (int rank = 0; rank < view_.ranks(); ++rank) {
-      for (int64_t row = 0; row < view_.rows(); ++row) {
-        extremes_PB_.push_back(ExtremesOf(view_, rank, row));
-      }
-    }
-  }
-
-  dist::Communicator& group() { return view_.sp ? *view_.sp : *self_; }
-  // One where nothing travels.
-  int hops() const { return hops_; }
-  int rank() const { return view_.rank(); }
-  int Owner(int hop) const { return (rank() + view_.ranks() - hop) % view_.ranks(); }
-
-  const RingSlots& slots() const { return slots_; }
-
-  // Whether any query of one rank may see any key of the other.
-  bool Sees(int query_rank, int key_rank) const {
-    if (query_rank != key_rank && (slots_.keys_P[static_cast<size_t>(key_rank)].count == 0 ||
-                                   slots_.queries_P[static_cast<size_t>(query_rank)].count == 0)) {
-      return false;
-    }
-    for (int64_t row = 0; row < view_.rows(); ++row) {
-      const Extremes& queries = extremes_PB_[query_rank * view_.rows() + row];
-      const Extremes& keys = extremes_PB_[key_rank * view_.rows() + row];
-      if (keys.first_key <= queries.last && queries.first_seen <= keys.last) return true;
-    }
-    return false;
-  }
-  // Whether this rank's queries see some of the keys of a hop, or those of a hop its keys.
-  bool SeesKeys(int hop) const { return hop < hops() && Sees(rank(), Owner(hop)); }
-  bool IsSeen(int hop) const { return hop < hops() && Sees(Owner(hop), rank()); }
-  // The last hop of which that is true, -1: none.
-  int LastKeys() const {
-    int hop = hops() - 1;
-    while (hop >= 0 && !SeesKeys(hop)) --hop;
-    return hop;
-  }
-  int LastQueries() const {
-    int hop = hops() - 1;
-    while (hop >= 0 && !IsSeen(hop)) --hop;
-    return hop;
-  }
-  // The slots of a rank's bundle: all of this rank's own, what travels of the others'.
-  QueryBlock Queries(int rank, const at::Tensor& q_BTHK) const {
-    return {q_BTHK, Slots(view_.index_PBT, rank, slots_.queries_P),
-            Slots(view_.begin_PBT, rank, slots_.queries_P)};
-  }
-  KeyBlock Keys(int rank, const at::Tensor& k_BTGK, const at::Tensor& v_BTGK) const {
-    return {k_BTGK, v_BTGK, Slots(view_.index_PBT, rank, slots_.keys_P)};
-  }
-
- private:
-  at::Tensor Slots(const at::Tensor& x_PBT, int rank, const std::vector<SlotRange>& range_P) const {
-    if (rank == view_.rank()) return x_PBT[rank];
-    const SlotRange& range = range_P[static_cast<size_t>(rank)];
-    return x_PBT[rank].narrow(1, range.first, range.count).contiguous();
-  }
-
-  const SequenceView view_;
-  const RingSlots slots_;
-  int hops_ = 1;
-  std::unique_ptr<dist::Communicator> self_;
-  std::vector<Extremes> extremes_PB_;
-};
 
 // f32, uninitialised: the first hop sets them. What is rounded at the end lives in scratch.
 struct GradientSums {
@@ -195,7 +100,7 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
       const auto& kv = bundle.Arrive(hop);
       auto& dkv = sum.Begin(hop);
       const int owner = ring.Owner(hop);
-      if (ring.Sees(ring.rank(), owner)) {
+      if (ring.SeesKeys(hop)) {
         AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale, gradients.dq_BTHK,
                                dkv[0], dkv[1], progress,
                                {.set_queries = hop == 0, .set_keys = true});
@@ -309,23 +214,21 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
   AttentionCarry carry = MakeAttentionCarry(q_BTHK);
   if (ring.hops() > 1) carry.acc_BTHK = ScratchTensor(q_BTHK.sizes(), at::kFloat);
   AttentionOutput output;
-  TravellingBundle bundle(ring.group(), {{k_BTGK}, {v_BTGK}}, ring.slots().keys_P);
-  const Progress progress = [&] { bundle.Progress(); };
+  TravellingKeys travelling(ring, queries, k_BTGK, v_BTGK);
+  const Progress progress = [&] { travelling.Progress(); };
   const int last = ring.LastKeys();
   bool taken = false;  // with the keys of the hop before
   for (int hop = 0; hop < ring.hops(); ++hop) {
-    const auto& kv = bundle.Arrive(hop);
+    const KeyBlock keys = travelling.Arrive(hop);
     if (std::exchange(taken, false) || !ring.SeesKeys(hop)) continue;
     std::optional<KeyBlock> coming;
     const NextKeys next{[&]() -> const KeyBlock* {
-                          const auto* next_kv = coming ? nullptr : bundle.Next();
-                          if (next_kv)
-                            coming = ring.Keys(ring.Owner(hop + 1), next_kv->at(0), next_kv->at(1));
+                          if (!coming) coming = travelling.Next(hop);
                           return coming ? &*coming : nullptr;
                         },
                         hop + 1 == last ? &output : nullptr};
-    taken = AttentionBlockForward(queries, ring.Keys(ring.Owner(hop), kv[0], kv[1]), scale, carry,
-                                  progress, hop == last ? &output : nullptr,
+    taken = AttentionBlockForward(queries, keys, scale, carry, progress,
+                                  hop == last ? &output : nullptr,
                                   ring.SeesKeys(hop + 1) ? &next : nullptr);
   }
   return last < 0 ? FinishAttentionResult(carry, q_BTHK.scalar_type())

@@ -22,10 +22,10 @@ struct AttentionGradients {
 //
 // Accuracy: f32 within 5e-6 of the largest entry of the f64 reference (4e-5 when |scores| ~ 100),
 // bf16 within 2e-2; 1, 2, 3, 4 ranks differ by f32 rounding (2e-6).
-// Memory: with several ranks up to two buffers of a rank's K and V, in the backward pass up to
-// three more of its gradients in f32; nothing of size T x T. Cost: what other ranks see of K and V
-// makes P - 1 hops, overlapped with the tiles. Threads: at::parallel_for inside. Collective over
-// view.sp. Throws Error(kInvalidArgument) on other shapes or dtypes.
+// Memory: with several ranks K and V once more, packed, and up to two buffers of another rank's; in
+// the backward pass up to three more of its gradients in f32; nothing of size T x T. Cost: what
+// other ranks see of K and V makes P - 1 hops, overlapped with the tiles. Threads: at::parallel_for
+// inside. Collective over view.sp. Throws Error(kInvalidArgument) on other shapes or dtypes.
 AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK,
                                      const at::Tensor& v_BTGK, const SequenceView& view,
                                      double scale);

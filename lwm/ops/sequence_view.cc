@@ -5,8 +5,19 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
+#include "lwm/kernels/attention_tile.h"
 
 namespace lwm::ops {
+namespace {
+
+bool MachinesAreAlike(dist::Communicator& group) {
+  const double amx = kernels::UsesAmx(kernels::TileType::kBF16) ? 1 : 0;
+  double most_and_least[] = {amx, -amx};
+  group.AllReduceMax(most_and_least);
+  return most_and_least[0] == -most_and_least[1];
+}
+
+}  // namespace
 
 SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
                               dist::Communicator* sp) {
@@ -24,6 +35,7 @@ SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
   }
   SequenceView view;
   view.sp = sp;
+  view.alike = !sp || MachinesAreAlike(*sp);
   const auto rows = static_cast<int64_t>(plans.size());
   view.index_PBT = at::full({ranks, rows, tokens}, -1, at::kInt);
   view.begin_PBT = at::zeros({ranks, rows, tokens}, at::kInt);

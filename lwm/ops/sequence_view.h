@@ -15,6 +15,7 @@ struct SequenceView {
   dist::Communicator* sp = nullptr;  // the ring; nullptr = one rank
   at::Tensor index_PBT;  // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
   at::Tensor begin_PBT;  // i32 [P,B,T]; first index of its segment
+  bool alike = true;     // the machines of all ranks: one can use what another's kernels packed
 
   int ranks() const { return static_cast<int>(index_PBT.size(0)); }
   int rank() const { return sp ? sp->rank() : 0; }
@@ -23,6 +24,7 @@ struct SequenceView {
 };
 
 // One plan per row (all with the same S and P); sp may be nullptr when the plans have one rank.
+// Collective over sp.
 SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans, dist::Communicator* sp);
 
 // B rows of T tokens, one segment each, one rank.

@@ -209,6 +209,26 @@ TEST(RingAttentionTest, Bf16StaysNearTheReference) {
   ExpectRingEqualsReference({"bf16 packed mha", 2, 150, 2, 2, 32, 60, at::kBFloat16});
 }
 
+// Some rows of the second segment hold NaN. Whether keys travel packed or in rows, it stays there.
+TEST(RingAttentionTest, KeysTravelPackedOrInRows) {
+  const Case c{"travelling keys", 1, 2111, 4, 2, 40, 0, at::kBFloat16};
+  Problem p = MakeProblem(c);
+  std::fill(p.begin_BS[0].begin() + 900, p.begin_BS[0].end(), 900);
+  const Results want = Reference(p);
+  p.k_BSGK.slice(1, 1000, 1003).fill_(NAN);
+  SequenceView view =
+      MakeSequenceView({dist::PlanZigzag(c.tokens, World().size(), p.begin_BS[0])}, &World());
+  EXPECT_TRUE(view.alike);
+  const at::Tensor q = Take(p.q_BSHK, view), k = Take(p.k_BSGK, view), v = Take(p.v_BSGK, view);
+  for (const bool alike : {true, false}) {
+    view.alike = alike;
+    const at::Tensor out =
+        Assemble(RingAttentionForward(q, k, v, view, p.scale).out_BTHK, view, c.tokens);
+    EXPECT_LE(RelativeError(out.slice(1, 0, 1000), want.out_BSHK.slice(1, 0, 1000)), 2e-2);
+    EXPECT_TRUE(out.slice(1, 1003).isnan().all().item<bool>());
+  }
+}
+
 TEST(RingAttentionTest, LargeScoresNeedTheRunningMaximum) {
   const Case c{"large scores", 1, 97, 2, 1, 64, 0, at::kFloat, 12};
   const Problem p = MakeProblem(c);
