@@ -25,13 +25,12 @@ namespace {
               Cat("cannot ", what, " ", path.string(), ": ", std::strerror(error)));
 }
 
-// Processes on two machines that share the folder may have the same number, threads always have.
-fs::path TemporaryBeside(const fs::path& path) {
-  return path.parent_path() /
-         Cat(".", path.filename().string(), ".tmp.", getpid(), ".", std::random_device{}());
-}
-
 }  // namespace
+
+fs::path TemporaryBeside(const fs::path& path, std::string_view extension) {
+  return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid(), ".",
+                                  std::random_device{}(), extension);
+}
 
 void RenameAndSync(const fs::path& from, const fs::path& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) ThrowWriteError(to, "create", errno);
@@ -45,7 +44,9 @@ std::string ReadFile(const fs::path& path) {
   if (!in || fs::is_directory(path, ignored))
     throw Error(ErrorCode::kNotFound,
                 Cat("cannot read ", path.string(), ": ", std::strerror(errno ? errno : EISDIR)));
-  std::string content{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::string content;
+  for (char piece[1 << 16]; in.read(piece, sizeof(piece)) || in.gcount() > 0;)
+    content.append(piece, static_cast<size_t>(in.gcount()));
   LWM_REQUIRE_AS(ErrorCode::kNotFound, !in.bad(), "cannot read all of ", path.string(), ": ",
                  std::strerror(errno ? errno : EIO));
   return content;
@@ -81,6 +82,14 @@ void WriteFolderAtomically(const fs::path& named,
     fs::remove_all(temporary, error);
     throw;
   }
+}
+
+void RequireWritableFolder(const fs::path& named) {
+  const fs::path folder = named.empty() ? fs::path(".") : named;
+  std::error_code error;
+  const bool is_folder = fs::is_directory(folder, error);
+  if (!is_folder) ThrowWriteError(folder, "write into", error ? error.value() : ENOTDIR);
+  if (access(folder.c_str(), W_OK | X_OK) != 0) ThrowWriteError(folder, "write into", errno);
 }
 
 void SyncPath(const fs::path& path) {
@@ -131,10 +140,13 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat status {};
   if (descriptor < 0 || fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    const int error = descriptor < 0 ? errno : EISDIR;
+    std::string reason = std::strerror(errno);
+    if (S_ISDIR(status.st_mode))
+      reason = std::strerror(EISDIR);
+    else if (status.st_mode != 0)
+      reason = "a pipe or device; want a file on a disk";
     if (descriptor >= 0) close(descriptor);
-    throw Error(ErrorCode::kNotFound,
-                Cat("cannot read ", path.string(), ": ", std::strerror(error)));
+    throw Error(ErrorCode::kNotFound, Cat("cannot read ", path.string(), ": ", reason));
   }
   const auto size = static_cast<size_t>(status.st_size);
   void* address = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);

@@ -13,6 +13,12 @@ namespace lwm {
 // The whole file as bytes. Throws Error(kNotFound) naming the path and the system's reason.
 std::string ReadFile(const std::filesystem::path& path);
 
+// A hidden name beside `path` for what is to be renamed to it when it is whole. Every call gives
+// another one, so writers of the same file never share theirs: two of a process, or two processes
+// with the same number on machines that share the folder. `extension` (".mp4") ends the name.
+std::filesystem::path TemporaryBeside(const std::filesystem::path& path,
+                                      std::string_view extension = "");
+
 // Writes `content` to a temporary file beside `path`, fsyncs it, renames it over `path` and fsyncs
 // the folder: after a crash the old or the new content is there, never a part.
 // Throws Error(kResourceExhausted) when the disk is full, Error(kInvalidArgument) when the place is
@@ -24,6 +30,10 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
 // parent is fsynced. If `fill` throws, the temporary folder is removed and the error passed on.
 void WriteFolderAtomically(const std::filesystem::path& path,
                            const std::function<void(const std::filesystem::path&)>& fill);
+
+// Throws Error(kInvalidArgument) with the reason unless files can be put into `folder` ("" is the
+// current one): for results that are written only when the work is done.
+void RequireWritableFolder(const std::filesystem::path& folder);
 
 // fsync of one file or folder. Throws Error(kResourceExhausted) with the system's reason.
 void SyncPath(const std::filesystem::path& path);

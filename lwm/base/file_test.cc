@@ -48,6 +48,45 @@ TEST_F(FileTest, MissingFileIsNotFoundAndNamed) {
   EXPECT_EQ(CodeOf([&] { MappedFile file(folder_); }), ErrorCode::kNotFound);
 }
 
+std::string MessageOf(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(FileTest, WhatIsNoFileOnADiskIsSaidToBeSo) {
+  EXPECT_EQ(MessageOf([] { MappedFile file("/dev/null"); }),
+            "cannot read /dev/null: a pipe or device; want a file on a disk");
+  EXPECT_EQ(MessageOf([&] { MappedFile file(folder_); }),
+            "cannot read " + folder_.string() + ": Is a directory");
+}
+
+TEST_F(FileTest, ReadThatFailsHalfWayNamesTheFile) {
+  EXPECT_EQ(MessageOf([] { ReadFile("/proc/self/mem"); }),
+            "cannot read all of /proc/self/mem: Input/output error");
+}
+
+TEST_F(FileTest, FilesOfAnySizeAreReadWhole) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{65536}, size_t{65537}, size_t{200000}}) {
+    std::string content(bytes, '\0');
+    for (size_t i = 0; i < bytes; ++i) content[i] = static_cast<char>(i * 31);
+    WriteFileAtomically(folder_ / "a", content);
+    EXPECT_TRUE(ReadFile(folder_ / "a") == content) << bytes;
+  }
+}
+
+TEST_F(FileTest, FoldersThatCannotTakeFilesAreNamedBeforeTheWork) {
+  EXPECT_NO_THROW(RequireWritableFolder(folder_));
+  EXPECT_NO_THROW(RequireWritableFolder(""));
+  WriteFileAtomically(folder_ / "file", "");
+  EXPECT_EQ(MessageOf([&] { RequireWritableFolder(folder_ / "no"); }),
+            "cannot write into " + (folder_ / "no").string() + ": No such file or directory");
+  EXPECT_EQ(CodeOf([&] { RequireWritableFolder(folder_ / "file"); }), ErrorCode::kInvalidArgument);
+}
+
 TEST_F(FileTest, WriteIntoAnAbsentFolderIsTheCallersError) {
   EXPECT_EQ(CodeOf([&] { WriteFileAtomically(folder_ / "no" / "a", "x"); }),
             ErrorCode::kInvalidArgument);
@@ -77,6 +116,15 @@ TEST_F(FileTest, ManyMayWriteTheSameFileAtOnce) {
   EXPECT_EQ(failed, 0);
   EXPECT_EQ(ReadFile(folder_ / "shared"), "the same");
   EXPECT_EQ(Entries(), 1u);
+}
+
+TEST_F(FileTest, TemporaryNamesAreHiddenBesideTheirFileAndNeverTheSame) {
+  const fs::path first = TemporaryBeside(folder_ / "a.txt", ".mp4");
+  EXPECT_EQ(first.parent_path(), folder_);
+  EXPECT_TRUE(first.filename().string().starts_with(".a.txt.")) << first;
+  EXPECT_EQ(first.extension(), ".mp4");
+  EXPECT_NE(first, TemporaryBeside(folder_ / "a.txt", ".mp4"));
+  EXPECT_FALSE(TemporaryBeside("a").has_parent_path());
 }
 
 TEST_F(FileTest, FolderAppearsWholeOrNotAtAll) {

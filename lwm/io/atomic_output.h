@@ -1,10 +1,7 @@
 #pragma once
 
-#include <unistd.h>
-
 #include <filesystem>
 
-#include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/background_file.h"
 
@@ -15,9 +12,7 @@ namespace lwm::io {
 class AtomicOutput {
  public:
   explicit AtomicOutput(const std::filesystem::path& path)
-      : path_(path),
-        temporary_(path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid())),
-        file_(temporary_) {}
+      : path_(path), temporary_(TemporaryBeside(path)), file_(temporary_) {}
   ~AtomicOutput() {
     std::error_code ignored;
     if (!committed_) std::filesystem::remove(temporary_, ignored);

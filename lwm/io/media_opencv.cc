@@ -1,7 +1,5 @@
 #include "lwm/io/media_opencv.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -31,6 +29,9 @@ void SilenceLibraries() {
   }();
   (void)done;
 }
+
+// FFmpeg takes what stands before a colon for a protocol, unless there is a slash in it.
+std::string NameForFfmpeg(const fs::path& path) { return fs::absolute(path).string(); }
 
 bool StartsWith(std::span<const std::byte> bytes, std::string_view magic) {
   return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
@@ -208,7 +209,7 @@ VideoReader::VideoReader(const fs::path& path) : state_(std::make_unique<State>(
   // FFmpeg only: other back ends take names for image sequences or cameras.
   bool opened = false;
   try {
-    opened = state_->capture.open(path.string(), cv::CAP_FFMPEG);
+    opened = state_->capture.open(NameForFfmpeg(path), cv::CAP_FFMPEG);
   } catch (const cv::Exception&) {
     opened = false;
   }
@@ -315,13 +316,12 @@ Mp4Writer::Mp4Writer(const fs::path& path, double frames_per_second)
   LWM_REQUIRE(frames_per_second > 0 && frames_per_second <= 1000, path.string(), ": ",
               frames_per_second, " frames per second; want more than 0, at most 1000");
   state_->path = path;
-  state_->temporary =
-      path.parent_path() / Cat(".", path.stem().string(), ".tmp.", getpid(), ".mp4");
+  state_->temporary = TemporaryBeside(path, ".mp4");
   state_->rate = frames_per_second;
 }
 
 Mp4Writer::~Mp4Writer() {
-  if (state_->finished || state_->width == 0) return;
+  if (state_->finished) return;
   state_->writer.release();
   std::error_code ignored;
   fs::remove(state_->temporary, ignored);
@@ -332,7 +332,7 @@ void Mp4Writer::Add(const RgbImage& frame) {
   if (state_->width == 0) {
     const cv::Size size(bgr.cols + bgr.cols % 2, bgr.rows + bgr.rows % 2);
     const bool opened =
-        state_->writer.open(state_->temporary.string(), cv::CAP_FFMPEG,
+        state_->writer.open(NameForFfmpeg(state_->temporary), cv::CAP_FFMPEG,
                             cv::VideoWriter::fourcc('a', 'v', 'c', '1'), state_->rate, size);
     LWM_REQUIRE(opened, state_->path.string(),
                 ": cannot be written; the folder is missing or FFmpeg has no H.264 encoder");

@@ -258,6 +258,28 @@ TEST(VideoTest, UnfinishedOrEmptyClipLeavesNothing) {
   EXPECT_THROW(Mp4Writer(folder / "z.mp4", 0), Error);
 }
 
+TEST(VideoTest, TwoWritersOfOneClipDoNotDisturbEachOther) {
+  const TemporaryFolder folder;
+  Mp4Writer first(folder / "x.mp4", 10), last(folder / "x.mp4", 10);
+  for (int i = 0; i < 3; ++i) first.Add(Plain(32, 32, 200, 60, 90));
+  for (int i = 0; i < 5; ++i) last.Add(Plain(16, 16, 10, 60, 90));
+  first.Finish();
+  EXPECT_EQ(CountFrames(folder / "x.mp4"), 3);
+  last.Finish();
+  EXPECT_EQ(CountFrames(folder / "x.mp4"), 5);
+}
+
+TEST(VideoTest, ColonInARelativeNameIsNoProtocol) {
+  const TemporaryFolder folder;
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  EXPECT_NO_THROW({
+    WriteClip("take:2.mp4", 3, 32);
+    EXPECT_EQ(CountFrames("take:2.mp4"), 3);
+  });
+  std::filesystem::current_path(before);
+}
+
 // 60 grey frames of 64 x 32 with a white corner at the top left, ten a second.
 void WriteCorneredClip(const std::filesystem::path& path) {
   Mp4Writer writer(path, 10);

@@ -1,7 +1,5 @@
 #include "lwm/io/safetensors_rows.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "lwm/base/error.h"
@@ -25,10 +23,9 @@ struct SafetensorsRows::Part {
 };
 
 SafetensorsRows::SafetensorsRows(const fs::path& path, std::vector<TensorInfo> rows) : path_(path) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    LWM_CHECK(TensorBytes(rows[i]) > 0, "rows of ", rows[i].name, " hold nothing");
-    const std::string name = Cat(".", path.filename().string(), ".", i, ".tmp.", getpid());
-    parts_.push_back(std::make_unique<Part>(path.parent_path() / name, std::move(rows[i])));
+  for (TensorInfo& row : rows) {
+    LWM_CHECK(TensorBytes(row) > 0, "rows of ", row.name, " hold nothing");
+    parts_.push_back(std::make_unique<Part>(TemporaryBeside(path), std::move(row)));
   }
 }
 

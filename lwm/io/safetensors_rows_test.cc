@@ -59,5 +59,20 @@ TEST(SafetensorsRowsTest, UnfinishedLeavesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
+TEST(SafetensorsRowsTest, TwoWritersOfOneFileDoNotDisturbEachOther) {
+  const TemporaryFolder folder;
+  const std::vector<TensorInfo> row = {{"codes", DType::kI32, {1}}};
+  SafetensorsRows first(folder / "x.safetensors", row);
+  SafetensorsRows last(folder / "x.safetensors", row);
+  first.Append(0, BytesOf(std::vector<int32_t>{1, 2, 3}));
+  last.Append(0, BytesOf(std::vector<int32_t>{7}));
+  first.Finish();
+  EXPECT_EQ(SafetensorsFile(folder / "x.safetensors").info("codes").shape[0], 3);
+  last.Finish();
+  const SafetensorsFile file(folder / "x.safetensors");
+  EXPECT_EQ(file.info("codes").shape[0], 1);
+  EXPECT_EQ(file.bytes("codes")[0], std::byte{7});
+}
+
 }  // namespace
 }  // namespace lwm::io

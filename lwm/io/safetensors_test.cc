@@ -142,6 +142,19 @@ TEST(SafetensorsTest, IncompleteOrMisorderedWriteIsNoticed) {
   EXPECT_THROW(writer.Finish(), Error);
 }
 
+TEST(SafetensorsTest, TwoWritersOfOneFileDoNotDisturbEachOther) {
+  TemporaryFolder folder;
+  const std::vector<TensorInfo> infos = {{"a", DType::kU8, {2}}};
+  SafetensorsWriter first(folder / "a.safetensors", infos);
+  SafetensorsWriter last(folder / "a.safetensors", infos);
+  first.Write("a", AsBytes("12"));
+  last.Write("a", AsBytes("34"));
+  first.Finish();
+  EXPECT_TRUE(ReadFile(folder / "a.safetensors").ends_with("12"));
+  last.Finish();
+  EXPECT_TRUE(ReadFile(folder / "a.safetensors").ends_with("34"));
+}
+
 TEST(SafetensorsTest, UnfinishedWriteLeavesNothingBehind) {
   TemporaryFolder folder;
   { SafetensorsWriter writer(folder / "a.safetensors", kInfos); }
