@@ -12,6 +12,10 @@
 namespace lwm {
 namespace {
 
+TEST(TextTest, ControlCharactersBecomeQuestionMarks) {
+  EXPECT_EQ(WithoutControls(std::string("a\n\x1b[2J\0\x7f \xC3\xA9", 11)), "a??[2J?? \xC3\xA9");
+}
+
 TEST(TextTest, NearestNameFindsTyposAndRefusesStrangers) {
   EXPECT_EQ(NearestName("lerning_rate", {"learning_rate", "weight_decay"}), "learning_rate");
   EXPECT_EQ(NearestName("trian", {"train", "chat"}), "train");
