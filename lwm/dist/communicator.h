@@ -7,7 +7,8 @@
 namespace lwm::dist {
 
 // A non-blocking operation under way. Its buffers must stay alive and untouched until it is done.
-// Move-only; the destructor waits.
+// Move-only; the destructor waits. While an error unwinds the process all destructors together wait
+// a few seconds at most: peers that wait for this rank are then soon aborted.
 class Request {
  public:
   struct State {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -45,12 +46,29 @@ void ForEachPart(size_t size, size_t part, const Body& body) {
   }
 }
 
-// Waits for `done` without blocking for good: while an error unwinds this rank its peers may never
-// send, and the program is about to abort them.
+// When an error that unwinds this rank has waited long enough for all that is under way together:
+// its peers may never send, and the program is about to abort them.
+std::optional<std::chrono::steady_clock::time_point> unwind_deadline;
+
+// Waits for `done`, or until the deadline. From then on MPI is not called any more: it would write
+// into the buffers of what was given up. For destructors: a failure of MPI is one more reason to
+// give up, the error that unwinds is the one to report.
 template <class Done>
-void WaitWhileUnwinding(const Done& done) {
-  const auto deadline = std::chrono::steady_clock::now() + kUnwindPatience;
-  while (!done() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+void WaitWhileUnwinding(const Done& done) noexcept {
+  using Clock = std::chrono::steady_clock;
+  if (!unwind_deadline) unwind_deadline = Clock::now() + kUnwindPatience;
+  try {
+    while (Clock::now() < *unwind_deadline && !done()) std::this_thread::yield();
+  } catch (const Error&) {
+    unwind_deadline = Clock::now();
+  }
+}
+
+// Whether a wait may give up. A wait that may not is after the last error was dealt with.
+bool IsUnwinding() {
+  if (std::uncaught_exceptions() > 0) return true;
+  unwind_deadline.reset();
+  return false;
 }
 
 // Several MPI requests that are done together.
@@ -74,7 +92,7 @@ class Transfers : public Request::State {
     return done != 0;
   }
   void Wait() override {
-    if (std::uncaught_exceptions() > 0) return WaitWhileUnwinding([this] { return Test(); });
+    if (IsUnwinding()) return WaitWhileUnwinding([this] { return Test(); });
     CheckMpi(MPI_Waitall(Count(), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
   }
 
@@ -129,7 +147,7 @@ class ReduceScatter : public Request::State {
     return next_summed_ == receives_.size() && next_sent_ == sends_.size() && in_flight_.empty();
   }
   void Wait() override {
-    if (std::uncaught_exceptions() > 0) return WaitWhileUnwinding([this] { return Test(); });
+    if (IsUnwinding()) return WaitWhileUnwinding([this] { return Test(); });
     while (!Test()) {
     }
   }

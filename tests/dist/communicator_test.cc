@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <vector>
 
@@ -53,6 +54,44 @@ TEST(CommunicatorTest, RingOfMessagesArrivesInOrderWhilePolled) {
     EXPECT_EQ(got_first, want_first);
     EXPECT_EQ(got_second, want_second);
   }
+}
+
+// Throws while `count` messages of the next rank are awaited that it sends `later` at the earliest;
+// returns how many seconds unwinding took.
+double UnwindWhileReceiving(std::vector<std::vector<float>>& got, bool later) {
+  const int next = (World().rank() + 1) % World().size();
+  const int previous = (World().rank() + World().size() - 1) % World().size();
+  const std::vector<float> sent = Contribution(100, World().rank());
+  const auto send = [&] {
+    for (size_t i = 0; i < got.size(); ++i)
+      World().StartSend(std::as_bytes(std::span(sent)), previous, 7).Wait();
+  };
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    std::vector<Request> requests;
+    for (std::vector<float>& message : got)
+      requests.push_back(World().StartReceive(std::as_writable_bytes(std::span(message)), next, 7));
+    if (!later) send();
+    throw Error(ErrorCode::kInternal, "this rank failed");
+  } catch (const Error&) {
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  if (later) send();
+  World().Barrier();
+  return seconds.count();
+}
+
+TEST(CommunicatorTest, UnwindingWaitsOnceForEverythingUnderWay) {
+  if (World().size() == 1) GTEST_SKIP() << "a rank alone waits for nobody";
+  std::vector<std::vector<float>> never(4, std::vector<float>(100));
+  const double seconds = UnwindWhileReceiving(never, true);
+  EXPECT_GT(seconds, 1);
+  EXPECT_LT(seconds, 4);  // not 2 s for each
+  // What comes in time is still taken, and so it is after the next error.
+  std::vector<std::vector<float>> got(4, std::vector<float>(100));
+  EXPECT_LT(UnwindWhileReceiving(got, false), 1.9);
+  const auto want = Contribution(100, (World().rank() + 1) % World().size());
+  for (const std::vector<float>& message : got) EXPECT_EQ(message, want);
 }
 
 TEST(CommunicatorTest, AllGatherPutsRanksOneAfterAnother) {
