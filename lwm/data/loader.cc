@@ -121,6 +121,7 @@ class Mixture {
     return mine;
   }
 
+  const std::vector<double>& shares() const { return share_; }
   const std::vector<int64_t>& rows() const { return rows_; }
   void Restore(const std::vector<int64_t>& rows) { rows_ = rows; }
 
@@ -219,6 +220,7 @@ class RowLoader::Impl {
     state["data_rank"] = config_.data_rank;
     state["data_size"] = config_.data_size;
     state["source_rows"] = returned_.source_rows;
+    state["shares"] = mixture_.shares();
     state["streams"] = std::move(streams);
     return state;
   }
@@ -228,7 +230,11 @@ class RowLoader::Impl {
         json.is_array() ? json.get<std::vector<Json>>() : std::vector<Json>{json};
     const LoaderState state = ChooseState(groups);
     ahead_.reset();  // with what it made
-    mixture_.Restore(state.source_rows);
+    // What was read under other shares is no debt: one source alone would pay it off for long.
+    const bool same_shares =
+        JsonGet(groups[0], "shares", "data state", mixture_.shares()) == mixture_.shares();
+    mixture_.Restore(same_shares ? state.source_rows
+                                 : std::vector<int64_t>(state.source_rows.size(), 0));
     for (size_t s = 0; s < streams_.size(); ++s) streams_[s].Restore(state.streams[s]);
     returned_ = CurrentState();
   }

@@ -69,8 +69,8 @@ class RowSequence {
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
 // ones. A changed data_size needs the states of all old groups and goes on exactly too: no unit of
 // the epoch is lost or shown twice, though the rows are composed differently. Another number of
-// lines or tokens, seed, row length or source list is refused; lines whose text was changed are not
-// noticed.
+// lines or tokens, seed, row length or source list is refused; other shares hold from there on;
+// lines whose text was changed are not noticed.
 //
 // Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
 // unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B

@@ -108,6 +108,23 @@ TEST_F(LoaderTest, ResumesBitForBitFromEveryState) {
   }
 }
 
+TEST_F(LoaderTest, OtherSharesHoldFromTheStateOnThatTheyComeWith) {
+  LoaderConfig config = Books();
+  config.sources = {Source(Folder("books"), 0.9), Source(Folder("lines.jsonl"), 0.1)};
+  const auto loader = Open(config);
+  for (int r = 0; r < 200; ++r) loader->Next();
+  const Json state = loader->SaveState();
+  config.sources[0].share = config.sources[1].share = 0.5;
+  const auto changed = Open(config);
+  changed->RestoreState(state);
+  int books = 0;
+  for (int r = 0; r < 20; ++r) books += Segments(changed->Next())[0].find("line ") > 1;
+  EXPECT_EQ(books, 10);
+  const auto resumed = Open(config);
+  resumed->RestoreState(changed->SaveState());
+  ExpectSameRow(resumed->Next(), changed->Next());
+}
+
 // The segments that a run of all groups shows, in a multiset.
 std::map<std::string, int> Shown(const std::vector<std::unique_ptr<RowLoader>>& groups, int rows) {
   std::map<std::string, int> shown;
@@ -221,14 +238,30 @@ TEST_F(LoaderTest, ReadingErrorReachesTheConsumerAfterTheGoodRows) {
 }
 
 TEST_F(LoaderTest, DataWithNothingToLearnIsAnErrorNotAnEndlessLoop) {
-  std::ofstream(folder_ / "none.jsonl") << R"({"fields": "[text]", "text": ""})"
-                                        << "\n";
   LoaderConfig config = Books();
   config.skip_bad_lines = true;
   std::ofstream(folder_ / "bad.jsonl") << "{\n{\n";
   config.sources = {Source(Folder("bad.jsonl"))};
   const auto loader = Open(config);
   EXPECT_THROW(loader->Next(), Error);
+}
+
+TEST_F(LoaderTest, EpochsThatPassOverEveryLineAreNoReasonToEndTheRun) {
+  std::ofstream(folder_ / "rare.jsonl") << R"({"text": "a", "weight": 0.01})"
+                                        << "\n"
+                                        << R"({"text": "b", "weight": 0.02})"
+                                        << "\n";
+  LoaderConfig config = Books();
+  config.sources = {Source(Folder("rare.jsonl"))};
+  config.sources[0].line_weights = true;
+  std::map<std::string, int> seen;
+  const auto loader = Open(config);
+  for (int r = 0; r < 20; ++r)
+    for (const std::string& segment : Segments(loader->Next())) ++seen[segment];
+  EXPECT_NEAR(static_cast<double>(seen["^b$"]) / seen["^a$"], 2, 0.5);
+  std::ofstream(folder_ / "rare.jsonl") << R"({"text": "a", "weight": 1e-9})"
+                                        << "\n";
+  EXPECT_THROW(Open(config), Error);
 }
 
 TEST_F(LoaderTest, StateOfOtherDataIsRefused) {
@@ -261,6 +294,21 @@ TEST_F(LoaderTest, CachedTokensGiveTheSameRows) {
   }
   for (const auto& entry : fs::directory_iterator(config.cache)) fs::resize_file(entry, 30);
   EXPECT_THROW(Open(config), Error);
+}
+
+TEST_F(LoaderTest, CachedTokensAreThoseOfTheirEnd) {
+  class OtherEnd : public testing_support::ByteTokenizer {
+    int32_t eos_id() const override { return 258; }
+  };
+  LoaderConfig config = Books(PackingPolicy::kConcatenate);
+  config.cache = folder_ / "cache";
+  Open(config);
+  RowLoader loader(config, std::make_shared<OtherEnd>());
+  std::set<int32_t> seen;
+  for (int64_t r = 0; r < loader.summary().train_units; ++r)
+    for (const int32_t id : loader.Next().token_S) seen.insert(id);
+  EXPECT_TRUE(seen.contains(258));
+  EXPECT_FALSE(seen.contains(2));
 }
 
 TEST_F(LoaderTest, DocumentsOutsideTheLengthLimitsAreLeftOut) {

@@ -84,9 +84,10 @@ int64_t RowStream::Draw() {
   return id;
 }
 
-Example RowStream::Read(int64_t id) const {
+std::optional<Example> RowStream::Read(int64_t id) const {
   const UnitVisit visit = order_.TrainVisit(id);
-  return visit.takes_place ? source_->Read(visit.unit, visit.epoch) : Example();
+  if (!visit.takes_place) return std::nullopt;
+  return source_->Read(visit.unit, visit.epoch);
 }
 
 Row RowStream::Next() {
@@ -94,7 +95,9 @@ Row RowStream::Next() {
   while (packer_.wants_more()) {
     const size_t before = packer_.size();
     const int64_t id = Draw();
-    packer_.Add(Read(id), id);
+    std::optional<Example> example = Read(id);
+    if (!example) continue;
+    packer_.Add(std::move(*example), id);
     fruitless = packer_.size() > before ? 0 : fruitless + 1;
     LWM_REQUIRE(fruitless <= order_.epoch_visits(), "none of ", order_.train_units(),
                 " training examples has a token to learn");
@@ -111,7 +114,7 @@ void RowStream::Restore(const StreamState& state) {
   std::map<int64_t, std::shared_ptr<const Example>> examples;
   for (const Packer::Held& held : state.held) {
     auto& example = examples[held.id];
-    if (!example) example = std::make_shared<const Example>(Read(held.id));
+    if (!example) example = std::make_shared<const Example>(Read(held.id).value_or(Example()));
     packer_.AddHeld(example, held);
   }
   position_ = state.position;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "lwm/base/json.h"
@@ -36,8 +37,8 @@ class RowStream {
   RowStream(std::shared_ptr<const ExampleSource> source, const UnitOrder& order,
             const PackingConfig& packing, int rank, int size);
 
-  // Throws what reading throws, and Error(kInvalidArgument) when a whole epoch had nothing to
-  // learn.
+  // Throws what reading throws, and Error(kInvalidArgument) when as many examples as an epoch has
+  // had nothing to learn.
   Row Next();
 
   StreamState state() const;
@@ -45,7 +46,7 @@ class RowStream {
 
  private:
   int64_t Draw();
-  Example Read(int64_t id) const;
+  std::optional<Example> Read(int64_t id) const;  // nothing: this epoch passes over the unit
 
   std::shared_ptr<const ExampleSource> source_;
   UnitOrder order_;

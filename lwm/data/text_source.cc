@@ -88,7 +88,9 @@ class TextSource : public ExampleSource {
   TextSource(const std::vector<DocumentFile>& files, const Tokenizer& tokenizer,
              const TextSourceOptions& options)
       : options_(options), has_bos_(tokenizer.begins_with_bos()) {
-    const std::string tokenizer_key = tokenizer.file_content() + (has_bos_ ? "+" : "-");
+    // A tokenizer.json does not hold them.
+    const std::string tokenizer_key = Cat(tokenizer.file_content(), has_bos_ ? "+" : "-",
+                                          tokenizer.bos_id(), ' ', tokenizer.eos_id());
     const std::string tokenizer_hash = HashHex(std::as_bytes(std::span(tokenizer_key)));
     for (const DocumentFile& file : files)
       Append({OpenTokens(file.path, tokenizer, tokenizer_hash, options.cache), file.path.string(),

@@ -12,6 +12,7 @@ namespace lwm::data {
 namespace {
 
 constexpr int kRounds = 6;
+constexpr double kLeastChance = 1e-4;  // of a visit: below, looking for one takes long
 
 }  // namespace
 
@@ -47,13 +48,18 @@ UnitOrder::UnitOrder(uint64_t seed, int64_t units, int64_t held_out,
     : UnitOrder(seed, units, held_out) {
   auto weights = std::make_shared<Weights>();
   int64_t end = 0;
+  double sum = 0;
   for (int64_t i = 0; i < train_units(); ++i) {
     const double weight = weight_of(split_.At(held_out_ + i)), whole = std::floor(weight);
+    sum += weight;
     end += static_cast<int64_t>(std::ceil(weight));
     weights->end_n.push_back(end);
     weights->chance_n.push_back(weight > whole ? weight - whole : 1);
   }
   LWM_REQUIRE(end > 0, "all ", train_units(), " training lines have the weight 0");
+  LWM_REQUIRE(sum >= kLeastChance * static_cast<double>(end), "the weights of ", train_units(),
+              " training lines sum to ", sum,
+              ": an epoch would show next to nothing; scale them up");
   weights_ = std::move(weights);
 }
 
