@@ -58,14 +58,17 @@ void ValidateSources(const DataSection& data) {
 }  // namespace
 
 void TrainConfig::Validate() const {
-  LWM_REQUIRE(!train.run_folder.empty(), "train.run_folder is missing: where should results go?");
-  LWM_REQUIRE(train.steps > 0, "train.steps is missing: how many optimizer steps?");
+  train.Validate();
+  optimizer.Validate();
   LWM_REQUIRE(!data.train.empty() || !data.source.empty(),
               "data.train is missing: which files should it train on?");
   ValidateSources(data);
   LWM_REQUIRE(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has ",
               data.weights.size(), " entries and data.train ", data.train.size(),
               ": give one weight for each");
+  for (size_t i = 0; i < data.weights.size(); ++i)
+    LWM_REQUIRE(data.weights[i] > 0, "data.weights[", i, "] is 0: leave ", data.train[i],
+                " out of data.train");
   LWM_REQUIRE(data.held_out.empty() || data.held_out_fraction == 0,
               "data.held_out and data.held_out_fraction exclude each other: give one");
   LWM_REQUIRE(data.tokenizer.empty() || data.train_tokenizer_vocab == 0,
@@ -77,6 +80,10 @@ void TrainConfig::Validate() const {
   LWM_REQUIRE(train.rows_per_step > 0 || train.tokens_per_step % data.row_tokens == 0,
               "train.tokens_per_step = ", train.tokens_per_step,
               " is no multiple of data.row_tokens = ", data.row_tokens);
+  for (const std::string& part : optimizer.no_decay)
+    LWM_REQUIRE(!part.empty(), "optimizer.no_decay holds \"\", which is part of every name and ",
+                "would switch weight decay off: write [] for no exception, or ",
+                "optimizer.weight_decay = 0");
   LWM_REQUIRE(!pictures.is_used() || !data.vqgan.empty(),
               "[pictures] needs data.vqgan, which turns codes into pictures");
   LWM_REQUIRE(optimizer.decay_steps == 0 || optimizer.decay_steps >= optimizer.warmup_steps,

@@ -9,6 +9,7 @@
 #include "lwm/base/json.h"
 #include "lwm/config/fields.h"
 #include "lwm/config/model_config.h"
+#include "lwm/config/training_sections.h"
 
 namespace lwm::config {
 
@@ -174,54 +175,34 @@ struct ParallelSection {
   }
 };
 
-struct TrainSection {
-  std::string run_folder;
-  int64_t steps = 0;
+struct TrainSection : LoopSection {
   int64_t rows_per_step = 0;
   int64_t tokens_per_step = 0;
   int64_t micro_rows = 1;
-  int64_t seed = 42;
-  std::string dtype = "bf16";
   std::string residual_dtype = "bf16";
   int64_t ffn_slice_tokens = 2048;
-  int64_t log_every = 1;
-  int64_t eval_every = 0;
   std::string sample_prompt;
   int64_t sample_every = 0;
   int64_t sample_tokens = 120;
   double sample_temperature = 0.8;
-  int64_t checkpoint_every = 0;
-  int64_t checkpoint_keep = 2;
-  double max_minutes = 0;
   double memory_gib = 0;
 
   template <class Visitor>
   void ForEachField(Visitor&& field) {
-    field("run_folder", run_folder, Limits(), "where metrics, plots, samples and checkpoints go");
-    field("steps", steps, AtLeast(0), "optimizer steps in all");
+    LoopSection::ForEachField(field);
     field("rows_per_step", rows_per_step, AtLeast(0),
           "rows of the global batch, all ranks together");
     field("tokens_per_step", tokens_per_step, AtLeast(0),
           "the same in tokens: give one of the two");
     field("micro_rows", micro_rows, AtLeast(1), "rows that a rank computes at once");
-    field("seed", seed, AtLeast(0), "of weights, shuffling and sampling");
-    field("dtype", dtype, OneOf({"bf16", "f32"}), "of matmul inputs; masters and moments are f32");
     field("residual_dtype", residual_dtype, OneOf({"bf16", "f32"}),
           "of the stream between layers, kept for backward; f32 with dtype f32");
     field("ffn_slice_tokens", ffn_slice_tokens, AtLeast(1), "tokens of a feed-forward slice");
-    field("log_every", log_every, AtLeast(1), "steps between progress lines");
-    field("eval_every", eval_every, AtLeast(0),
-          "steps between held-out evaluations; 0: at the end only");
     field("sample_prompt", sample_prompt, Limits(),
           "text that samples continue; empty: no samples");
     field("sample_every", sample_every, AtLeast(0), "steps between samples; 0: at the end only");
     field("sample_tokens", sample_tokens, AtLeast(1), "new tokens of a sample");
     field("sample_temperature", sample_temperature, AtLeast(0), "of samples; 0: greedy");
-    field("checkpoint_every", checkpoint_every, AtLeast(0),
-          "steps between checkpoints; 0: at the end only");
-    field("checkpoint_keep", checkpoint_keep, AtLeast(1), "newest checkpoints that stay");
-    field("max_minutes", max_minutes, AtLeast(0),
-          "stop with a checkpoint after this long; 0: never");
     field("memory_gib", memory_gib, AtLeast(0),
           "memory the run may use on a machine; 0: what is free");
   }
@@ -258,37 +239,20 @@ struct PicturesSection {
   }
 };
 
-struct OptimizerSection {
-  double lr = 3e-4;
+struct OptimizerSection : AdamWSection {
   double init_lr = 0;
-  double min_lr = 0;
-  std::string schedule = "cosine";
-  int64_t warmup_steps = 0;
   int64_t decay_steps = 0;
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double eps = 1e-8;
-  double weight_decay = 0.1;
   std::vector<std::string> no_decay;
-  double clip_norm = 1.0;
   int64_t accumulate = 1;
 
   template <class Visitor>
   void ForEachField(Visitor&& field) {
-    field("lr", lr, AtLeast(0), "learning rate after warm-up");
-    field("init_lr", init_lr, AtLeast(0), "learning rate of the first step");
-    field("min_lr", min_lr, AtLeast(0), "learning rate at the end of the cosine");
-    field("schedule", schedule, OneOf({"constant", "cosine"}), "after warm-up");
-    field("warmup_steps", warmup_steps, AtLeast(0), "steps from init_lr to lr");
+    AdamWSection::ForEachField(field);
+    field("init_lr", init_lr, AtLeast(0), "learning rate of the first step of the warm-up");
     field("decay_steps", decay_steps, AtLeast(0),
           "step at which min_lr is reached, warm-up included; 0: train.steps");
-    field("beta1", beta1, Between(0, 0.999999), "decay of the first moment");
-    field("beta2", beta2, Between(0, 0.999999), "decay of the second moment");
-    field("eps", eps, AtLeast(1e-30), "added to the root of the second moment");
-    field("weight_decay", weight_decay, AtLeast(0), "decoupled, times the learning rate");
     field("no_decay", no_decay, Limits(),
           "parts of tensor names without weight decay, such as norm, embed");
-    field("clip_norm", clip_norm, AtLeast(0), "largest global gradient norm; 0: no clipping");
     field("accumulate", accumulate, AtLeast(1),
           "global batches whose mean gradient makes one step");
   }

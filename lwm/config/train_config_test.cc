@@ -79,22 +79,22 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "parallel.mesh",
                                              "train.run_folder",
                                              "train.steps",
+                                             "train.seed",
+                                             "train.dtype",
+                                             "train.log_every",
+                                             "train.eval_every",
+                                             "train.checkpoint_every",
+                                             "train.checkpoint_keep",
+                                             "train.max_minutes",
                                              "train.rows_per_step",
                                              "train.tokens_per_step",
                                              "train.micro_rows",
-                                             "train.seed",
-                                             "train.dtype",
                                              "train.residual_dtype",
                                              "train.ffn_slice_tokens",
-                                             "train.log_every",
-                                             "train.eval_every",
                                              "train.sample_prompt",
                                              "train.sample_every",
                                              "train.sample_tokens",
                                              "train.sample_temperature",
-                                             "train.checkpoint_every",
-                                             "train.checkpoint_keep",
-                                             "train.max_minutes",
                                              "train.memory_gib",
                                              "pictures.prompts",
                                              "pictures.pairs",
@@ -107,17 +107,17 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "pictures.temperature",
                                              "pictures.top_k",
                                              "optimizer.lr",
-                                             "optimizer.init_lr",
                                              "optimizer.min_lr",
                                              "optimizer.schedule",
                                              "optimizer.warmup_steps",
-                                             "optimizer.decay_steps",
                                              "optimizer.beta1",
                                              "optimizer.beta2",
                                              "optimizer.eps",
                                              "optimizer.weight_decay",
-                                             "optimizer.no_decay",
                                              "optimizer.clip_norm",
+                                             "optimizer.init_lr",
+                                             "optimizer.decay_steps",
+                                             "optimizer.no_decay",
                                              "optimizer.accumulate"};
   EXPECT_EQ(TrainConfigKeys(), expected);
 }
@@ -251,15 +251,26 @@ TEST(TrainConfigTest, ContradictionsAreRefused) {
                 .find("no multiple of data.row_tokens"),
             std::string::npos);
   EXPECT_NE(MessageOf(kRecipe, {"data.tokenizer=x"}).find("exclude each other"), std::string::npos);
+  EXPECT_EQ(MessageOf(kRecipe, {"optimizer.lr=1e-4", "optimizer.min_lr=1e-3"}),
+            "optimizer.min_lr = 0.001 is above optimizer.lr = 0.0001");
   EXPECT_EQ(MessageOf(kRecipe, {"pictures.prompts=apple"}),
             "[pictures] needs data.vqgan, which turns codes into pictures");
   EXPECT_NE(MessageOf(kRecipe, {"data.weights=[1.0]"}).find("one weight for each"),
             std::string::npos);
+  EXPECT_EQ(MessageOf(kRecipe, {"data.weights=[1, 0]"}),
+            "data.weights[1] is 0: leave b/*.txt out of data.train");
   EXPECT_NE(MessageOf(kRecipe, {"train.run_folder="}).find("train.run_folder is missing"),
             std::string::npos);
   EXPECT_EQ(ParseTrainConfig(kRecipe, "r", {"train.rows_per_step=0", "train.tokens_per_step=512"})
                 .RowsPerBatch(),
             4);
+}
+
+TEST(TrainConfigTest, NothingAsAPartOfNamesDoesNotSwitchWeightDecayOff) {
+  for (const char* text : {"optimizer.no_decay=", "optimizer.no_decay=[\"norm\", \"\"]"})
+    EXPECT_NE(MessageOf(kRecipe, {text}).find("optimizer.no_decay holds \"\""), std::string::npos)
+        << text;
+  EXPECT_TRUE(ParseTrainConfig(kRecipe, "r", {"optimizer.no_decay=[]"}).optimizer.no_decay.empty());
 }
 
 TEST(TrainConfigTest, ModelComesFromSizesAndTheTokenizer) {

@@ -30,8 +30,8 @@ VqganTrainConfig ReadVqganTrainConfig(const std::filesystem::path& recipe,
 }
 
 void VqganTrainConfig::Validate() const {
-  LWM_REQUIRE(!train.run_folder.empty(), "train.run_folder is missing: where should results go?");
-  LWM_REQUIRE(train.steps > 0, "train.steps is missing: how many optimizer steps?");
+  train.Validate();
+  optimizer.Validate();
   LWM_REQUIRE(!data.train.empty(), "data.train is missing: which pictures should it train on?");
   LWM_REQUIRE(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has ",
               data.weights.size(), " entries and data.train ", data.train.size(),
@@ -45,8 +45,6 @@ void VqganTrainConfig::Validate() const {
   LWM_REQUIRE(
       loss.perceptual == 0 || loss.perceptual_features != "discriminator" || loss.adversarial > 0,
       "loss.perceptual_features = \"discriminator\" wants loss.adversarial above 0");
-  LWM_REQUIRE(optimizer.min_lr <= optimizer.lr, "optimizer.min_lr = ", optimizer.min_lr,
-              " is above optimizer.lr = ", optimizer.lr);
   LWM_REQUIRE(
       codebook.start != "kmeans" || codebook.kmeans_latents >= model.sizes.num_vq_embeddings,
       "codebook.kmeans_latents = ", codebook.kmeans_latents,

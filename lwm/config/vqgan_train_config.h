@@ -8,6 +8,7 @@
 
 #include "lwm/base/json.h"
 #include "lwm/config/fields.h"
+#include "lwm/config/training_sections.h"
 #include "lwm/config/vqgan_config.h"
 
 namespace lwm::config {
@@ -132,64 +133,29 @@ struct VqganLossSection {
   }
 };
 
-struct VqganTrainSection {
-  std::string run_folder;
-  int64_t steps = 0;
+struct VqganTrainSection : LoopSection {
+  VqganTrainSection() { log_every = 50; }
   int64_t batch = 8;
-  int64_t seed = 42;
-  std::string dtype = "bf16";
   double average = 0.998;
-  int64_t log_every = 50;
-  int64_t eval_every = 0;
   int64_t grid_every = 0;
   int64_t grid_pictures = 16;
-  int64_t checkpoint_every = 0;
-  int64_t checkpoint_keep = 2;
-  double max_minutes = 0;
 
   template <class Visitor>
   void ForEachField(Visitor&& field) {
-    field("run_folder", run_folder, Limits(), "where metrics, grids and checkpoints go");
-    field("steps", steps, AtLeast(0), "optimizer steps in all");
+    LoopSection::ForEachField(field);
     field("batch", batch, AtLeast(1), "pictures of a step, all ranks together");
-    field("seed", seed, AtLeast(0), "of weights, order and augmentation");
-    field("dtype", dtype, OneOf({"bf16", "f32"}), "of convolutions; masters and moments are f32");
     field("average", average, Between(0, 0.999999),
           "decay of the averaged weights, which are measured and exported");
-    field("log_every", log_every, AtLeast(1), "steps between progress lines");
-    field("eval_every", eval_every, AtLeast(0), "steps between measurements; 0: at the end only");
     field("grid_every", grid_every, AtLeast(0), "steps between grids; 0: at the end only");
     field("grid_pictures", grid_pictures, AtLeast(1), "held-out pictures in a grid");
-    field("checkpoint_every", checkpoint_every, AtLeast(0),
-          "steps between checkpoints; 0: at the end only");
-    field("checkpoint_keep", checkpoint_keep, AtLeast(1), "newest checkpoints that stay");
-    field("max_minutes", max_minutes, AtLeast(0),
-          "stop with a checkpoint after this long; 0: never");
   }
 };
 
-struct VqganOptimizerSection {
-  double lr = 1e-3;
-  double min_lr = 0;
-  int64_t warmup_steps = 0;
-  std::string schedule = "cosine";
-  double beta1 = 0.9;
-  double beta2 = 0.99;
-  double eps = 1e-8;
-  double weight_decay = 1e-4;
-  double clip_norm = 1.0;
-
-  template <class Visitor>
-  void ForEachField(Visitor&& field) {
-    field("lr", lr, AtLeast(0), "learning rate after warm-up");
-    field("min_lr", min_lr, AtLeast(0), "learning rate at the end of the cosine");
-    field("warmup_steps", warmup_steps, AtLeast(0), "steps from 0 to lr");
-    field("schedule", schedule, OneOf({"constant", "cosine"}), "after warm-up");
-    field("beta1", beta1, Between(0, 0.999999), "decay of the first moment");
-    field("beta2", beta2, Between(0, 0.999999), "decay of the second moment");
-    field("eps", eps, AtLeast(1e-30), "added to the root of the second moment");
-    field("weight_decay", weight_decay, AtLeast(0), "of convolutions, times the learning rate");
-    field("clip_norm", clip_norm, AtLeast(0), "largest global gradient norm; 0: no clipping");
+struct VqganOptimizerSection : AdamWSection {
+  VqganOptimizerSection() {
+    lr = 1e-3;
+    beta2 = 0.99;
+    weight_decay = 1e-4;
   }
 };
 

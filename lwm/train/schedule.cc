@@ -5,13 +5,21 @@
 
 namespace lwm::train {
 
-Schedule MakeSchedule(const config::OptimizerSection& optimizer, int64_t steps) {
+Schedule MakeSchedule(const config::AdamWSection& optimizer, int64_t steps) {
   return {.cosine = optimizer.schedule == "cosine",
-          .init_lr = optimizer.init_lr,
+          .init_lr = 0,
           .lr = optimizer.lr,
           .min_lr = optimizer.min_lr,
           .warmup_steps = optimizer.warmup_steps,
-          .decay_steps = optimizer.decay_steps > 0 ? optimizer.decay_steps : steps};
+          .decay_steps = steps};
+}
+
+Schedule MakeSchedule(const config::OptimizerSection& optimizer, int64_t steps) {
+  const config::AdamWSection& common = optimizer;
+  Schedule schedule = MakeSchedule(common, steps);
+  schedule.init_lr = optimizer.init_lr;
+  if (optimizer.decay_steps > 0) schedule.decay_steps = optimizer.decay_steps;
+  return schedule;
 }
 
 double LearningRate(const Schedule& schedule, int64_t step) {

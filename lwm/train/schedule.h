@@ -15,7 +15,9 @@ struct Schedule {
   int64_t decay_steps = 0;  // counts the warm-up
 };
 
-// decay_steps = 0 means all of the run's steps.
+// From 0, and the cosine over all of the run's steps.
+Schedule MakeSchedule(const config::AdamWSection& optimizer, int64_t steps);
+// From the section's init_lr; decay_steps = 0 means all of the run's steps.
 Schedule MakeSchedule(const config::OptimizerSection& optimizer, int64_t steps);
 
 // The rate of update `step`, counted from 0: rate(0) = init_lr when there is a warm-up.

@@ -18,16 +18,6 @@ uint64_t SeedOf(const config::VqganTrainConfig& config, uint64_t stream) {
   return DeriveKey(static_cast<uint64_t>(config.train.seed), stream);
 }
 
-train::Schedule MakeSchedule(const config::VqganTrainConfig& config) {
-  const auto& optimizer = config.optimizer;
-  return {.cosine = optimizer.schedule == "cosine",
-          .init_lr = 0,
-          .lr = optimizer.lr,
-          .min_lr = optimizer.min_lr,
-          .warmup_steps = optimizer.warmup_steps,
-          .decay_steps = config.train.steps};
-}
-
 double Value(const at::Tensor& scalar) { return scalar.defined() ? scalar.item<double>() : 0.0; }
 
 }  // namespace
@@ -36,7 +26,7 @@ Learner::Learner(const config::VqganTrainConfig& config, dist::Communicator& wor
     : config_(config),
       world_(world),
       dtype_(config.train.dtype == "f32" ? at::kFloat : at::kBFloat16),
-      schedule_(MakeSchedule(config)),
+      schedule_(train::MakeSchedule(config.optimizer, config.train.steps)),
       weights_(vision::RandomVqganWeights(sizes(), static_cast<uint64_t>(config.train.seed))) {
   const bool learns_codebook = config.codebook.update == "loss";
   std::vector<NamedWeight> trained;
