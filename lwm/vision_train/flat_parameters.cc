@@ -111,9 +111,9 @@ void FlatAdamW::Step(double lr, double gradient_factor, const RunningAverage& av
 Clip ClipTo(double clip, const FlatParameters& parameters) {
   c10::NoGradGuard no_grad;
   const double norm = parameters.gradient_n().norm().item<double>();
-  LWM_REQUIRE(std::isfinite(norm),
-              "the gradient is not finite: training diverged; lower optimizer.lr or raise "
-              "optimizer.warmup_steps, or try train.dtype = \"f32\"");
+  LWM_REQUIRE_AS(ErrorCode::kInternal, std::isfinite(norm),
+                 "the gradient is not finite: training diverged; lower optimizer.lr or raise "
+                 "optimizer.warmup_steps, or try train.dtype = \"f32\"");
   return {norm, clip > 0 && norm > clip ? clip / norm : 1.0};
 }
 

@@ -77,7 +77,7 @@ class FlatAdamW {
 };
 
 // The length of the gradient and the factor that brings it down to `clip` (1 when it is shorter or
-// clip is 0). Throws Error(kInvalidArgument) when it is not finite: training has diverged.
+// clip is 0). Throws Error(kInternal) when it is not finite: training has diverged.
 struct Clip {
   double norm = 0, factor = 1;
 };

@@ -40,7 +40,7 @@ class Learner {
   Learner& operator=(const Learner&) = delete;
 
   // Step `step` (from 0) on this rank's pictures, [first, first + N) of `batch`. Collective.
-  // Throws Error(kInvalidArgument) when training diverged.
+  // Throws Error(kInternal) when training diverged.
   StepOutcome Step(int64_t step, const at::Tensor& images_NHWC, int64_t first, int64_t batch);
 
   // Averaged weights with the codebook as it is: what is measured and exported. A copy, f32.
