@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -43,11 +44,13 @@ void Print(const EvalPicturesFlags& flags, const Json& scores) {
 
 void RunEvalPictures(const EvalPicturesFlags& flags) {
   flags.options.drawing.sampling.Validate();
+  for (const std::string& result : {flags.grid, flags.output})
+    if (!result.empty()) RequireWritableFolder(std::filesystem::path(result).parent_path());
   Session session(flags.run);
   RequireOneRank(session, "eval-pictures");
   LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
-  const infer::PicturePairs pairs =
-      infer::ReadPicturePairs(flags.pairs, flags.caption_key, flags.picture_key, model.vqgan());
+  const infer::PicturePairs pairs = infer::ReadPicturePairs(
+      flags.pairs, flags.caption_key, flags.picture_key, model.vqgan(), model.layout().frame_size);
   const double start = MonotonicSeconds();
   const infer::PairScores scores = infer::MeasurePairs(
       model.view(), pairs, flags.options, [&](const std::string& what, int64_t count) {

@@ -54,7 +54,7 @@ infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) con
 
 at::Tensor LoadedPictureModel::CodesOf(const std::string& path, vision::MediaOptions media,
                                        int64_t first) const {
-  media.size = vqgan_.config().sample_size;
+  media.size = layout_.frame_size;
   vision::MediaFrames stream({path}, media);
   std::vector<at::Tensor> codes;
   std::vector<io::RgbImage> waiting;

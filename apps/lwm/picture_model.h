@@ -29,7 +29,7 @@ class LoadedPictureModel {
   infer::MixedSequence TextPrompt(const std::string& text) const;
 
   // Codes i32 [frames, n] of the picture or video at `path`: of the frames that `media` chooses
-  // (its size is the VQGAN's) the first `first`; 0 = all.
+  // (its size is the model's) the first `first`; 0 = all.
   at::Tensor CodesOf(const std::string& path, vision::MediaOptions media = {},
                      int64_t first = 0) const;
 

@@ -76,7 +76,7 @@ class PictureReport {
     const config::PicturesSection& section = config_.pictures;
     if (!pairs_)
       pairs_ = infer::ReadPicturePairs(section.pairs, section.caption_key, section.picture_key,
-                                       model.vqgan());
+                                       model.vqgan(), model.layout().frame_size);
     const infer::PairOptions options{.pictures = section.pairs_count,
                                      .captions = last ? 0 : section.pairs_count,
                                      .drawing = Drawing()};

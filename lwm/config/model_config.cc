@@ -1,5 +1,6 @@
 #include "lwm/config/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -66,14 +67,17 @@ class Fields {
     return object_.at(key).get<std::string>();
   }
 
-  // A token id; of a list (several end-of-text tokens) the first; null says that there is none.
-  int64_t TokenId(const std::string& key, int64_t otherwise) const {
-    if (object_.contains(key) && object_.at(key).is_null()) return -1;
-    if (!Has(key) || !object_.at(key).is_array()) return Integer(key, otherwise);
+  // Token ids: one, or a list of them; null says that there is none, which is -1.
+  std::vector<int64_t> TokenIds(const std::string& key, int64_t otherwise) const {
+    if (object_.contains(key) && object_.at(key).is_null()) return {-1};
+    if (!Has(key) || !object_.at(key).is_array()) return {Integer(key, otherwise)};
     const Json& list = object_.at(key);
-    if (list.empty() || !list.front().is_number_integer())
+    std::vector<int64_t> ids;
+    for (const Json& id : list)
+      if (id.is_number_integer()) ids.push_back(id.get<int64_t>());
+    if (list.empty() || ids.size() != list.size())
       Fail(key, "must be an integer or a list of integers, is " + Show(list));
-    return list.front().get<int64_t>();
+    return ids;
   }
 
   const Json& Object(const std::string& key) const {
@@ -218,6 +222,13 @@ void ValidateRope(const ModelConfig& config) {
 
 Json TokenIdToJson(int64_t id) { return id < 0 ? Json() : Json(id); }
 
+Json EosToJson(const ModelConfig& config) {
+  if (config.more_eos_token_ids.empty()) return TokenIdToJson(config.eos_token_id);
+  Json ids = config.more_eos_token_ids;
+  ids.insert(ids.begin(), config.eos_token_id);
+  return ids;
+}
+
 Json RopeToJson(const RopeScaling& scaling) {
   Json rope = Json::object();
   for (const TypeName& known : kTypeNames)
@@ -254,10 +265,16 @@ int64_t ModelConfig::ParameterCount() const {
   return num_hidden_layers * layer + text + 2 * vision_vocab_size * hidden_size + hidden_size;
 }
 
+bool ModelConfig::EndsText(int64_t token_id) const {
+  const auto& more = more_eos_token_ids;
+  return token_id == eos_token_id || std::find(more.begin(), more.end(), token_id) != more.end();
+}
+
 void ModelConfig::Validate() const {
   // The upper limits keep every product of sizes, and the parameter count, within int64.
   RequireInRange("vocab_size", vocab_size, 1, int64_t{1} << 28);
   RequireInRange("vision_vocab_size", vision_vocab_size, 0, int64_t{1} << 28);
+  RequireInRange("codes_per_frame", codes_per_frame, 0, int64_t{1} << 24);
   RequireInRange("hidden_size", hidden_size, 1, int64_t{1} << 20);
   RequireInRange("intermediate_size", intermediate_size, 1, int64_t{1} << 22);
   RequireInRange("num_hidden_layers", num_hidden_layers, 1, int64_t{1} << 14);
@@ -297,8 +314,11 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   ParseRope(fields, config);
   config.tie_word_embeddings = fields.Flag("tie_word_embeddings", config.tie_word_embeddings);
   config.initializer_range = fields.Number("initializer_range", config.initializer_range);
-  config.bos_token_id = fields.TokenId("bos_token_id", config.bos_token_id);
-  config.eos_token_id = fields.TokenId("eos_token_id", config.eos_token_id);
+  config.bos_token_id = fields.TokenIds("bos_token_id", config.bos_token_id).front();
+  const std::vector<int64_t> eos = fields.TokenIds("eos_token_id", config.eos_token_id);
+  config.eos_token_id = eos.front();
+  config.more_eos_token_ids.assign(eos.begin() + 1, eos.end());
+  if (config.has_vision()) config.codes_per_frame = fields.Integer("codes_per_frame", 0);
   try {
     config.Validate();
   } catch (const Error& error) {
@@ -330,7 +350,7 @@ Json ModelConfigToJson(const ModelConfig& config, const std::string& dtype) {
       {"tie_word_embeddings", config.tie_word_embeddings},
       {"initializer_range", config.initializer_range},
       {"bos_token_id", TokenIdToJson(config.bos_token_id)},
-      {"eos_token_id", TokenIdToJson(config.eos_token_id)},
+      {"eos_token_id", EosToJson(config)},
       {"hidden_act", "silu"},
       {"attention_bias", false},
       {"mlp_bias", false},
@@ -338,6 +358,7 @@ Json ModelConfigToJson(const ModelConfig& config, const std::string& dtype) {
       {"torch_dtype", dtype},
   };
   if (config.has_vision()) json["vision_vocab_size"] = config.vision_vocab_size;
+  if (config.codes_per_frame > 0) json["codes_per_frame"] = config.codes_per_frame;
   rope["rope_theta"] = config.rope_theta;
   json["rope_parameters"] = rope;
   return json;

@@ -40,8 +40,14 @@ struct ModelConfig {
   double initializer_range = 0.02;
   int64_t bos_token_id = 1;  // -1 = none; so for the next
   int64_t eos_token_id = 2;
+  std::vector<int64_t> more_eos_token_ids;  // the others, when the config lists several
+  // Vision codes of a frame that the model was trained on; 0 = not said: those of the VQGAN at its
+  // own sample_size.
+  int64_t codes_per_frame = 0;
 
   bool has_vision() const { return vision_vocab_size > 0; }
+  // True of each end-of-text token.
+  bool EndsText(int64_t token_id) const;
   // Weights, all of them counted once.
   int64_t ParameterCount() const;
   // Throws Error(kInvalidArgument) naming the field, its value and what is allowed.

@@ -41,6 +41,8 @@ TEST(ModelConfigTest, OldFormIsRead) {
   EXPECT_TRUE(config.tie_word_embeddings);
   EXPECT_EQ(config.bos_token_id, 5);
   EXPECT_EQ(config.eos_token_id, 7);
+  EXPECT_TRUE(config.EndsText(7) && config.EndsText(8));
+  EXPECT_FALSE(config.EndsText(5) || config.EndsText(-1));
   EXPECT_EQ(config.rope_scaling.type, Type::kDefault);
   EXPECT_FALSE(config.has_vision());
 }
@@ -110,6 +112,9 @@ TEST(ModelConfigTest, MalformedConfigsAreRefusedByField) {
       {R"({"vision_vocab_size": 8448})", "needs \"model_type\": \"lwm\""},
       {R"({"bos_token_id": "<s>"})", "\"bos_token_id\" must be an integer"},
       {R"({"eos_token_id": []})", "\"eos_token_id\" must be an integer or a list"},
+      {R"({"eos_token_id": [2, "</s>"]})", "\"eos_token_id\" must be an integer or a list"},
+      {R"({"model_type": "lwm", "vision_vocab_size": 12, "codes_per_frame": -1})",
+       "codes_per_frame must be from 0"},
       {R"({"partial_rotary_factor": 0.5})", "partial_rotary_factor"},
       {R"({"rope_scaling": 2})", "\"rope_scaling\" must be an object"},
       {R"({"rope_scaling": {"type": "longrope", "factor": 2}})", "\"type\" is \"longrope\""},
@@ -165,6 +170,8 @@ TEST(ModelConfigTest, NullIsNoTokenAndAbsentIsTheUsualOne) {
 TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
   for (const char* patch :
        {R"({})", R"({"model_type": "lwm", "vision_vocab_size": 8448, "num_key_value_heads": 1})",
+        R"({"model_type": "lwm", "vision_vocab_size": 12, "codes_per_frame": 16})",
+        R"({"eos_token_id": [4, 9, 5]})",
         R"({"head_dim": 48, "tie_word_embeddings": true, "rms_norm_eps": 1e-5, "rope_theta": 5e7,
             "initializer_range": 0.01, "bos_token_id": 3, "eos_token_id": 4})",
         R"({"rope_scaling": {"type": "dynamic", "factor": 2.5}})",
@@ -183,6 +190,9 @@ TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
     EXPECT_EQ(ModelConfigToJson(ParseModelConfig(old_form, "old"), "bfloat16"), json);
     EXPECT_EQ(json.at("rope_theta"), config.rope_theta);
     EXPECT_EQ(json.contains("vision_vocab_size"), config.has_vision());
+    const Json given = ParseJson(patch, "patch");
+    for (const char* key : {"codes_per_frame", "eos_token_id"})
+      if (given.contains(key)) EXPECT_EQ(json.at(key), given.at(key)) << patch;
   }
 }
 

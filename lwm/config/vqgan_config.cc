@@ -67,6 +67,14 @@ void RequireSupported(const Json& json, const std::string& where, size_t levels)
 
 }  // namespace
 
+int64_t VqganConfig::CodesPerFrame(int64_t frame_size) const {
+  const int64_t pixels = frame_size > 0 ? frame_size : sample_size, side = pixels / Reduction();
+  LWM_REQUIRE(side >= 1 && pixels % Reduction() == 0, "frames of ", pixels, " x ", pixels,
+              " pixels are not a whole number of codes: this VQGAN needs a multiple of ",
+              Reduction());
+  return side * side;
+}
+
 int64_t VqganConfig::ParameterCount() const {
   const std::vector<int64_t> reversed(block_out_channels.rbegin(), block_out_channels.rend());
   const int64_t middle = block_out_channels.back();

@@ -30,6 +30,9 @@ struct VqganConfig {
   // Channels of the first convolution's input and of the last one's output.
   int64_t stem_channels() const { return in_channels * space_to_depth * space_to_depth; }
   int64_t head_channels() const { return out_channels * space_to_depth * space_to_depth; }
+  // Codes of a frame of that side in pixels; 0 = sample_size. Throws Error(kInvalidArgument) when
+  // they are no whole number.
+  int64_t CodesPerFrame(int64_t frame_size) const;
   int64_t ParameterCount() const;
   // Throws Error(kInvalidArgument) naming the field, its value and what is allowed.
   void Validate() const;

@@ -83,6 +83,13 @@ TEST(VqganConfigTest, WhatIsNotComputedIsRefusedByName) {
   refuse("layers_per_block", -1);
 }
 
+TEST(VqganConfigTest, FramesAreAWholeNumberOfCodes) {
+  const VqganConfig config;  // 16 pixels a code, made for 256
+  EXPECT_EQ(config.CodesPerFrame(0), 256);
+  EXPECT_EQ(config.CodesPerFrame(32), 4);
+  for (const int64_t size : {8, 40}) EXPECT_THROW(config.CodesPerFrame(size), Error);
+}
+
 TEST(VqganConfigTest, MissingSizeIsNamedNotGuessed) {
   for (const char* key : {"block_out_channels", "layers_per_block", "latent_channels",
                           "num_vq_embeddings", "sample_size"})

@@ -252,7 +252,7 @@ std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLa
   LWM_REQUIRE(!prompts.empty(), "no prompts");
   LWM_REQUIRE(options.max_new_tokens >= 1, "max-new-tokens is ", options.max_new_tokens,
               ", want >= 1");
-  const int64_t all = model.config().vocab_size, eos = model.config().eos_token_id;
+  const int64_t all = model.config().vocab_size;
   const int64_t vocabulary = options.vocabulary > 0 ? std::min(all, options.vocabulary) : all;
   std::vector<GrowingRow> rows = MakeRows(layout, prompts, options);
   // The last new token is never read, so the context may be full when it is drawn.
@@ -273,8 +273,8 @@ std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLa
     }
     DrawNext(model, x_BD, vocabulary, rows);
     for (GrowingRow& row : rows)
-      row.done = row.done || (!options.ignore_eos && row.added.id_n.back() == eos &&
-                              row.added.vision_n.back() == 0);
+      row.done = row.done || (!options.ignore_eos && row.added.vision_n.back() == 0 &&
+                              model.config().EndsText(row.added.id_n.back()));
     if (std::all_of(rows.begin(), rows.end(), [](const GrowingRow& row) { return row.done; }))
       break;
   }

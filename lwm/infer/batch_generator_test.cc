@@ -179,7 +179,8 @@ TEST_F(BatchGeneratorTest, TextAfterClipsIsThatOfEachRowAlone) {
     EXPECT_EQ(GenerateMixed(model_, layout_, {prompts[b]}, options)[0].id_n, together[b].id_n);
   }
   auto config = config_;
-  config.eos_token_id = together[1].id_n[4];
+  config.eos_token_id = -1;
+  config.more_eos_token_ids = {together[1].id_n[4]};
   options.ignore_eos = false;
   const auto ended = GenerateMixed(DecodeModel(config, weights_), layout_, prompts, options);
   const auto& all = together[1].id_n;

@@ -76,7 +76,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
     const int64_t id = sampler.Sample(Drawable(logits_1V, options.vocabulary));
     result.new_ids.push_back(id);
     const bool go_on = on_token(id);
-    if (!options.ignore_eos && id == model.config().eos_token_id) {
+    if (!options.ignore_eos && model.config().EndsText(id)) {
       result.stop = GenerateResult::Stop::kEndOfText;
       break;
     }

@@ -74,6 +74,11 @@ TEST_F(GeneratorTest, EndsAtTheEndOfTextUnlessToldToGoOn) {
   const auto first = std::find(all.begin(), all.end(), all[7]);
   EXPECT_EQ(result.new_ids, std::vector<int64_t>(all.begin(), first + 1));
   EXPECT_EQ(result.stop, GenerateResult::Stop::kEndOfText);
+  config.eos_token_id = 60;
+  config.more_eos_token_ids = {59, all[7]};
+  ASSERT_EQ(std::count(all.begin(), all.end(), 60) + std::count(all.begin(), all.end(), 59), 0);
+  EXPECT_EQ(Generate(DecodeModel(config, weights_), kPrompt, options, GoOn).new_ids,
+            result.new_ids);
 }
 
 TEST_F(GeneratorTest, TheSeedDecidesWhatIsDrawn) {
@@ -105,7 +110,7 @@ TEST_F(GeneratorTest, StopsWhenTheContextIsFullAndRefusesALongerPrompt) {
 TEST_F(GeneratorTest, MoreNewTokensThanMemoryHoldsAreRefusedHoweverMany) {
   config_.rope_scaling.type = config::RopeScaling::Type::kDynamic;  // no limit of its own
   const DecodeModel model(config_, weights_);
-  for (const int64_t tokens : {int64_t{1} << 44, int64_t{1} << 58}) {
+  for (const int64_t tokens : {int64_t{1} << 44, INT64_MAX}) {
     try {
       Generate(model, kPrompt, Greedy(tokens), GoOn);
       FAIL() << "accepted";

@@ -1,6 +1,7 @@
 #include "lwm/infer/mixed_sequence.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "lwm/base/error.h"
 
@@ -28,8 +29,14 @@ void AddFrames(const FrameLayout& layout, std::span<const int32_t> codes, bool c
 FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::ModelConfig& model,
                             const data::Tokenizer& tokenizer) {
   FrameLayout layout;
-  const int64_t side = vqgan.sample_size / vqgan.Reduction();
-  layout.tokens_per_frame = side * side;
+  const int64_t own_side = vqgan.sample_size / vqgan.Reduction();
+  const int64_t codes = model.codes_per_frame > 0 ? model.codes_per_frame : own_side * own_side;
+  const int64_t side = std::llround(std::sqrt(static_cast<double>(codes)));
+  LWM_REQUIRE(side * side == codes, "the model's frames have ", codes,
+              " codes (codes_per_frame in its config.json), which make no square: such frames "
+              "cannot be turned into pictures");
+  layout.tokens_per_frame = codes;
+  layout.frame_size = side * vqgan.Reduction();
   layout.codes = vqgan.num_vq_embeddings;
   LWM_REQUIRE(model.has_vision(),
               "the model has no vision vocabulary: it reads and writes text only");

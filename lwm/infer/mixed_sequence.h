@@ -30,16 +30,19 @@ struct MixedSequence {
 // How frames stand in a sequence: the text tokens of "<vision>", then per frame its codes and the
 // delimiter eof (eov after the last frame of a clip), then the text tokens of "</vision>".
 struct FrameLayout {
-  int64_t tokens_per_frame = 256;
-  int64_t codes = 8192;  // of the codebook; codes of a frame are below
+  int64_t tokens_per_frame = 256;  // a square number
+  int64_t codes = 8192;            // of the codebook; codes of a frame are below
   std::vector<int32_t> begin_ids, end_ids;
+  int64_t frame_size = 256;  // side of a frame, pixels
 
   int64_t eof() const { return codes; }
   int64_t eov() const { return codes + 1; }
 };
 
-// The layout of frames of `vqgan` at its own size for a model and its tokenizer. Throws
-// Error(kInvalidArgument) when the model's vision vocabulary has no room for codes and delimiters.
+// The layout of frames of `vqgan` for a model and its tokenizer: of as many codes as the model was
+// trained on, or, where its config does not say, at the VQGAN's own size. Throws
+// Error(kInvalidArgument) when the model's vision vocabulary has no room for codes and delimiters
+// or its frames are not square.
 FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::ModelConfig& model,
                             const data::Tokenizer& tokenizer);
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "lwm/base/error.h"
 #include "lwm/data/documents.h"
@@ -120,7 +121,8 @@ double ShareOfRight(const at::Tensor& nearest_P, const std::vector<std::string>&
 }  // namespace
 
 PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::string& caption_key,
-                              const std::string& picture_key, const vision::Vqgan& vqgan) {
+                              const std::string& picture_key, const vision::Vqgan& vqgan,
+                              int64_t frame_size) {
   const data::JsonlFile lines(file);
   PicturePairs pairs;
   std::vector<io::RgbImage> images;
@@ -129,8 +131,7 @@ PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::stri
     const Json object = lines.Parse(i);
     pairs.caption_P.push_back(JsonGet<std::string>(object, caption_key, lines.where(i)));
     const auto picture = JsonGet<std::string>(object, picture_key, lines.where(i));
-    images.push_back(
-        io::ResizeAndCrop(io::ReadImage(file.parent_path() / picture), vqgan.config().sample_size));
+    images.push_back(io::ResizeAndCrop(io::ReadImage(file.parent_path() / picture), frame_size));
   }
   LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", pairs.size(),
               " pictures with captions, want at least 2");
@@ -240,7 +241,8 @@ at::Tensor NearestPictures(const at::Tensor& images_PHWC, const at::Tensor& cand
 }
 
 at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn) {
-  const int64_t side = vqgan.config().sample_size / vqgan.config().Reduction();
+  const int64_t side = std::llround(std::sqrt(static_cast<double>(codes_Pn.size(1))));
+  LWM_CHECK(side * side == codes_Pn.size(1), "frames of ", codes_Pn.size(1), " codes");
   std::vector<at::Tensor> images;
   InParts(codes_Pn.size(0), kFramesAtOnce, [&](int64_t begin, int64_t end) {
     images.push_back(vqgan.Decode(codes_Pn.slice(0, begin, end).reshape({-1, side, side})));

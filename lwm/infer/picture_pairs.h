@@ -27,10 +27,12 @@ struct PicturePairs {
 };
 
 // The lines of a JSONL file, each with a text under caption_key and the path of a picture (relative
-// to the file's folder) under picture_key. Throws Error(kCorruptData) naming file, line and field,
-// Error(kNotFound) for a picture, Error(kInvalidArgument) when there are fewer than two lines.
+// to the file's folder) under picture_key, prepared at frame_size x frame_size pixels. Throws
+// Error(kCorruptData) naming file, line and field, Error(kNotFound) for a picture,
+// Error(kInvalidArgument) when there are fewer than two lines.
 PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::string& caption_key,
-                              const std::string& picture_key, const vision::Vqgan& vqgan);
+                              const std::string& picture_key, const vision::Vqgan& vqgan,
+                              int64_t frame_size);
 
 // At most `count` of them, spread evenly; 0 = all.
 PicturePairs SomePairs(const PicturePairs& pairs, int64_t count);

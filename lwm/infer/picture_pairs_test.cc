@@ -46,7 +46,7 @@ class PicturePairsTest : public testing::Test {
       lines += Json{{"image_vision", Cat(i, ".png")}, {"caption", captions[i]}}.dump() + "\n";
     }
     WriteFileAtomically(folder_ / "pairs.jsonl", lines);
-    pairs_ = ReadPicturePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_);
+    pairs_ = ReadPicturePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 8);
     config_.vocab_size = tokenizer_->vocab_size();
     weights_ = std::make_unique<model::ResidentWeights>(TinyWeights(config_));
     decoder_ = std::make_unique<DecodeModel>(config_, *weights_);
@@ -146,11 +146,27 @@ TEST_F(PicturePairsTest, ScoresCountWhatIsRight) {
   EXPECT_EQ(ToJson(scores).at("captions_drawn"), 5);
 }
 
+TEST_F(PicturePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
+  EXPECT_EQ(Model().layout.tokens_per_frame, 16);
+  EXPECT_EQ(Model().layout.frame_size, 8);
+  config_.codes_per_frame = 36;
+  const PictureModel model = Model();
+  EXPECT_EQ(model.layout.tokens_per_frame, 36);
+  EXPECT_EQ(model.layout.frame_size, 12);
+  const PicturePairs pairs =
+      ReadPicturePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 12);
+  EXPECT_EQ(pairs.codes_Pn.sizes(), at::IntArrayRef({5, 36}));
+  EXPECT_EQ(DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
+  EXPECT_EQ(PicturesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
+  config_.codes_per_frame = 35;
+  EXPECT_THROW(Model(), Error);
+}
+
 TEST_F(PicturePairsTest, BadFilesAreRefused) {
   const auto message = [&](const std::string& content) -> std::string {
     WriteFileAtomically(folder_ / "bad.jsonl", content);
     try {
-      ReadPicturePairs(folder_ / "bad.jsonl", "caption", "image_vision", vqgan_);
+      ReadPicturePairs(folder_ / "bad.jsonl", "caption", "image_vision", vqgan_, 8);
     } catch (const Error& error) {
       return error.what();
     }

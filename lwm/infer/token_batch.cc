@@ -138,7 +138,7 @@ at::Tensor SlotsOfRank(const at::Tensor& slot_PBT, const ops::SequenceView& view
 
 int64_t ContextLimit(const config::ModelConfig& config) {
   return config.rope_scaling.type == config::RopeScaling::Type::kDynamic
-             ? std::numeric_limits<int64_t>::max()
+             ? std::numeric_limits<int32_t>::max()
              : config.max_position_embeddings;
 }
 

@@ -50,7 +50,8 @@ TokenBatch RowOf(const TokenBatch& batch, int64_t row);
 void CheckTokenIds(const at::Tensor& id_BT, const at::Tensor& vision_BT,
                    const config::ModelConfig& config, bool may_be_absent, const std::string& what);
 
-// Tokens that a segment may have: max_position_embeddings, or no limit with dynamic scaling.
+// Tokens that a segment may have: max_position_embeddings, or with dynamic scaling what places of
+// 32 bits can tell apart.
 int64_t ContextLimit(const config::ModelConfig& config);
 
 }  // namespace lwm::infer

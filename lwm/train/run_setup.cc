@@ -133,6 +133,12 @@ void RequireVisionFits(const config::TrainConfig& config, const config::ModelCon
               " codes and frames end with one of two more: it must be at least ", codes + 2);
 }
 
+// Codes of a frame in the data; 0 when the recipe does not say.
+int64_t CodesPerFrame(const config::DataSection& data) {
+  if (data.vqgan.empty()) return data.codes_per_frame;
+  return vision::OpenVqgan(data.vqgan)->config().CodesPerFrame(data.frame_size);
+}
+
 InitOptions MakeInitOptions(const config::TrainConfig& config, const config::ModelConfig& model) {
   InitOptions options;
   options.seed = static_cast<uint64_t>(config.train.seed);
@@ -185,7 +191,10 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
       config, source ? &source->config() : nullptr, tokenizer.vocab_size());
   // A tokenizer.json does not name them itself: a resumed run reads them from the checkpoint.
   resolved.bos_token_id = tokenizer.bos_id();
+  if (resolved.eos_token_id != tokenizer.eos_id()) resolved.more_eos_token_ids.clear();
   resolved.eos_token_id = tokenizer.eos_id();
+  if (const int64_t codes = resolved.has_vision() ? CodesPerFrame(config.data) : 0; codes > 0)
+    resolved.codes_per_frame = codes;  // what the model is to draw
   RequireVisionFits(config, resolved);
   return resolved;
 }

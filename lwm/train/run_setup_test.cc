@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "lwm/base/error.h"
 #include "tests/byte_tokenizer.h"
+#include "tests/temporary_folder.h"
+#include "tests/tiny_vqgan.h"
 
 namespace lwm::train {
 namespace {
@@ -14,7 +17,7 @@ class OtherTokenizer : public testing_support::ByteTokenizer {
   int32_t eos_id() const override { return 258; }
 };
 
-TEST(RunSetupTest, TheModelEndsTextsAsItsTokenizerDoes) {
+config::ModelConfig Prepared(const std::vector<std::string>& overrides) {
   const config::TrainConfig config = config::ParseTrainConfig(R"(
 [model]
 hidden_size = 32
@@ -30,8 +33,25 @@ run_folder = "run"
 steps = 1
 rows_per_step = 1
 )",
-                                                              "recipe", {});
-  const config::ModelConfig model = PrepareModel(config, {}, OtherTokenizer());
+                                                              "recipe", overrides);
+  return PrepareModel(config, {}, OtherTokenizer());
+}
+
+TEST(RunSetupTest, TheModelKnowsTheFramesItIsTrainedOn) {
+  const testing_support::TemporaryFolder folder;
+  testing_support::WriteSmallestVqgan(folder / "vqgan");  // 2 x 2 pixels a code, made for 8 x 8
+  const std::string vqgan = "data.vqgan=" + (folder / "vqgan").string();
+  const std::string vision = "model.vision_vocab_size=8448";
+  EXPECT_EQ(Prepared({vision}).codes_per_frame, 0);
+  EXPECT_EQ(Prepared({vision, "data.codes_per_frame=9"}).codes_per_frame, 9);
+  EXPECT_EQ(Prepared({vision, vqgan}).codes_per_frame, 16);
+  EXPECT_EQ(Prepared({vision, vqgan, "data.frame_size=12"}).codes_per_frame, 36);
+  EXPECT_EQ(Prepared({"data.codes_per_frame=9"}).codes_per_frame, 0);
+  EXPECT_THROW(Prepared({vision, vqgan, "data.frame_size=13"}), Error);
+}
+
+TEST(RunSetupTest, TheModelEndsTextsAsItsTokenizerDoes) {
+  const config::ModelConfig model = Prepared({});
   EXPECT_EQ(model.bos_token_id, -1);
   EXPECT_EQ(model.eos_token_id, 258);
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <random>
 #include <set>
 #include <span>
 
@@ -35,14 +34,6 @@ std::string HashWeights(const VqganSource& source) {
     hash.Add({static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes()});
   }
   return hash.Hex();
-}
-
-int64_t CodesPerFrame(const config::VqganConfig& config, int64_t frame_size) {
-  const int64_t side = frame_size / config.Reduction();
-  LWM_REQUIRE(side >= 1 && frame_size % config.Reduction() == 0, "frames of ", frame_size, " x ",
-              frame_size, " pixels are not a whole number of codes: this VQGAN needs a multiple ",
-              "of ", config.Reduction());
-  return side * side;
 }
 
 // How the frames of a video are chosen and turned; to be raised when that changes.
@@ -177,7 +168,7 @@ CodeCache::CodeCache(const CodeCacheOptions& options) : options_(options) {
   const auto source = OpenVqgan(options.vqgan);
   config_ = source->config();
   frame_size_ = options.frame_size > 0 ? options.frame_size : config_.sample_size;
-  codes_per_frame_ = CodesPerFrame(config_, frame_size_);
+  codes_per_frame_ = config_.CodesPerFrame(frame_size_);
   settings_ = Cat(config::VqganConfigToJson(config_).dump(), '\n', HashWeights(*source), '\n',
                   "size ", frame_size_, options.bf16 ? " bf16" : " f32");
 }
@@ -316,8 +307,7 @@ std::optional<std::vector<int32_t>> CodeCache::ReadEntry(const fs::path& entry) 
 // Without fsync, which would take longer than to encode a small picture: what a crash leaves of an
 // entry fails its checksum and is made anew.
 void CodeCache::WriteEntry(const fs::path& entry, const std::vector<int32_t>& code_n) const {
-  const fs::path temporary = options_.folder / Cat(".", entry.filename().string(), ".", getpid(),
-                                                   ".", std::random_device{}());
+  const fs::path temporary = TemporaryBeside(entry);
   try {
     fs::create_directories(options_.folder);
     OutputFile(temporary).Write(SerializeEntry(code_n));
