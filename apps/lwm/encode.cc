@@ -18,6 +18,7 @@
 #include "lwm/data/vision_field.h"
 #include "lwm/io/atomic_output.h"
 #include "lwm/io/media_opencv.h"
+#include "lwm/vision/media_frames.h"
 #include "media_flags.h"
 
 namespace lwm::app {
@@ -66,17 +67,9 @@ class Inputs {
 
  private:
   void AddFolder(const fs::path& folder) {
-    std::vector<fs::path> inside;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      if (entry.is_directory()) continue;
-      const bool is_media = io::IsImageName(entry.path()) || io::IsVideoName(entry.path());
-      if (is_media && entry.is_regular_file())
-        inside.push_back(entry.path());
-      else
-        ++passed_over_;
-    }
-    std::sort(inside.begin(), inside.end());
-    for (const fs::path& path : inside) items_.push_back({.path = path});
+    const vision::MediaFolder inside = vision::ListMedia(folder);
+    for (const fs::path& path : inside.files) items_.push_back({.path = path});
+    passed_over_ += static_cast<int64_t>(inside.skipped.size());
   }
 
   void AddLines(const fs::path& path) {

@@ -9,6 +9,27 @@
 namespace lwm::vision {
 namespace fs = std::filesystem;
 
+MediaFolder ListMedia(const fs::path& folder) {
+  const fs::directory_iterator entries(folder);
+  std::vector<fs::directory_entry> inside(begin(entries), end(entries));
+  std::sort(inside.begin(), inside.end());
+  MediaFolder result;
+  for (const auto& entry : inside) {
+    const fs::path& path = entry.path();
+    std::error_code ignored;  // of links that lead nowhere
+    if (entry.is_directory(ignored)) continue;
+    if (!io::IsImageName(path) && !io::IsVideoName(path))
+      result.skipped.push_back({path, "not a picture or video by its name"});
+    else if (path.filename().string().starts_with('.'))
+      result.skipped.push_back({path, "hidden"});
+    else if (!entry.is_regular_file(ignored))
+      result.skipped.push_back({path, "not a file, or a link that leads nowhere"});
+    else
+      result.files.push_back(path);
+  }
+  return result;
+}
+
 MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions& options)
     : options_(options) {
   LWM_REQUIRE(options.max_frames == 0 || options.frames_per_second == 0,
@@ -20,19 +41,9 @@ MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions&
       files_.push_back(path);
       continue;
     }
-    std::vector<fs::path> inside;
-    for (const auto& entry : fs::directory_iterator(path)) {
-      if (entry.is_directory()) continue;
-      if (!io::IsImageName(entry.path()) && !io::IsVideoName(entry.path())) {
-        skipped_.push_back({entry.path(), "not a picture or video by its name"});
-      } else if (!entry.is_regular_file()) {
-        skipped_.push_back({entry.path(), "not a file, or a link that leads nowhere"});
-      } else {
-        inside.push_back(entry.path());
-      }
-    }
-    std::sort(inside.begin(), inside.end());
-    files_.insert(files_.end(), inside.begin(), inside.end());
+    const MediaFolder folder = ListMedia(path);
+    files_.insert(files_.end(), folder.files.begin(), folder.files.end());
+    skipped_.insert(skipped_.end(), folder.skipped.begin(), folder.skipped.end());
   }
   LWM_REQUIRE(!files_.empty(), "there is no picture or video to read",
               paths.empty() ? std::string() : " in " + paths[0].string());

@@ -32,6 +32,15 @@ struct SkippedMedia {
   std::string reason;
 };
 
+// What a folder holds, not the folders inside: pictures and videos by their names, sorted, and the
+// rest. Hidden files are rest: systems and unfinished writers leave them beside the real ones.
+// Throws std::filesystem::filesystem_error when the folder cannot be read.
+struct MediaFolder {
+  std::vector<std::filesystem::path> files;
+  std::vector<SkippedMedia> skipped;
+};
+MediaFolder ListMedia(const std::filesystem::path& folder);
+
 // The frames of pictures, videos and folders of them (by name, not of folders inside), each resized
 // and cropped to size x size (io::ResizeAndCrop), one in memory at a time. Videos are streamed;
 // with max_frames they are decoded twice, once to count. Not for concurrent use.

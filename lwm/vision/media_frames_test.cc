@@ -45,6 +45,21 @@ MediaOptions Small() {
   return options;
 }
 
+TEST(MediaFramesTest, HiddenFilesAndLinksThatLeadNowhereAreSkipped) {
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder / "._c.png", "not a picture");
+  io::WritePng(folder / "c.png", Plain(1, 1, 100));
+  fs::create_symlink("a.png", folder / "a.png");  // to itself
+  fs::create_symlink("none", folder / "b.mp4");
+  fs::create_directory(folder / "d.png");
+  const MediaFolder listed = ListMedia(folder.path());
+  EXPECT_EQ(listed.files, std::vector<fs::path>{folder / "c.png"});
+  ASSERT_EQ(listed.skipped.size(), 3u);
+  EXPECT_EQ(listed.skipped[0].path, folder / "._c.png");
+  EXPECT_EQ(listed.skipped[1].path, folder / "a.png");
+  EXPECT_EQ(listed.skipped[2].path, folder / "b.mp4");
+}
+
 TEST(MediaFramesTest, FoldersAreReadInOrderOfNamesAndItemsSayWhere) {
   const TemporaryFolder folder;
   io::WritePng(folder / "b.png", Plain(1, 1, 100));
