@@ -194,12 +194,16 @@ void AddConvert(CLI::App& root) {
                       "config.json in Hugging Face form, for what the source does not say");
   command->add_option("--tokenizer", flags->tokenizer,
                       "tokenizer to put beside the weights (default: the source's)");
-  command->add_flag("--add-vision", flags->add_vision,
-                    "give a text model a vision table and head, drawn at random");
+  CLI::Option* add_vision =
+      command->add_flag("--add-vision", flags->add_vision,
+                        "give a text model a vision table and head, drawn at random");
   command->add_option("--vision-vocab", flags->vision_vocab, "codes of the vision table")
       ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--seed", flags->seed, "seed of --add-vision")->capture_default_str();
+      ->capture_default_str()
+      ->needs(add_vision);
+  command->add_option("--seed", flags->seed, "seed of --add-vision")
+      ->capture_default_str()
+      ->needs(add_vision);
   command->add_option("--max-shard-gb", flags->max_shard_gb, "largest file, 10^9 bytes")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

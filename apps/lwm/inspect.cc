@@ -100,6 +100,11 @@ Json Describe(const fs::path& path) {
           {"tensors", DescribeTensors(*source)}};
 }
 
+// Names out of a file may hold any bytes.
+std::string DumpAnyBytes(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string ConfigLine(const Json& config) {
   std::string line;
   for (const char* key :
@@ -120,10 +125,10 @@ void PrintTable(const Json& result) {
   if (!result["config"].is_null())
     std::printf("config: %s\n", ConfigLine(result["config"]).c_str());
   if (!result["tokenizer"].is_null())
-    std::printf("tokenizer: %s\n", result["tokenizer"].dump().c_str());
+    std::printf("tokenizer: %s\n", DumpAnyBytes(result["tokenizer"]).c_str());
   for (const Json& tensor : result["tensors"])
     std::printf("%-*s %-5s %-20s %s\n", static_cast<int>(width),
-                tensor["name"].get<std::string>().c_str(),
+                WithoutControls(tensor["name"].get<std::string>()).c_str(),
                 tensor["dtype"].get<std::string>().c_str(), tensor["shape"].dump().c_str(),
                 tensor["xxh3"].get<std::string>().c_str());
 }
@@ -138,7 +143,7 @@ void AddInspect(CLI::App& root) {
   command->callback([flags] {
     const Json result = Describe(flags->path);
     if (flags->json) {
-      std::printf("%s\n", result.dump().c_str());
+      std::printf("%s\n", DumpAnyBytes(result).c_str());
     } else {
       PrintTable(result);
     }

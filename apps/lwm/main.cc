@@ -67,14 +67,11 @@ int LaunchedRank() {
 }
 
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
-// An error of all ranks alike is printed once: the others leave rank 0 time to end them. Names out
-// of damaged files may hold anything: one line without control characters is printed.
-int Fail(std::string message, int exit_code) {
-  std::replace_if(
-      message.begin(), message.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
+// An error of all ranks alike is printed once: the others leave rank 0 time to end them.
+int Fail(const std::string& message, int exit_code) {
   if (dist::StartedByLauncher() && LaunchedRank() > 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  std::fprintf(stderr, "lwm: %s\n", message.c_str());
+  std::fprintf(stderr, "lwm: %s\n", WithoutControls(message).c_str());
   if (dist::StartedByLauncher()) dist::AbortAllRanks(exit_code);
   return exit_code;
 }

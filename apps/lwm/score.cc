@@ -90,16 +90,19 @@ void AddScore(CLI::App& root) {
   command->add_option("--model", flags->model, "model directory")->required();
   CLI::Option_group* source = command->add_option_group("what to score");
   source->add_option("--text", flags->text, "text file")->check(CLI::ExistingFile);
-  source
-      ->add_option("--input", flags->input,
-                   "safetensors with input_ids [B,T] and what lwm logits reads beside it; without "
-                   "labels every next token is predicted")
-      ->check(CLI::ExistingFile);
+  CLI::Option* input =
+      source
+          ->add_option(
+              "--input", flags->input,
+              "safetensors with input_ids [B,T] and what lwm logits reads beside it; without "
+              "labels every next token is predicted")
+          ->check(CLI::ExistingFile);
   source->require_option(1);
   command
       ->add_option("--length", flags->length,
                    "tokens per row of a text (0: the whole text, at most the model's context)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::NonNegativeNumber)
+      ->excludes(input);
   command->add_flag("--json", flags->json, "one JSON object instead of a table");
   AddRunFlags(*command, flags->run);
   AddExamples(*command,

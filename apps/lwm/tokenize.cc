@@ -1,5 +1,6 @@
 // lwm tokenize: text to token ids and back, line by line.
 
+#include <cstdint>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -16,7 +17,9 @@ namespace {
 
 std::vector<int32_t> ReadIds(const Json& line, const std::string& where) {
   bool good = line.is_array();
-  for (size_t i = 0; good && i < line.size(); ++i) good = line[i].is_number_integer();
+  // Larger ones would wrap to other tokens.
+  for (size_t i = 0; good && i < line.size(); ++i)
+    good = line[i].is_number_integer() && line[i] >= INT32_MIN && line[i] <= INT32_MAX;
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, good, where, ": want a JSON array of token ids, got ",
                  line.dump().substr(0, 60));
   return line.get<std::vector<int32_t>>();

@@ -125,6 +125,16 @@ TEST_F(ConvertCliTest, ByteLevelVocabularyGoesThroughGgufAndBack) {
   EXPECT_EQ(Inspect("m.gguf")["tokenizer"]["kind"], "gpt2");
 }
 
+TEST_F(ConvertCliTest, InspectShowsNamesOfAnyBytes) {
+  WriteFileAtomically(folder_ / "odd",
+                      "\x81\xa3"
+                      "a\x1b\xff\x05");  // msgpack: a map of one number
+  const auto table = RunLwm("inspect " + Path("odd"));
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_NE(table.out.find("a?\xff"), std::string::npos) << table.out;
+  EXPECT_EQ(Inspect("odd")["tensors"][0]["name"], "a\x1b\xEF\xBF\xBD");
+}
+
 TEST_F(ConvertCliTest, WhatBelongsToTheModelIsCarriedAlong) {
   fs::create_directories(folder_ / "model/vqgan");
   WriteFileAtomically(folder_ / "model/vqgan/config.json", "{}");

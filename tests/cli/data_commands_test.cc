@@ -51,6 +51,7 @@ TEST_F(DataCommandsTest, TokenizeRefusesWhatIsNoStringOrNoIds) {
   ExpectFailure(RunLwm("tokenize " + Tokenizer(), "12\n"), 1, "line 1 of the input");
   ExpectFailure(RunLwm("tokenize --decode " + Tokenizer(), "[1.5]\n"), 1, "want a JSON array");
   ExpectFailure(RunLwm("tokenize --decode " + Tokenizer(), "[32000]\n"), 2, "32000");
+  ExpectFailure(RunLwm("tokenize --decode " + Tokenizer(), "[4294982339]\n"), 1, "4294982339");
   ExpectFailure(RunLwm("tokenize --tokenizer " + Path("none")), 1, "none");
 }
 

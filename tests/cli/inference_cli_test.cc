@@ -87,6 +87,9 @@ TEST_F(InferenceCliTest, ScoreOfATokenFileIsTheMeanOfItsTargets) {
   EXPECT_EQ(score["tokens"], 6);
   EXPECT_NEAR(score["loss"].get<double>(), want, 1e-5);
   EXPECT_EQ(score["buckets"][0]["to"], 1024);
+  EXPECT_EQ(
+      RunLwm("score --length 4 --model " + model_ + " --input " + Path("in.safetensors")).exit_code,
+      2);
 }
 
 std::vector<std::string> Keys(const Json& object) {
