@@ -7,11 +7,13 @@
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/video_writer.h"
 #include "lwm/model/tensor_file.h"
 #include "lwm/vision/frames.h"
+#include "picture_folder.h"
 
 namespace lwm::app {
 namespace {
@@ -48,21 +50,28 @@ class VideoSink final : public FrameSink {
 
 class PngSink final : public FrameSink {
  public:
-  explicit PngSink(fs::path path) : path_(std::move(path)) {}
+  explicit PngSink(fs::path path) : path_(std::move(path)) {
+    RequireWritableFolder(path_.parent_path());
+  }
   void Add(const at::Tensor& images_NHWC) override {
-    const bool is_file = path_.extension() == ".png";
-    if (!is_file) fs::create_directories(path_);
-    for (const auto& frame : vision::FramesOfTensor(images_NHWC)) {
-      std::string name = std::to_string(count_++);
-      name.insert(0, name.size() < 6 ? 6 - name.size() : 0, '0');
-      io::WritePng(is_file ? path_ : path_ / (name + ".png"), frame);
-    }
+    for (const auto& frame : vision::FramesOfTensor(images_NHWC)) io::WritePng(path_, frame);
   }
   void Finish() override {}
 
  private:
   fs::path path_;
-  int64_t count_ = 0;
+};
+
+class FolderSink final : public FrameSink {
+ public:
+  FolderSink(const fs::path& path, int64_t frames) : folder_(path, /*digits=*/6, frames) {}
+  void Add(const at::Tensor& images_NHWC) override {
+    for (const auto& frame : vision::FramesOfTensor(images_NHWC)) folder_.Add(frame);
+  }
+  void Finish() override {}
+
+ private:
+  PictureFolder folder_;
 };
 
 }  // namespace
@@ -71,11 +80,15 @@ std::unique_ptr<FrameSink> MakeFrameSink(const std::string& path, int64_t frames
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".safetensors") return std::make_unique<TensorSink>(path);
   LWM_REQUIRE(frames > 0, path, ": there are no frames to show");
-  if (io::IsWritableVideoName(path)) return std::make_unique<VideoSink>(path, rate);
+  if (io::IsWritableVideoName(path)) {
+    RequireWritableFolder(fs::path(path).parent_path());
+    return std::make_unique<VideoSink>(path, rate);
+  }
   LWM_REQUIRE(extension == ".png" || extension.empty(), path,
               ": want a name that ends in .safetensors, .png, .mp4 or .gif, or a folder for PNGs");
   LWM_REQUIRE(extension.empty() || frames == 1, path, ": one PNG cannot hold ", frames,
               " frames; name a folder, an .mp4 or a .gif");
+  if (extension.empty()) return std::make_unique<FolderSink>(path, frames);
   return std::make_unique<PngSink>(path);
 }
 

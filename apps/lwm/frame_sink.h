@@ -19,7 +19,8 @@ class FrameSink {
 
 // By the name: x.safetensors (`images` f32, not clipped), x.png (one frame), x.mp4, x.gif, or a
 // folder of 000000.png, 000001.png ... `frames` are to come, `rate` per second in a moving picture.
-// Throws Error(kInvalidArgument) on another name or number of frames.
+// Throws Error(kInvalidArgument) on another name or number of frames, on a place that cannot be
+// written, and as PictureFolder does.
 std::unique_ptr<FrameSink> MakeFrameSink(const std::string& path, int64_t frames, double rate);
 
 }  // namespace lwm::app

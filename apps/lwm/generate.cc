@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,8 @@
 #include "lwm/base/text.h"
 #include "lwm/infer/batch_generator.h"
 #include "lwm/infer/generator.h"
-#include "lwm/io/media_opencv.h"
 #include "model_flags.h"
+#include "picture_folder.h"
 #include "picture_model.h"
 
 namespace lwm::app {
@@ -38,10 +39,11 @@ struct GenerateFlags {
 };
 
 constexpr std::string_view kImageMark = "{image}";
+constexpr char kContextFull[] = "stopped: the model's context is full\n";
 
 void PrintStatistics(const infer::GenerateResult& result) {
   if (result.stop == infer::GenerateResult::Stop::kContextFull)
-    std::fprintf(stderr, "stopped: the model's context is full\n");
+    std::fprintf(stderr, "%s", kContextFull);
   std::fprintf(stderr,
                "prefill %lld tokens, %.1f tokens/s; decode %zu tokens, %.1f tokens/s; peak "
                "memory %s\n",
@@ -82,40 +84,45 @@ void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
 // BOS, then text and pictures; these stand where {image} does, or first.
 infer::MixedSequence PicturePrompt(const LoadedPictureModel& model, const GenerateFlags& flags,
                                    const std::string& prompt) {
+  const auto ids_of = [&](const std::string& text) {
+    return flags.parse_special ? data::EncodeWithSpecialTokens(model.tokenizer(), text)
+                               : model.tokenizer().Encode(text);
+  };
   const size_t mark = prompt.find(kImageMark);
   const bool marked = mark != std::string::npos;
-  infer::MixedSequence sequence = model.TextPrompt(marked ? prompt.substr(0, mark) : "");
+  infer::MixedSequence sequence = model.TextPrompt("");
+  sequence.AddText(ids_of(marked ? prompt.substr(0, mark) : ""));
   for (const std::string& image : flags.images) {
     const at::Tensor codes_Fn = model.CodesOf(image, {.max_frames = flags.max_frames});
     infer::AddClip(model.layout(),
                    {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
                    sequence);
   }
-  sequence.AddText(
-      model.tokenizer().Encode(marked ? prompt.substr(mark + kImageMark.size()) : prompt));
+  sequence.AddText(ids_of(marked ? prompt.substr(mark + kImageMark.size()) : prompt));
   return sequence;
 }
 
-// The frames among new tokens as FOLDER/0.png, 1.png ...
+// The frames among new tokens.
 void WriteFrames(const LoadedPictureModel& model, const infer::MixedSequence& added,
-                 const std::string& folder) {
+                 PictureFolder& folder, const std::string& name) {
   std::vector<int32_t> codes;
   for (size_t i = 0; i < added.id_n.size(); ++i)
     if (added.vision_n[i] != 0 && added.id_n[i] < model.layout().codes)
       codes.push_back(static_cast<int32_t>(added.id_n[i]));
   const auto per_frame = static_cast<size_t>(model.layout().tokens_per_frame);
   codes.resize(codes.size() / per_frame * per_frame);  // the last frame may have been cut short
-  std::filesystem::create_directories(folder);
+  std::filesystem::create_directories(name);
   if (codes.empty()) return;
   const auto frames =
       model.FramesOf(at::tensor(codes, at::kInt).view({-1, static_cast<int64_t>(per_frame)}));
-  for (size_t f = 0; f < frames.size(); ++f)
-    io::WritePng(std::filesystem::path(folder) / Cat(f, ".png"), frames[f]);
-  std::fprintf(stderr, "wrote %zu pictures to %s\n", frames.size(), folder.c_str());
+  for (const io::RgbImage& frame : frames) folder.Add(frame);
+  std::fprintf(stderr, "wrote %zu pictures to %s\n", frames.size(), name.c_str());
 }
 
 void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt) {
   LWM_REQUIRE(flags.ids.empty(), "--ids takes text tokens: leave out --image and --pictures");
+  std::optional<PictureFolder> folder;
+  if (!flags.pictures.empty()) folder.emplace(flags.pictures, /*digits=*/1, /*count=*/0);
   LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
   infer::MixedOptions options;
   options.max_new_tokens = flags.options.max_new_tokens;
@@ -130,7 +137,10 @@ void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt)
   for (size_t i = 0; i < added.id_n.size(); ++i)
     if (added.vision_n[i] == 0) text.push_back(static_cast<int32_t>(added.id_n[i]));
   Print(model.tokenizer().Decode(text) + "\n");
-  if (!flags.pictures.empty()) WriteFrames(model, added, flags.pictures);
+  const bool has_ended = !options.ignore_eos && added.vision_n.back() == 0 &&
+                         model.decoder().config().EndsText(added.id_n.back());
+  if (added.size() < options.max_new_tokens && !has_ended) std::fprintf(stderr, "%s", kContextFull);
+  if (folder) WriteFrames(model, added, *folder, flags.pictures);
 }
 
 void RunGenerate(const GenerateFlags& flags) {
@@ -158,7 +168,8 @@ void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--pictures", flags.pictures,
-                     "folder for the frames that the model writes among its text");
+                     "folder for the frames that the model writes among its text, 0.png, 1.png "
+                     "...; it must hold none of these yet");
   command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
 }
 
@@ -170,11 +181,15 @@ void AddGenerate(CLI::App& root) {
   CLI::Option_group* prompt = command->add_option_group("prompt");
   prompt->add_option("--prompt", flags->prompt, "text to continue");
   prompt->add_option("--prompt-file", flags->prompt_file, "file with the text to continue");
-  prompt->add_option("--ids", flags->ids, "token ids, 1,2,3; prints the new ids as a JSON array")
-      ->delimiter(',');
+  CLI::Option* ids =
+      prompt
+          ->add_option("--ids", flags->ids, "token ids, 1,2,3; prints the new ids as a JSON array")
+          ->delimiter(',');
   prompt->require_option(0, 1);
-  command->add_flag("--parse-special", flags->parse_special,
-                    "names such as <|im_start|> in the prompt are special tokens");
+  command
+      ->add_flag("--parse-special", flags->parse_special,
+                 "names such as <|im_start|> in the prompt are special tokens")
+      ->excludes(ids);
   command->add_option("--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -190,7 +205,10 @@ void AddGenerate(CLI::App& root) {
       "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
       "  lwm generate --model DIR --image clip.mp4 --prompt $'USER: What happens?\\n{image} "
       "ASSISTANT:'");
-  command->callback([flags, prompt] {
+  command->callback([flags, command, prompt] {
+    for (const char* flag : {"--vqgan", "--max-frames"})
+      LWM_REQUIRE(flags->has_pictures() || command->count(flag) == 0, flag,
+                  " is for --image and --pictures: give one of them, or leave it out");
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
     flags->options.seed = flags->run.seed;

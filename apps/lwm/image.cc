@@ -5,14 +5,17 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "command.h"
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/vision/picture_grid.h"
 #include "model_flags.h"
+#include "picture_folder.h"
 #include "picture_model.h"
 
 namespace lwm::app {
@@ -24,24 +27,21 @@ struct ImageFlags : DrawFlags {
   int64_t count = 1, columns = 4;
 };
 
-// One PNG with all pictures, or a folder of them.
-void WritePictures(const ImageFlags& flags, const std::vector<io::RgbImage>& pictures) {
-  if (fs::path(flags.output).extension() == ".png") {
-    io::WritePng(flags.output, pictures.size() == 1
-                                   ? pictures[0]
-                                   : vision::PictureGrid(pictures, {.columns = flags.columns}));
-    return;
-  }
-  fs::create_directories(flags.output);
-  for (size_t i = 0; i < pictures.size(); ++i)
-    io::WritePng(fs::path(flags.output) / Cat(i, ".png"), pictures[i]);
+// The folder of pictures; nothing when --output is one PNG with all of them.
+std::optional<PictureFolder> OpenOutput(const ImageFlags& flags) {
+  const fs::path output(flags.output);
+  LWM_REQUIRE(output.extension() == ".png" || output.extension().empty(), "--output ", flags.output,
+              ": want a .png file, or a folder for one file each");
+  if (output.extension().empty())
+    return PictureFolder(output, /*digits=*/1,
+                         static_cast<int64_t>(flags.prompts.size()) * flags.count);
+  RequireWritableFolder(output.parent_path());
+  return {};
 }
 
 void RunImage(const ImageFlags& flags) {
   flags.options.sampling.Validate();
-  const fs::path output(flags.output);
-  LWM_REQUIRE(output.extension() == ".png" || output.extension().empty(), "--output ", flags.output,
-              ": want a .png file, or a folder for one file each");
+  std::optional<PictureFolder> folder = OpenOutput(flags);
   Session session(flags.run);
   RequireOneRank(session, "image");
   LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
@@ -49,7 +49,13 @@ void RunImage(const ImageFlags& flags) {
   for (const std::string& prompt : flags.prompts)
     for (int64_t i = 0; i < flags.count; ++i) texts.push_back(DrawText(flags, "an image", prompt));
   const at::Tensor codes_Bn = DrawFrames(model, flags, texts, {}).select(1, 0).contiguous();
-  WritePictures(flags, model.FramesOf(codes_Bn));
+  const std::vector<io::RgbImage> pictures = model.FramesOf(codes_Bn);
+  if (!folder)
+    return io::WritePng(flags.output,
+                        pictures.size() == 1
+                            ? pictures[0]
+                            : vision::PictureGrid(pictures, {.columns = flags.columns}));
+  for (const io::RgbImage& picture : pictures) folder->Add(picture);
 }
 
 void AddImage(CLI::App& root) {
@@ -61,8 +67,10 @@ void AddImage(CLI::App& root) {
       ->take_all()
       ->allow_extra_args(false);
   command
-      ->add_option("--output", flags->output,
-                   "x.png (several pictures: a grid), or a folder for 0.png, 1.png ...")
+      ->add_option(
+          "--output", flags->output,
+          "x.png (several pictures: a grid), or a folder for 0.png, 1.png ... that holds no "
+          "later numbers")
       ->required();
   command->add_option("--n", flags->count, "pictures for each prompt")
       ->check(CLI::Range(1, 4096))

@@ -3,11 +3,13 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "command.h"
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/infer/token_batch.h"
@@ -72,6 +74,7 @@ void AddLoss(const infer::TokenBatch& batch, const model::DecoderInput& input,
 void RunLogits(const LogitsFlags& flags) {
   Session session(flags.run);
   RequireOneRank(session, "logits");
+  RequireWritableFolder(std::filesystem::path(flags.output).parent_path());
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::TokenBatch batch = infer::ReadTokenBatch(flags.input, weights.config());
   LWM_REQUIRE(!flags.gradients || batch.target_BT.defined(),

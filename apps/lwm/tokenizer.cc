@@ -25,6 +25,7 @@ struct TrainFlags {
 };
 
 void RunTrain(const TrainFlags& flags) {
+  RequireWritableFolder(fs::path(flags.output).parent_path());
   double bytes = 0;
   size_t files = 0;
   for (const data::DocumentFile& file : data::FindDocuments(flags.training.inputs)) {

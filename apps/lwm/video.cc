@@ -3,11 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "command.h"
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/io/video_writer.h"
 #include "model_flags.h"
 #include "picture_model.h"
@@ -31,6 +33,7 @@ at::Tensor FirstFrames(const LoadedPictureModel& model, const VideoFlags& flags)
 void RunVideo(const VideoFlags& flags) {
   flags.options.sampling.Validate();
   const auto writer = io::MakeVideoWriter(flags.output, flags.rate);
+  RequireWritableFolder(std::filesystem::path(flags.output).parent_path());
   Session session(flags.run);
   RequireOneRank(session, "video");
   LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));

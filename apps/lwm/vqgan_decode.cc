@@ -65,7 +65,7 @@ void AddVqganDecode(CLI::App& vqgan) {
   command
       ->add_option("--output", flags->output,
                    "x.safetensors (images f32 [N,H,W,3], not clipped), x.png, x.mp4, x.gif, or a "
-                   "folder of PNGs")
+                   "folder for 000000.png, 000001.png ... that holds no later numbers")
       ->required();
   command->add_option("--fps", flags->rate, "frames per second of the MP4 or GIF")
       ->check(CLI::PositiveNumber)

@@ -145,21 +145,27 @@ void RunEncode(const EncodeFlags& flags) {
   progress.Finish(session.threads());
 }
 
-void AddSelection(CLI::App& command, EncodeFlags& flags) {
+// How frames are taken of paths; a tensor is encoded as it is.
+void AddSelection(CLI::App& command, EncodeFlags& flags, CLI::Option* tensor) {
   command
       .add_option("--size", flags.size,
                   "side to which pictures are resized and cropped (default: the model's)")
-      ->check(CLI::Range(int64_t{1}, int64_t{8192}));
+      ->check(CLI::Range(int64_t{1}, int64_t{8192}))
+      ->excludes(tensor);
   command
       .add_option("--frames", flags.media.max_frames,
                   "at most so many of a video, spread evenly (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->excludes(tensor);
   command
       .add_option("--fps", flags.media.frames_per_second,
                   "frames per second taken of a video (default: all)")
-      ->check(CLI::PositiveNumber);
-  command.add_flag("--skip-bad", flags.media.skip_bad,
-                   "leave out files that cannot be decoded, and list them");
+      ->check(CLI::PositiveNumber)
+      ->excludes(tensor);
+  command
+      .add_flag("--skip-bad", flags.media.skip_bad,
+                "leave out files that cannot be decoded, and list them")
+      ->excludes(tensor);
 }
 
 }  // namespace
@@ -168,14 +174,15 @@ void AddVqganEncode(CLI::App& vqgan) {
   CLI::App* command = vqgan.add_subcommand("encode", "pictures and videos to codes");
   auto flags = std::make_shared<EncodeFlags>();
   command->add_option("paths", flags->paths, "pictures, videos, folders of them");
-  command->add_option("--input", flags->input,
-                      "safetensors with images f32 [N,H,W,3] in [-1, 1], instead of paths");
+  CLI::Option* tensor =
+      command->add_option("--input", flags->input,
+                          "safetensors with images f32 [N,H,W,3] in [-1, 1], instead of paths");
   command
       ->add_option("--output", flags->output,
                    "safetensors: codes i32 [N,h,w]; stdout lists the frames of each file")
       ->required();
   command->add_flag("--latents", flags->latents, "also latents f32 [N,h,w,C]");
-  AddSelection(*command, *flags);
+  AddSelection(*command, *flags, tensor);
   AddVqganRunFlags(*command, flags->common);
   AddExamples(*command,
               "  lwm vqgan encode --model vqgan photo.jpg pictures/ --output codes.safetensors\n"

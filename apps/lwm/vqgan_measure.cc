@@ -2,11 +2,13 @@
 #include <ATen/ATen.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "command.h"
+#include "lwm/base/file.h"
 #include "lwm/io/media_opencv.h"
 #include "lwm/vision/vqgan_import.h"
 #include "lwm/vision_train/measure.h"
@@ -25,6 +27,7 @@ struct VqganMeasureFlags {
 };
 
 void RunMeasure(const VqganMeasureFlags& flags) {
+  if (!flags.grid.empty()) RequireWritableFolder(std::filesystem::path(flags.grid).parent_path());
   Session session(flags.common.run);
   RequireOneRank(session, "vqgan measure");
   const vision::Vqgan vqgan = vision::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));

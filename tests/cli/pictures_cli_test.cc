@@ -74,6 +74,21 @@ TEST_F(PicturesCliTest, ImageWritesAPictureAGridOrAFolder) {
   EXPECT_EQ(Run("image", prompt + "--output x.jpg").exit_code, 2);
 }
 
+TEST_F(PicturesCliTest, FramesHaveTheSizeThatTheModelWasTrainedOn) {
+  Json config = ReadJsonFile(folder_ / "model/config.json");
+  config["codes_per_frame"] = 36;  // 12 x 12 pixels; the VQGAN was made for 8 x 8
+  WriteFileAtomically(folder_ / "model/config.json", config.dump());
+  ProgramResult run = Run("image", "--prompt red --output " + Path("one.png"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(io::ReadImage(folder_ / "one.png").width, 12);
+  run = Run("video", "--image " + Path("red.png") + " --frames 1 --output " + Path("clip.gif"));
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(io::ReadImage(folder_ / "clip.gif").width, 12);
+  EXPECT_EQ(Run("eval-pictures", "--pairs " + Path("pairs.jsonl")).exit_code, 0);
+  EXPECT_EQ(RunLwm("convert --from " + Path("model") + " --to " + Path("copy")).exit_code, 0);
+  EXPECT_EQ(ReadJsonFile(folder_ / "copy/config.json").at("codes_per_frame"), 36);
+}
+
 TEST_F(PicturesCliTest, VideoGoesOnFromAPictureOrAClip) {
   ProgramResult run =
       Run("video", "--image " + Path("red.png") + " --prompt red --frames 3 --fps 4 --output " +
@@ -97,6 +112,30 @@ TEST_F(PicturesCliTest, GenerateWritesTextAboutAPicture) {
   EXPECT_FALSE(run.out.empty());
   EXPECT_EQ(Run("generate", flags + Path("none.png")).exit_code, 1);
   EXPECT_EQ(Run("generate", "").exit_code, 2);
+  EXPECT_EQ(Run("generate", "--prompt red --max-frames 2").exit_code, 2);
+}
+
+TEST_F(PicturesCliTest, SpecialTokensOfAPromptAboutAPictureAreRead) {
+  const std::string flags =
+      "--temperature 0 --ignore-eos --max-new-tokens 4 --image " + Path("red.png") + " --prompt '";
+  const std::string plain = Run("generate", flags + "{image}<s>'").out;
+  EXPECT_NE(Run("generate", flags + "{image}<s>' --parse-special").out, plain);
+  EXPECT_EQ(Run("generate", flags + "{image}'").out, Run("generate", flags + "'").out);
+}
+
+TEST_F(PicturesCliTest, FoldersOfPicturesHoldThoseOfOneRun) {
+  const std::string prompt = "--prompt red --output " + Path("folder");
+  ASSERT_EQ(Run("image", prompt + " --n 2").exit_code, 0);
+  EXPECT_EQ(Run("image", prompt + " --n 2").exit_code, 0);
+  const ProgramResult fewer = Run("image", prompt);
+  EXPECT_EQ(fewer.exit_code, 2);
+  EXPECT_NE(fewer.err.find("holds 1.png"), std::string::npos) << fewer.err;
+  const ProgramResult written =
+      Run("generate", "--max-new-tokens 2 --prompt red --pictures " + Path("folder"));
+  EXPECT_EQ(written.exit_code, 2);
+  EXPECT_NE(written.err.find("would pass for a picture of this run"), std::string::npos)
+      << written.err;
+  EXPECT_EQ(Run("image", "--prompt red --output " + Path("none/x.png")).exit_code, 2);
 }
 
 TEST_F(PicturesCliTest, EvalPicturesPrintsOneObject) {

@@ -69,6 +69,38 @@ TEST_F(VqganCliTest, FramesOfAFolderGoToCodesAndBackToEveryOutput) {
   EXPECT_EQ(Decode("x.png").exit_code, 2);
 }
 
+TEST_F(VqganCliTest, PicturesOfALongerRunAreNotMixedWithNewOnes) {
+  ASSERT_EQ(Encode(Path("media")).exit_code, 0);
+  ASSERT_EQ(Decode("pictures").exit_code, 0);
+  WriteFileAtomically(folder_ / "pictures/7.png", "not named as ours are");
+  WriteFileAtomically(folder_ / "pictures/notes.txt", "");
+  EXPECT_EQ(Decode("pictures").exit_code, 0);  // the same pictures again
+  ASSERT_EQ(Encode(Path("media/b.mp4")).exit_code, 0);
+  const ProgramResult shorter = Decode("pictures");
+  EXPECT_EQ(shorter.exit_code, 2);
+  EXPECT_NE(shorter.err.find("holds 000005.png, which would pass for a picture of this run"),
+            std::string::npos)
+      << shorter.err;
+  std::filesystem::remove(folder_ / "pictures/000005.png");
+  EXPECT_EQ(Decode("pictures/").exit_code, 0);
+}
+
+TEST_F(VqganCliTest, PlacesThatCannotBeWrittenAreNamedBeforeTheWork) {
+  ASSERT_EQ(Encode(Path("media/c.png")).exit_code, 0);
+  WriteFileAtomically(folder_ / "file", "");
+  for (const char* name : {"none/x.png", "none/x.mp4", "file/pictures", "file"}) {
+    const ProgramResult run = Decode(name);
+    EXPECT_EQ(run.exit_code, 2) << name;
+    EXPECT_NE(run.err.find("cannot write into "), std::string::npos) << run.err;
+    EXPECT_EQ(run.err.find("decoded"), std::string::npos) << run.err;
+  }
+}
+
+TEST_F(VqganCliTest, WhatIsForPathsOnlyIsRefusedBesideATensor) {
+  for (const char* flag : {"--size 32", "--frames 2", "--fps 1", "--skip-bad"})
+    EXPECT_EQ(Encode(std::string("--input x.safetensors ") + flag).exit_code, 2) << flag;
+}
+
 TEST_F(VqganCliTest, ConvertsIntoAFolderNamedWithASlashAndOnlyWhatItCan) {
   const std::string convert = "convert --from " + Path("vqgan") + " --to " + Path("new/");
   for (const char* flag : {" --quantize q8_0", " --add-vision", " --tokenizer x"}) {
