@@ -18,12 +18,13 @@ using V = hn::Vec<D>;
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-// 2^x for x <= 128; 0 below 2^-126. The polynomials are minimax in relative error on [-1/2, 1/2]:
-// 1.9e-9 with six terms, 7.5e-5 with three, below what bf16 keeps.
+// 2^x for x <= 127; 0 below 2^-126; NaN of any payload stays NaN. The polynomials are minimax in
+// relative error on [-1/2, 1/2]: 1.9e-9 with six terms, 7.5e-5 with three, below what bf16 keeps.
 template <TileType type>
 HWY_INLINE V Exp2(D d, V x) {
   const hn::RebindToSigned<D> di;
-  const V magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: adding it leaves round(x) in the low bits
+  // Adding 1.5 * 2^23 + 127 leaves round(x), biased as an exponent, in the low bits.
+  const V magic = hn::Set(d, 12582912.0f + 127.0f);
   const V shifted = hn::Add(x, magic);
   const V f = hn::Sub(x, hn::Sub(shifted, magic));
   V y;
@@ -39,9 +40,9 @@ HWY_INLINE V Exp2(D d, V x) {
     y = hn::MulAdd(y, f, hn::Set(d, 0.6932609857f));
     y = hn::MulAdd(y, f, hn::Set(d, 0.9999280735f));
   }
-  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  y = hn::BitCast(d, hn::Add(hn::BitCast(di, y), exponent));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)), y);  // false for NaN, which stays
+  const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
+  // The comparison is false for NaN.
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)), hn::Mul(y, power));
 }
 
 // Two vectors of one row, stored as `type`; bf16 rounds to nearest, ties away from zero.
