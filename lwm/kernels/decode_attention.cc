@@ -150,9 +150,10 @@ HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max
   for (size_t n = 0; n < kTileKeys; n += hn::Lanes(d))
     largest = hn::Max(largest, hn::LoadU(d, score_N + n));
   const float new_max = hn::GetLane(hn::MaxOfLanes(d, largest));
+  const float shift = new_max == kMinusInfinity ? 0.0f : new_max;  // nothing but -inf, or NaN
   auto added = hn::Zero(d);
   for (size_t n = 0; n < kTileKeys; n += hn::Lanes(d)) {
-    const auto p = ExpOfNonPositive(d, hn::Sub(hn::LoadU(d, score_N + n), hn::Set(d, new_max)));
+    const auto p = ExpOfNonPositive(d, hn::Sub(hn::LoadU(d, score_N + n), hn::Set(d, shift)));
     added = hn::Add(added, p);
     hn::StoreU(p, d, score_N + n);
   }
@@ -292,9 +293,10 @@ void MergeDecode(const DecodeState& from, size_t queries, size_t dim,
                  const DecodeState& into) noexcept {
   for (size_t m = 0; m < queries; ++m) {
     const float max = std::max(from.max_M[m], into.max_M[m]);
-    if (max == -std::numeric_limits<float>::infinity()) continue;
-    const float scale_from = std::exp(from.max_M[m] - max);
-    const float scale_into = std::exp(into.max_M[m] - max);
+    // Without a maximum the sums are 0 or NaN, which stays.
+    const bool none = max == -std::numeric_limits<float>::infinity();
+    const float scale_from = none ? 1.0f : std::exp(from.max_M[m] - max);
+    const float scale_into = none ? 1.0f : std::exp(into.max_M[m] - max);
     into.max_M[m] = max;
     into.sum_M[m] = into.sum_M[m] * scale_into + from.sum_M[m] * scale_from;
     const float* add_K = from.acc_MK + m * dim;

@@ -15,6 +15,7 @@ namespace lwm::kernels {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kHuge = 1e30f;  // its square is infinite
 
 template <class Element>
 Element FromFloat(float x) {
@@ -190,6 +191,33 @@ TEST(DecodeAttentionTest, NaNStaysInItsQuery) {
       Attend(p, 0, p.keys, all);
       for (size_t m = 0; m < p.queries; ++m) EXPECT_TRUE(std::isnan(all.acc_MK[m * dim])) << target;
     }
+  });
+}
+
+// What has seen NaN alone has no maximum either: it is not nothing.
+TEST(DecodeAttentionTest, NaNAloneIsNotNothing) {
+  ForEachTarget([](const char* target) {
+    Problem<float> p(2, 20, 1, 0);
+    p.q_MK[0] = kNaN;
+    State state(p.queries, p.dim), nothing(p.queries, p.dim);
+    Attend(p, 0, p.keys, state);
+    MergeDecode(state.view(), p.queries, p.dim, nothing.view());
+    EXPECT_TRUE(std::isnan(nothing.sum_M[0]) && std::isnan(nothing.acc_MK[0])) << target;
+    EXPECT_EQ(nothing.sum_M[1], 1) << target;
+  });
+}
+
+TEST(DecodeAttentionTest, ScoresOfMinusInfinityAddNothing) {
+  ForEachTarget([](const char* target) {
+    Problem<float> p(2, 20, 70, 0);
+    for (size_t n = 0; n < 33 * p.stride; n += p.stride) p.k[n] = -kHuge;
+    for (size_t m = 0; m < p.queries; ++m) p.q_MK[m * p.dim] = kHuge;
+    for (size_t n = 33 * p.stride; n < p.k.size(); n += p.stride) p.k[n] = 0;
+    State all(p.queries, p.dim), rest(p.queries, p.dim);
+    Attend(p, 0, p.keys, all);
+    Attend(p, 33, p.keys - 33, rest);
+    for (size_t i = 0; i < rest.acc_MK.size(); ++i)
+      EXPECT_NEAR(all.acc_MK[i], rest.acc_MK[i], 1e-5f) << target;
   });
 }
 

@@ -157,6 +157,16 @@ TEST(OpsCachedAttentionTest, KeysThatNobodySeesMayBeAnything) {
   EXPECT_TRUE(after.narrow(1, 3, 1).isnan().all().item<bool>());
 }
 
+// Its only key lies in one of several ranges; the others are empty.
+TEST(OpsCachedAttentionTest, NanOfARowWithOneKeyIsNotLost) {
+  Inputs in = MakeInputs({1, 1, 1100, 4, 2, 32, 1099});
+  in.q_BTHK.fill_(std::numeric_limits<float>::quiet_NaN());
+  const at::Tensor begin_B = at::full({1}, 1099, at::kInt);
+  const at::Tensor out =
+      CachedAttention(in.q_BTHK, in.k_BSGK, in.v_BSGK, 1099, begin_B, true, in.scale);
+  EXPECT_TRUE(out.isnan().all().item<bool>());
+}
+
 TEST(OpsCachedAttentionTest, MismatchedInputsAreTheCallersError) {
   const at::Tensor q = at::zeros({1, 2, 4, 16}), k = at::zeros({1, 9, 2, 16});
   EXPECT_THROW(CachedAttention(q, k, k, 8, {}, true, 1), Error);
