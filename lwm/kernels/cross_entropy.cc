@@ -67,13 +67,11 @@ HWY_INLINE void WeightedSoftmax(T* row_V, size_t vocab, float largest, float fac
 }
 
 template <class T>
-HWY_INLINE void Row(T* row_V, size_t vocab, size_t target, const float* weight, float* nll,
-                    bool* correct) {
+HWY_INLINE void Row(T* row_V, size_t vocab, size_t target, const float* weight, float* nll) {
   const float chosen = At(row_V, target);
   const float largest = Largest(row_V, vocab);
   const float sum = SumOfExp(row_V, vocab, largest);
   *nll = std::log(sum) + (largest - chosen);
-  *correct = chosen >= largest;
   if (weight == nullptr) return;
   const hn::CappedTag<float, 1> one;
   if (*weight == 0) {
@@ -87,19 +85,19 @@ HWY_INLINE void Row(T* row_V, size_t vocab, size_t target, const float* weight, 
 
 template <class T>
 HWY_INLINE void Rows(T* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                     const float* weight_R, float* nll_R, bool* correct_R) {
+                     const float* weight_R, float* nll_R) {
   for (size_t r = 0; r < rows; ++r)
     Row(logits_RV + r * vocab, vocab, static_cast<size_t>(target_R[r]),
-        weight_R == nullptr ? nullptr : weight_R + r, nll_R + r, correct_R + r);
+        weight_R == nullptr ? nullptr : weight_R + r, nll_R + r);
 }
 
 void CrossEntropyF32(float* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                     const float* weight_R, float* nll_R, bool* correct_R) {
-  Rows(logits_RV, rows, vocab, target_R, weight_R, nll_R, correct_R);
+                     const float* weight_R, float* nll_R) {
+  Rows(logits_RV, rows, vocab, target_R, weight_R, nll_R);
 }
 void CrossEntropyBf16(uint16_t* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                      const float* weight_R, float* nll_R, bool* correct_R) {
-  Rows(logits_RV, rows, vocab, target_R, weight_R, nll_R, correct_R);
+                      const float* weight_R, float* nll_R) {
+  Rows(logits_RV, rows, vocab, target_R, weight_R, nll_R);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -111,14 +109,14 @@ HWY_EXPORT(CrossEntropyF32);
 HWY_EXPORT(CrossEntropyBf16);
 
 void CrossEntropy(float* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                  const float* weight_R, float* nll_R, bool* correct_R) noexcept {
+                  const float* weight_R, float* nll_R) noexcept {
   HWY_DYNAMIC_DISPATCH(CrossEntropyF32)
-  (logits_RV, rows, vocab, target_R, weight_R, nll_R, correct_R);
+  (logits_RV, rows, vocab, target_R, weight_R, nll_R);
 }
 void CrossEntropy(uint16_t* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                  const float* weight_R, float* nll_R, bool* correct_R) noexcept {
+                  const float* weight_R, float* nll_R) noexcept {
   HWY_DYNAMIC_DISPATCH(CrossEntropyBf16)
-  (logits_RV, rows, vocab, target_R, weight_R, nll_R, correct_R);
+  (logits_RV, rows, vocab, target_R, weight_R, nll_R);
 }
 }  // namespace lwm::kernels
 #endif  // HWY_ONCE

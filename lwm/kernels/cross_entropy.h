@@ -12,7 +12,6 @@ namespace lwm::kernels {
 //   target_R   in      [rows], 0 <= target < vocab
 //   weight_R   in      f32 [rows], or nullptr: forward only, logits are left alone
 //   nll_R      out     f32 [rows], -log softmax(row r)[target[r]]
-//   correct_R  out     [rows], the target's logit is the largest (or shares the largest)
 //
 // Statistics in f32; bf16 gradients are rounded once, to nearest even. NaN stays in its row; a NaN
 // anywhere in a row makes its nll NaN. A row of weight 0 has gradient 0.
@@ -21,8 +20,8 @@ namespace lwm::kernels {
 // Cost: the row is read two (three with the gradient) times, all but the first from cache.
 // Threads: call on disjoint rows.
 void CrossEntropy(float* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                  const float* weight_R, float* nll_R, bool* correct_R) noexcept;
+                  const float* weight_R, float* nll_R) noexcept;
 void CrossEntropy(uint16_t* logits_RV, size_t rows, size_t vocab, const int64_t* target_R,
-                  const float* weight_R, float* nll_R, bool* correct_R) noexcept;
+                  const float* weight_R, float* nll_R) noexcept;
 
 }  // namespace lwm::kernels

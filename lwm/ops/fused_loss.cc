@@ -54,7 +54,6 @@ void RequireInputs(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::
 struct SliceOutput {
   const float* weight_S;  // nullptr: forward only
   float* nll_S;
-  bool* correct_S;
 };
 
 // f32: logits as one matrix product, turned into their gradient in place when weights are given.
@@ -67,7 +66,7 @@ at::Tensor SliceF32(const at::Tensor& x_SD, const at::Tensor& head_VD, const int
     kernels::CrossEntropy(logits + begin * vocab, static_cast<size_t>(end - begin),
                           static_cast<size_t>(vocab), target_S + begin,
                           out.weight_S == nullptr ? nullptr : out.weight_S + begin,
-                          out.nll_S + begin, out.correct_S + begin);
+                          out.nll_S + begin);
   });
   return logits_SV;
 }
@@ -159,7 +158,6 @@ class TiledSlice {
     const float chosen = chosen_S_.const_data_ptr<float>()[t];
     const float nll = std::log(sum) + (largest - chosen);
     out_.nll_S[t] = nll;
-    out_.correct_S[t] = chosen >= largest;
     if (out_.weight_S == nullptr) return;
     uint16_t* row_V = MutableElements<uint16_t>(exp_SV_) + t * vocab_;
     const float weight = out_.weight_S[t];
@@ -197,7 +195,7 @@ double WeightedSum(const at::Tensor& weight_T, const at::Tensor& nll_T) {
 
 LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
                      const at::Tensor& target_in_T, const at::Tensor& weight_in_T,
-                     at::Tensor* dhead_VD) {
+                     at::Tensor* dhead_VD, double scale) {
   const at::Tensor target_T = target_in_T.contiguous(), weight_T = weight_in_T.contiguous();
   RequireInputs(x_TD, head_VD, target_T, weight_T);
   const bool backward = dhead_VD != nullptr;
@@ -205,14 +203,13 @@ LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
   const int64_t tokens = x_TD.size(0), slice = SliceTokens(x_TD, head_VD.size(0));
   LossResult result;
   result.nll_T = at::empty({tokens}, weight_T.options());
-  result.correct_T = at::empty({tokens}, weight_T.options().dtype(at::kBool));
+  const at::Tensor scaled_T = backward ? weight_T * scale : at::Tensor();
   if (backward) result.dx_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < tokens; t += slice) {
     const int64_t count = std::min(slice, tokens - t);
     const at::Tensor x_SD = x_TD.narrow(0, t, count);
-    const SliceOutput out{backward ? weight_T.const_data_ptr<float>() + t : nullptr,
-                          result.nll_T.mutable_data_ptr<float>() + t,
-                          result.correct_T.mutable_data_ptr<bool>() + t};
+    const SliceOutput out{backward ? scaled_T.const_data_ptr<float>() + t : nullptr,
+                          result.nll_T.mutable_data_ptr<float>() + t};
     const int64_t* target_S = target_T.const_data_ptr<int64_t>() + t;
     const at::Tensor dlogits_SV = x_TD.scalar_type() == at::kFloat
                                       ? SliceF32(x_SD, head_VD, target_S, out)
