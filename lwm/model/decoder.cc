@@ -65,8 +65,8 @@ at::Tensor ShareOf(dist::Communicator* tp, const at::Tensor& at_N) {
   return at_N.slice(0, begin, std::min(at_N.size(0), begin + part));
 }
 
-// The gradient of the head is summed over tp ranks in a buffer of its own, since dhead_VD may hold
-// earlier micro-batches already.
+// dhead_VD is summed over tp ranks where it lies. What it holds of earlier micro-batches is the
+// same on all of them: the first one's takes part.
 HeadLoss ScoreHead(const at::Tensor& x_TD, const at::Tensor& head_VD, const DecoderTargets& targets,
                    const at::Tensor& mine_T, double scale, at::Tensor* dhead_VD,
                    dist::Communicator* tp) {
@@ -74,15 +74,17 @@ HeadLoss ScoreHead(const at::Tensor& x_TD, const at::Tensor& head_VD, const Deco
   result.at_N = ShareOf(tp, mine_T.nonzero().squeeze(-1));
   const at::Tensor weight_N = targets.weight_BT.reshape({-1}).index_select(0, result.at_N);
   const bool shared = tp != nullptr && tp->size() > 1 && dhead_VD != nullptr;
-  at::Tensor own_VD = shared ? at::zeros_like(*dhead_VD) : at::Tensor();
-  const ops::LossResult scored =
-      ops::FusedLoss(x_TD.index_select(0, result.at_N), head_VD,
-                     targets.id_BT.reshape({-1}).index_select(0, result.at_N), weight_N * scale,
-                     shared ? &own_VD : dhead_VD);
-  if (shared) dhead_VD->add_(ops::SumOverRanks(tp, own_VD));
+  if (shared && tp->rank() > 0) dhead_VD->zero_();
+  const ops::LossResult scored = ops::FusedLoss(
+      x_TD.index_select(0, result.at_N), head_VD,
+      targets.id_BT.reshape({-1}).index_select(0, result.at_N), weight_N, dhead_VD, scale);
+  if (shared) {
+    tp->AllReduceSum(
+        std::span(dhead_VD->data_ptr<float>(), static_cast<size_t>(dhead_VD->numel())));
+  }
   result.nll_N = scored.nll_T;
   result.dx_ND = scored.dx_TD;
-  result.loss = (weight_N.to(at::kDouble) * scored.nll_T.to(at::kDouble)).sum().item<double>();
+  result.loss = scored.loss;
   return result;
 }
 

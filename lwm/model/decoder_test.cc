@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/generated/variable_factories.h>
 #include <torch/types.h>
 
+#include <cmath>
 #include <map>
 
 #include "lwm/base/error.h"
@@ -208,6 +209,24 @@ TEST(DecoderTest, GradientsAddUpOverMicroBatches) {
   EXPECT_LE(
       RelativeError(twice.LayerGradients(0).q_HKxD, once.LayerGradients(0).q_HKxD.to(at::kDouble)),
       2e-6);
+}
+
+// A logit that overflows makes its target impossible; where it has no weight that is no loss.
+TEST(DecoderTest, AnInfiniteLossOfNoWeightDoesNotCount) {
+  const config::ModelConfig config = TinyConfig();
+  ResidentWeights store = Resident(config, RandomWeights(config), at::kFloat);
+  Case c = PackedCase(config, 9);
+  c.targets.id_BT = at::arange(9, at::kLong).unsqueeze(0);
+  const at::Tensor hidden_D = DecoderHidden(config, store, c.input, {})[0][8];
+  store.Visit([&](const TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
+    if (spec.name == "lm_head.weight") weight[8].copy_(hidden_D.sign() * -3e38);
+  });
+  c.targets.weight_BT[0].slice(0, 0, 8).fill_(0);
+  EXPECT_EQ(DecoderForward(config, store, c.input, c.targets, {}).text_loss, INFINITY);
+  c.targets.weight_BT.fill_(0);
+  const DecoderLoss loss = DecoderForwardBackward(config, store, c.input, c.targets, 1, 1, {});
+  EXPECT_EQ(loss.text_loss, 0);
+  EXPECT_EQ(loss.nll_BT[0][8].item<float>(), INFINITY);
 }
 
 TEST(DecoderTest, VisionTargetsNeedAVisionHead) {
