@@ -14,7 +14,8 @@ void CarefulForward(const AttentionTileShape& shape, const AttentionRows& querie
                     const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
                     float* sum_R, float* acc_RK) noexcept;
 
-// As AttentionBackwardTile::Run followed by QueryGradient, whose result goes to dq_RK.
+// As AttentionBackwardTile::Run, but the gradients of the queries are set, in rows of padded_dim()
+// numbers, and those of the keys lie outside: dk_NK, dv_NK [keys, padded_dim] are added to.
 void CarefulBackward(const AttentionTileShape& shape, const AttentionRows& queries,
                      const AttentionRows& keys, float scale, const TileMask& mask,
                      const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,

@@ -47,7 +47,7 @@ struct KeyBlock {
   }
 };
 
-// Undefined without AMX, and where it would take more than 64 MiB.
+// Undefined without AMX or anything to attend to, and where it would take several passes of 64 MiB.
 PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
 
 // Called on the calling thread between tiles, to let transfers progress; may be empty.
@@ -69,8 +69,8 @@ struct NextKeys {
 
 // carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
 // compared element by element, by the extremes of index and begin. Threads over (row, head, query
-// tile); allocates tiles per thread and one packed copy of keys and queries of at most 64 MiB, two
-// with `next`.
+// tile); allocates tiles per thread and a packed copy of keys, two with `next`, of at most 64 MiB,
+// or of one tile of every row and kv head where that is more.
 //   output  nullptr, or: these are the last keys, and *output becomes the result. Saves a pass over
 //           carry.acc, which is undefined afterwards.
 //   next    nullptr, or keys that may be taken as well

@@ -244,6 +244,26 @@ TEST(AttentionBlockTest, BitsDoNotDependOnTheNumberOfThreads) {
   at::set_num_threads(before);
 }
 
+// Packed copies of all rows and heads would take more than a pass may: here of keys, there of
+// queries.
+TEST(AttentionBlockTest, SeveralPassesGiveWhatOneGives) {
+  for (const Case& c : {Case{8, 16, 1100, 64, 64, 8, {}, 1084}, Case{8, 600, 64, 64, 64, 8}}) {
+    const Problem p = MakeProblem(c, at::kBFloat16);
+    const Result all = Compute(p);
+    for (const int64_t row : {0, 7}) {
+      const auto of_row = [&](const at::Tensor& x) { return x.slice(0, row, row + 1); };
+      const Result one =
+          Compute({of_row(p.q_BTHK), of_row(p.k_BUGK), of_row(p.v_BUGK), of_row(p.dout_BTHK),
+                   of_row(p.index_BT), of_row(p.begin_BT), of_row(p.key_index_BU), p.scale});
+      EXPECT_TRUE(at::equal(of_row(all.out_BTHK), one.out_BTHK));
+      EXPECT_TRUE(at::equal(of_row(all.lse_BHT), one.lse_BHT));
+      EXPECT_TRUE(at::equal(of_row(all.dq_BTHK), one.dq_BTHK));
+      EXPECT_LE(Difference(of_row(all.dk_BUGK), one.dk_BUGK), 1e-6);
+      EXPECT_LE(Difference(of_row(all.dv_BUGK), one.dv_BUGK), 1e-6);
+    }
+  }
+}
+
 TEST(AttentionBlockTest, AddsToWhatIsThere) {
   const Problem p =
       MakeProblem({.tokens = 50, .keys = 50, .heads = 2, .kv_heads = 2, .dim = 16}, at::kFloat);

@@ -87,6 +87,7 @@ int64_t TilesPerPass(const AttentionTiling& tiling) {
 
 PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys) {
   CheckAttentionBlock(queries, keys, 0);
+  if (queries.q_BTHK.numel() == 0 || keys.slots() == 0) return {};
   const AttentionTiling tiling(queries, keys);
   const int64_t tiles = tiling.key_tile_count();
   if (!tiling.shape.amx || tiles > TilesPerPass(tiling)) return {};

@@ -70,7 +70,7 @@ class KeyTiles {
 };
 
 // Of how many tiles packed copies are made at a time: those of all rows and kv heads fit in
-// kPackedBytes.
+// kPackedBytes, or it is one.
 int64_t TilesPerPass(const AttentionTiling& tiling);
 
 }  // namespace lwm::ops

@@ -58,6 +58,15 @@ TEST(KeyTilesTest, SomeOfTheTilesAreThoseKeys) {
   EXPECT_THROW(Attend(p, {{}, {}, p.key_index_BU, last}), Error);
 }
 
+TEST(KeyTilesTest, NothingIsPackedForNobody) {
+  const Problem p = MakeProblem({1, 8, 64, 2, 1, 16}, at::kBFloat16);
+  const auto none = [](const at::Tensor& x) { return x.slice(1, 0, 0).contiguous(); };
+  const QueryBlock no_queries{none(p.q_BTHK), none(p.index_BT), none(p.begin_BT)};
+  const KeyBlock no_keys{none(p.k_BUGK), none(p.v_BUGK), none(p.key_index_BU)};
+  EXPECT_FALSE(PackKeys(no_queries, p.keys()).defined());
+  EXPECT_FALSE(PackKeys(p.queries(), no_keys).defined());
+}
+
 TEST(KeyTilesTest, OnlyWhatFitsIsPacked) {
   const Problem f32 = MakeProblem({1, 8, 64, 2, 1, 16}, at::kFloat);
   EXPECT_FALSE(PackKeys(f32.queries(), f32.keys()).defined());
