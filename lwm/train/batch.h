@@ -16,8 +16,8 @@ struct Batch {
 };
 
 // Divides the rows over the ranks of `sp` (zigzag; balanced by allowed area when a row has several
-// segments) and takes this rank's part. All rows must have the same length. Local; every rank of sp
-// must pass the same rows.
+// segments) and takes this rank's part. All rows must have the same length. Collective over sp;
+// every rank of it must pass the same rows.
 Batch MakeBatch(const std::vector<const data::Row*>& rows, dist::Communicator& sp);
 
 // A row that costs next to nothing and adds nothing: every token is padding and sees only itself.

@@ -10,7 +10,7 @@
 namespace lwm::train {
 namespace {
 
-// Only who and how many: making a batch is local.
+// Only who and how many, on machines that are alike: ranks make their batches without more talk.
 class Place final : public dist::Communicator {
  public:
   Place(int rank, int size) : rank_(rank), size_(size) {}
@@ -26,7 +26,7 @@ class Place final : public dist::Communicator {
   }
   void AllReduceSum(std::span<float>) override { Talk(); }
   void AllReduceSum(std::span<double>) override { Talk(); }
-  void AllReduceMax(std::span<double>) override { Talk(); }
+  void AllReduceMax(std::span<double>) override {}
   void Broadcast(std::span<std::byte>, int) override { Talk(); }
   void Barrier() override { Talk(); }
   std::unique_ptr<Communicator> Split(int) override {
