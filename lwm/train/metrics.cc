@@ -1,5 +1,7 @@
 #include "lwm/train/metrics.h"
 
+#include <utility>
+
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
@@ -30,22 +32,34 @@ Json ToJson(const StepMetrics& m) {
           {"peak_gib", m.peak_gib}};
 }
 
-std::vector<Json> ReadStepLog(const std::filesystem::path& file) {
+std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* damage) {
+  if (damage) damage->clear();
   std::vector<Json> lines;
   if (!std::filesystem::exists(file)) return lines;
   const std::string text = ReadFile(file);
+  std::string first_problem;
+  int64_t number = 0, damaged = 0;
   size_t begin = 0;
   for (size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    const std::string where = Cat(file.string(), ":", lines.size() + 1);
-    lines.push_back(ParseJson(std::string_view(text).substr(begin, end - begin), where));
-    JsonGet<int64_t>(lines.back(), "step", where);
+    const std::string where = Cat(file.string(), ":", ++number);
+    // A damaged line is an expected outcome here.
+    try {
+      Json line = ParseJson(std::string_view(text).substr(begin, end - begin), where);
+      JsonGet<int64_t>(line, "step", where);
+      lines.push_back(std::move(line));
+    } catch (const Error& error) {
+      if (damaged++ == 0) first_problem = error.what();
+    }
   }
+  if (damage && damaged > 0)
+    *damage = Cat("left out ", damaged, damaged == 1 ? " damaged line (" : " damaged lines (",
+                  first_problem, ")");
   return lines;
 }
 
 StepLog::StepLog(const std::filesystem::path& file, int64_t last_step) : path_(file) {
   std::string kept;
-  for (const Json& line : ReadStepLog(file))
+  for (const Json& line : ReadStepLog(file, &damage_))
     if (line.at("step").get<int64_t>() <= last_step) kept += line.dump() + "\n";
   WriteFileAtomically(file, kept);
   file_.open(file, std::ios::app);

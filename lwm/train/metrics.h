@@ -23,16 +23,21 @@ struct StepMetrics {
 Json ToJson(const StepMetrics& metrics);
 
 // The lines of a file of JSON objects, one per line, each with a "step". A torn last line (the
-// writer was killed) is left out. No file: no lines. Throws Error(kCorruptData) naming the line.
-std::vector<Json> ReadStepLog(const std::filesystem::path& file);
+// writer was killed) is left out, and so is a damaged one: a log is never worth a run. `damage`
+// then says in one line how many there are and what is wrong with the first; else it is empty. No
+// file: no lines.
+std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* damage = nullptr);
 
 // Appends to such a file.
 class StepLog {
  public:
   // Opens for a run that goes on after `last_step`: lines beyond it are dropped, so that no step is
-  // there twice. Throws Error(kInvalidArgument) when the file cannot be written,
+  // there twice, and damaged ones. Throws Error(kInvalidArgument) when the file cannot be written,
   // Error(kResourceExhausted) when the disk is full.
   StepLog(const std::filesystem::path& file, int64_t last_step);
+
+  // What was wrong with lines that were dropped as damaged, as ReadStepLog says it.
+  const std::string& damage() const { return damage_; }
 
   // One line, handed to the system before this returns. Throws Error(kResourceExhausted) when the
   // disk is full.
@@ -40,6 +45,7 @@ class StepLog {
 
  private:
   std::filesystem::path path_;
+  std::string damage_;
   std::ofstream file_;
 };
 

@@ -45,15 +45,19 @@ TEST_F(StepLogTest, FreshRunStartsEmpty) {
   EXPECT_TRUE(Steps().empty());
 }
 
-TEST_F(StepLogTest, DamagedLineNamesFileAndLine) {
-  WriteFileAtomically(file_, "{\"step\": 1}\nnonsense\n{\"step\": 3}\n");
-  try {
-    ReadStepLog(file_);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kCorruptData);
-    EXPECT_NE(std::string(error.what()).find("metrics.jsonl:2"), std::string::npos);
+TEST_F(StepLogTest, DamagedLinesAreLeftOutAndTheFirstIsNamed) {
+  WriteFileAtomically(file_, "{\"step\": 1}\n{\"step\": 2\n{\"step\": 3}\n{\"loss\": 1}\n[4]\n");
+  EXPECT_EQ(Steps(), (std::vector<int64_t>{1, 3}));
+  {
+    StepLog log(file_, 3);
+    EXPECT_NE(log.damage().find("left out 3 damaged lines ("), std::string::npos) << log.damage();
+    EXPECT_NE(log.damage().find("metrics.jsonl:2: not valid JSON"), std::string::npos)
+        << log.damage();
+    EXPECT_EQ(log.damage().find('\n'), std::string::npos);
+    log.Append({{"step", 4}});
   }
+  EXPECT_EQ(Steps(), (std::vector<int64_t>{1, 3, 4}));
+  EXPECT_EQ(StepLog(file_, 4).damage(), "");
 }
 
 TEST_F(StepLogTest, UnwritablePlaceIsRefusedAtOnce) {

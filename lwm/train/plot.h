@@ -20,7 +20,7 @@ struct Curve {
 std::string PlotLoss(const std::filesystem::path& png, const std::vector<Curve>& curves,
                      const std::string& y_label = "loss");
 
-// A number that the lines of a step log may hold, as a curve.
+// A number that the lines of a step log may hold, as a curve; damaged lines are left out.
 Curve CurveOf(const std::filesystem::path& log, const std::string& key, const std::string& title);
 
 // The curves of a run folder: the training loss of metrics.jsonl, its running mean, the held-out

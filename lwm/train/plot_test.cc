@@ -45,6 +45,14 @@ TEST_F(PlotTest, MissingGnuplotIsAReasonNotAFailure) {
   EXPECT_FALSE(fs::exists(folder_ / "loss.png"));
 }
 
+TEST_F(PlotTest, DamagedLinesOfALogAreNoReasonToEndTheRun) {
+  WriteFileAtomically(folder_ / "metrics.jsonl",
+                      "{\"step\": 1, \"loss\": 3}\nnonsense\n{\"step\": 2, \"loss\": null}\n"
+                      "{\"step\": 3, \"loss\": 2}\n");
+  EXPECT_EQ(LossCurves(folder_)[0].points,
+            (std::vector<std::pair<double, double>>{{1, 3}, {3, 2}}));
+}
+
 TEST_F(PlotTest, EmptyRunSaysSo) {
   EXPECT_EQ(PlotLoss(folder_ / "loss.png", LossCurves(folder_)), "no losses to plot yet");
 }
