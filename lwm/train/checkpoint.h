@@ -39,18 +39,20 @@ struct CheckpointOptions {
   Json config;                                  // written as config.json
   int64_t model_file_bytes = int64_t{1} << 30;  // from there on the weights take several files
   std::map<std::string, std::filesystem::path> companions;  // name there -> file or folder copied
+  std::function<void(const std::string&)> warn;  // on rank 0: why RUN/model was not moved
 };
 
 // Saves; returns the checkpoint's directory. If any rank fails (disk full: kResourceExhausted; a
 // master that is NaN or infinite: kCorruptData) every rank throws the same error, what was written
-// is removed and older checkpoints are as they were. Older ones beyond options.keep are deleted
-// only when the new one is complete. Collective.
+// is removed and older checkpoints are as they were. RUN/model leads to the new one when that is
+// complete; only then older ones beyond options.keep are deleted. Collective.
 std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
                                      const CheckpointOptions& options, const TrainerState& state,
                                      ShardedWeights& weights, AdamW& optimizer);
 
-// The newest checkpoint whose manifest, sizes and hashes hold; nothing if there is none. For each
-// newer one that is damaged, `warn` is called on rank 0 with one line that names it and the reason.
+// The newest checkpoint whose manifest, sizes and hashes hold; nothing if there is none at all. For
+// each newer one that is damaged, `warn` is called on rank 0 with one line that names it and the
+// reason; throws Error(kCorruptData) when all are, rather than let a run begin anew over them.
 // Makes up for interrupted saves: removes what they left behind, and RUN/model leads to the
 // checkpoint found. Ranks share the hashing. Collective over `world`.
 std::optional<std::filesystem::path> FindLatestValid(

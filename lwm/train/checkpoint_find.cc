@@ -72,14 +72,16 @@ std::optional<fs::path> FindLatestValid(dist::Communicator& world, const fs::pat
                                       [](const std::string& text) { return !text.empty(); });
     if (problem != problems.end()) {
       if (world.rank() == 0)
-        warn(Cat("checkpoint ", folder.string(), " is damaged (", *problem,
-                 "); trying an older one"));
+        warn(Cat("checkpoint ", folder.string(), " is damaged (", *problem, ")"));
       continue;
     }
     const std::string unlinked = world.rank() == 0 ? LinkModel(run_folder, folder) : "";
     if (!unlinked.empty()) warn(unlinked);
     return folder;
   }
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, steps.empty(), "no checkpoint in ",
+                 CheckpointsFolder(run_folder).string(), " is whole (", steps.size(),
+                 " damaged): restore one, or remove them to begin anew");
   return std::nullopt;
 }
 

@@ -28,7 +28,9 @@ void PublishCheckpoint(const fs::path& writing, const fs::path& checkpoint) {
   RenameAndSync(writing, checkpoint);
 }
 
-void DeleteOldCheckpoints(const fs::path& run_folder, int64_t step, int64_t keep) {
+std::string KeepNewest(const fs::path& run_folder, int64_t step, int64_t keep) {
+  const std::string problem =
+      LinkModel(run_folder, CheckpointsFolder(run_folder) / Cat(kStepPrefix, step));
   std::vector<int64_t> steps = CheckpointSteps(run_folder);
   std::erase_if(steps, [&](int64_t other) { return other > step; });
   const fs::path all = CheckpointsFolder(run_folder);
@@ -43,13 +45,15 @@ void DeleteOldCheckpoints(const fs::path& run_folder, int64_t step, int64_t keep
     }
   }
   RemoveLeftovers(run_folder);
+  return problem;
 }
 
 std::string LinkModel(const fs::path& run_folder, const fs::path& checkpoint) {
   const fs::path link = run_folder / ".model.tmp";
   std::error_code error;
   fs::remove(link, error);
-  fs::create_directory_symlink(fs::relative(checkpoint, run_folder), link, error);
+  const fs::path target = fs::relative(checkpoint, run_folder, error);
+  if (!error) fs::create_directory_symlink(target, link, error);
   if (!error) fs::rename(link, run_folder / "model", error);
   return error ? Cat("cannot link ", (run_folder / "model").string(), ": ", error.message()) : "";
 }

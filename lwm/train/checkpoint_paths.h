@@ -24,13 +24,14 @@ void RemoveLeftovers(const std::filesystem::path& run_folder);
 // goes first. Throws as RenameAndSync does.
 void PublishCheckpoint(const std::filesystem::path& writing,
                        const std::filesystem::path& checkpoint);
-// Removes steps before the `keep` newest (at least 1) up to `step`. Folders whose manifest or file
-// sizes are wrong do not count among the kept; steps beyond are left alone: they are damaged, or of
-// a run that went another way.
-void DeleteOldCheckpoints(const std::filesystem::path& run_folder, int64_t step, int64_t keep);
 // RUN/model leads to `checkpoint` from now on. Returns why not, "" on success: the link is a
 // convenience, never worth a run.
 std::string LinkModel(const std::filesystem::path& run_folder,
                       const std::filesystem::path& checkpoint);
+// After the checkpoint of `step` was published: links it, and only then, so that RUN/model leads to
+// a whole one at any moment, removes steps before the `keep` newest (at least 1) up to it. Folders
+// whose manifest or file sizes are wrong do not count among the kept; steps beyond are left alone:
+// they are damaged, or of a run that went another way. Returns what LinkModel does.
+std::string KeepNewest(const std::filesystem::path& run_folder, int64_t step, int64_t keep);
 
 }  // namespace lwm::train

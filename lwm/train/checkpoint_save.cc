@@ -116,7 +116,9 @@ class Save {
     const auto all_entries = GatherTexts(world_, entries.dump());
     if (first_) outcome_.Try([&] { Publish(all_entries); });
     AgreeOrAbandon();
-    if (first_) DeleteOldCheckpoints(run_folder_, state_.step, options_.keep);
+    if (!first_) return final_;
+    const std::string problem = KeepNewest(run_folder_, state_.step, options_.keep);
+    if (!problem.empty() && options_.warn) options_.warn(problem);
     return final_;
   }
 

@@ -52,6 +52,7 @@ class CheckpointTest : public ::testing::Test {
     options.config = config::ModelConfigToJson(weights_.config(), "float32");
     options.model_file_bytes = file_bytes;
     options.companions = companions_;
+    options.warn = [&](const std::string& text) { warnings_.push_back(text); };
     return SaveCheckpoint(run_.path(), options, state, weights_, optimizer_);
   }
 
@@ -225,6 +226,7 @@ TEST_F(CheckpointTest, LeftoversOfKilledSavesAreRemoved) {
 
 TEST_F(CheckpointTest, TheModelLinkIsMadeUpForAfterAKill) {
   const fs::path old = Save(1), folder = Save(2);
+  fs::remove(run_ / "model");
   EXPECT_EQ(Find(), folder);  // killed before there was a link
   EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
   ASSERT_EQ(LinkModel(run_.path(), run_ / "checkpoints/step_0"), "");  // and before it was moved
@@ -233,6 +235,32 @@ TEST_F(CheckpointTest, TheModelLinkIsMadeUpForAfterAKill) {
   FlipByte(folder / "model.safetensors", 20);
   EXPECT_EQ(Find(), old);
   EXPECT_TRUE(fs::equivalent(run_ / "model", old));
+}
+
+TEST_F(CheckpointTest, TheModelLinkLeadsToAWholeCheckpointWhenOldOnesGo) {
+  EXPECT_TRUE(fs::equivalent(run_ / "model", Save(1, 1)));
+  EXPECT_TRUE(fs::equivalent(run_ / "model", Save(2, 1)));
+  fs::remove(run_ / "model");
+  fs::create_directories(run_ / "model/in the way");
+  const fs::path folder = Save(3, 1);
+  ASSERT_EQ(warnings_.size(), 1u);
+  EXPECT_NE(warnings_[0].find("cannot link"), std::string::npos) << warnings_[0];
+  EXPECT_EQ(Entries(), std::vector<std::string>{"step_3"});
+}
+
+TEST_F(CheckpointTest, ARunWhoseCheckpointsAreAllDamagedIsNotBegunAnew) {
+  for (const int64_t step : {1, 2}) FlipByte(Save(step) / "model.safetensors", 20);
+  try {
+    Find();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCorruptData);
+    EXPECT_NE(std::string(error.what()).find("is whole (2 damaged)"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(warnings_.size(), 2u);
+  fs::remove_all(run_ / "checkpoints");
+  EXPECT_EQ(Find(), std::nullopt);
 }
 
 TEST_F(CheckpointTest, WeightsThatAreNotFiniteDoNotReplaceGoodOnes) {

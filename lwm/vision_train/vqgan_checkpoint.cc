@@ -39,7 +39,8 @@ void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& 
 }  // namespace
 
 fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_folder, int64_t step,
-                             int64_t keep, const Json& settings, Learner& learner) {
+                             int64_t keep, const Json& settings, Learner& learner,
+                             const std::function<void(const std::string&)>& warn) {
   const std::string name = Cat(train::kStepPrefix, step);
   const fs::path folder = train::CheckpointsFolder(run_folder);
   const fs::path final_folder = folder / name;
@@ -54,13 +55,15 @@ fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_fold
       for (const auto& entry : fs::recursive_directory_iterator(writing)) SyncPath(entry.path());
       SyncPath(writing);
       train::PublishCheckpoint(writing, final_folder);
-      train::DeleteOldCheckpoints(run_folder, step, keep);
     });
     std::error_code ignored;
     if (outcome.failed()) fs::remove_all(writing, ignored);
   }
   const std::optional<Error> error = outcome.Agree(world);
   if (error) throw Error(error->code(), Cat("checkpoint of step ", step, ": ", error->what()));
+  if (world.rank() > 0) return final_folder;
+  const std::string problem = train::KeepNewest(run_folder, step, keep);
+  if (!problem.empty()) warn(problem);
   return final_folder;
 }
 

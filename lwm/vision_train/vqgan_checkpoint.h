@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "lwm/base/json.h"
@@ -18,13 +19,14 @@ namespace lwm::vision_train {
 //   MANIFEST.json                                      size and xxh3 of every file
 // train::FindLatestValid finds the newest whole one.
 
-// Rank 0 writes into checkpoints/.writing_step_N, fsyncs and renames, then deletes older
-// checkpoints beyond the newest `keep`. A failure (disk full:
-// kResourceExhausted) is thrown on every rank and leaves older checkpoints as they were.
-// Returns the folder. Collective.
+// Rank 0 writes into checkpoints/.writing_step_N, fsyncs and renames, then points RUN/model there
+// (`warn` is called when it cannot) and deletes older checkpoints beyond the newest `keep`. A
+// failure (disk full: kResourceExhausted) is thrown on every rank and leaves older checkpoints as
+// they were. Returns the folder. Collective.
 std::filesystem::path SaveVqganCheckpoint(dist::Communicator& world,
                                           const std::filesystem::path& run_folder, int64_t step,
-                                          int64_t keep, const Json& settings, Learner& learner);
+                                          int64_t keep, const Json& settings, Learner& learner,
+                                          const std::function<void(const std::string&)>& warn);
 
 // Fills the learner bit for bit; returns the step and the settings. Throws Error(kCorruptData)
 // naming the file.

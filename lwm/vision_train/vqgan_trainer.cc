@@ -106,6 +106,8 @@ class Run {
                         config::VqganTrainConfigToJson(config_).dump(2) + "\n");
     metrics_ = std::make_unique<train::StepLog>(folder_ / "metrics.jsonl", step_);
     evaluations_ = std::make_unique<train::StepLog>(folder_ / "eval.jsonl", step_);
+    for (const auto* log : {metrics_.get(), evaluations_.get()})
+      if (!log->damage().empty()) Say("warning: " + log->damage());
     fs::create_directories(folder_ / "grids");
   }
 
@@ -198,12 +200,11 @@ class Run {
   }
 
   void Save() {
-    checkpoint_ = SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
-                                      config::VqganTrainConfigToJson(config_), *learner_);
+    checkpoint_ =
+        SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
+                            config::VqganTrainConfigToJson(config_), *learner_,
+                            [&](const std::string& problem) { Say("warning: " + problem); });
     Say("saved " + checkpoint_->string());
-    if (!is_root()) return;
-    const std::string problem = train::LinkModel(folder_, *checkpoint_);
-    if (!problem.empty()) Say("warning: " + problem);
   }
 
   // Rank 0 measures while the others wait.
@@ -220,13 +221,21 @@ class Run {
           "{:.0f} % of codes used, perplexity {:.0f}",
           step_, result.psnr_db, result.gain_db(), result.ssim, 100 * result.used_share,
           result.perplexity));
-      if (draws)
-        io::WritePng(
-            folder_ / "grids" / fmt::format("step_{}.png", step_),
-            ReconstructionGrid(images_NHWC, result.output_NHWC, config_.train.grid_pictures));
+      if (draws) DrawGrid(images_NHWC, result);
     }
     if (is_root()) DrawCurves();
     world_.Barrier();
+  }
+
+  // Never worth the run.
+  void DrawGrid(const at::Tensor& images_NHWC, const Reconstruction& result) {
+    try {
+      io::WritePng(
+          folder_ / "grids" / fmt::format("step_{}.png", step_),
+          ReconstructionGrid(images_NHWC, result.output_NHWC, config_.train.grid_pictures));
+    } catch (const Error& error) {
+      Say(fmt::format("warning: no grid at step {}: {}", step_, error.what()));
+    }
   }
 
   void DrawCurves() {

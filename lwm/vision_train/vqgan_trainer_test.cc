@@ -148,6 +148,12 @@ TEST_F(VqganTrainerTest, ADamagedCheckpointIsPassedOver) {
   EXPECT_EQ(StateOf("run", 12), last);
 }
 
+TEST_F(VqganTrainerTest, AGridThatCannotBeWrittenDoesNotEndTheRun) {
+  fs::create_directories(folder_ / "run/grids/step_12.png/in the way");
+  EXPECT_EQ(Train(Recipe("run")).step, 12);
+  EXPECT_NE(lines_.find("warning: no grid at step 12: "), std::string::npos) << lines_;
+}
+
 TEST_F(VqganTrainerTest, OldCheckpointsGo) {
   Train(Recipe("run", {"train.checkpoint_keep=2"}));
   EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints/step_8"));
