@@ -128,7 +128,7 @@ double AllocatorBytes(const Sizes& s) {
   if (s.T * s.D * s.compute >= kHeapBlockBytes)
     return gaps + std::min(static_cast<double>(kHeapTopBytes), kHeapBlockBytes + 2 * SliceBytes(s));
   const double freed = KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s));
-  return gaps + (s.compute == 2 ? 1.0 : 0.5) * freed;
+  return gaps + (s.compute == 2 ? 1.0 : 0.85) * freed;
 }
 
 double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {
@@ -179,6 +179,19 @@ double MemoryEstimate::total() const {
   double sum = 0;
   for (const Part& part : parts) sum += part.bytes;
   return sum;
+}
+
+MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
+                                  const config::ModelConfig& model, const dist::MeshShape& mesh) {
+  const int64_t groups = int64_t{mesh.dp} * mesh.fsdp;
+  const int64_t rows = (config.RowsPerBatch() + groups - 1) / groups;
+  return {.model = model,
+          .mesh = mesh,
+          .row_tokens = config.data.row_tokens,
+          .micro_rows = std::min(config.train.micro_rows, rows),
+          .bf16 = config.train.dtype == "bf16",
+          .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
+          .ffn_slice_tokens = config.train.ffn_slice_tokens};
 }
 
 MemoryEstimate EstimateTraining(const MemoryQuestion& question) {

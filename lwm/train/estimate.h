@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lwm/config/model_config.h"
+#include "lwm/config/train_config.h"
 #include "lwm/dist/mesh.h"
 
 namespace lwm::train {
@@ -19,6 +20,10 @@ struct MemoryQuestion {
   bool residual_bf16 = true;  // of the stream between layers
   int64_t ffn_slice_tokens = 2048;
 };
+
+// The question of a recipe: no more rows at once than a rank has.
+MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
+                                  const config::ModelConfig& model, const dist::MeshShape& mesh);
 
 // Bytes of one rank at the peak of a step, by what they are for.
 struct MemoryEstimate {

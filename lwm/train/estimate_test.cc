@@ -47,6 +47,19 @@ TEST(EstimateTest, StateIsSixteenBytesAParameterAndTheComputeCopy) {
   EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "weights and optimizer"), 2 * params);
 }
 
+TEST(EstimateTest, NoRankNeedsRoomForMoreRowsThanItHas) {
+  const auto config = config::ParseTrainConfig(
+      "", "test",
+      {"train.run_folder=x", "train.steps=1", "train.rows_per_step=5", "train.micro_rows=8",
+       "data.train=x", "data.train_tokenizer_vocab=300"});
+  const auto rows = [&](const dist::MeshShape& mesh) {
+    return MakeMemoryQuestion(config, SmallQuestion().model, mesh).micro_rows;
+  };
+  EXPECT_EQ(rows({1, 1, 1, 4}), 5);
+  EXPECT_EQ(rows({2, 1, 1, 1}), 3);
+  EXPECT_EQ(rows({2, 4, 1, 1}), 1);
+}
+
 TEST(EstimateTest, KeptActivationsGrowByInputOutputAndLsePerLayerAndDivideOverSp) {
   MemoryQuestion q = SmallQuestion();
   const double kept = PartBytes(EstimateTraining(q), "kept activations");

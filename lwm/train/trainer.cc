@@ -15,7 +15,6 @@
 #include "lwm/base/text.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/checkpoint.h"
-#include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/estimate.h"
 #include "lwm/train/evaluate.h"
 #include "lwm/train/metrics.h"
@@ -30,17 +29,6 @@ namespace {
 namespace fs = std::filesystem;
 
 at::ScalarType Dtype(const std::string& name) { return name == "f32" ? at::kFloat : at::kBFloat16; }
-
-MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
-                                  const config::ModelConfig& model, const dist::MeshShape& mesh) {
-  return {.model = model,
-          .mesh = mesh,
-          .row_tokens = config.data.row_tokens,
-          .micro_rows = config.train.micro_rows,
-          .bf16 = config.train.dtype == "bf16",
-          .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
-          .ffn_slice_tokens = config.train.ffn_slice_tokens};
-}
 
 AdamWOptions MakeAdamWOptions(const config::OptimizerSection& section) {
   return {.beta1 = section.beta1,
@@ -141,6 +129,8 @@ class Run {
       WriteFileAtomically(folder_ / tokenizer_->file_name(), tokenizer_->file_content());
       metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_);
       evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
+      for (const auto* log : {metrics_.get(), evaluations_.get()})
+        if (!log->damage().empty()) Say("warning: " + log->damage());
     }
   }
 
@@ -241,13 +231,15 @@ class Run {
   }
 
   // Runs `work` on rank 0 while the others wait. What it shows is never worth the run: a prompt
-  // that is too long or memory that is short for once costs a warning.
+  // that is too long, a full disk or memory that is short for once costs a warning.
   void ShowOnRoot(const char* what, const std::function<void()>& work) {
     if (is_root()) {
       try {
         work();
-      } catch (const Error& error) {
-        Say(fmt::format("warning: no {} at step {}: {}", what, step_, error.what()));
+      } catch (const std::exception& error) {
+        const std::string text = error.what();  // LibTorch's go on with a stack
+        Say(fmt::format("warning: no {} at step {}: {}", what, step_,
+                        text.substr(0, text.find('\n'))));
       }
     }
     world_.Barrier();
@@ -269,7 +261,8 @@ class Run {
     CheckpointOptions options{
         .keep = config_.train.checkpoint_keep,
         .config = ModelConfigToJson(model_, "float32"),
-        .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}}};
+        .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}},
+        .warn = [&](const std::string& problem) { Say("warning: " + problem); }};
     if (const fs::path vqgan = config_.data.vqgan; !vqgan.empty())
       options.companions["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
     TrainerState state;
@@ -277,10 +270,6 @@ class Run {
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
     state.data_cursor = rows_->SaveState();
     checkpoint_ = SaveCheckpoint(folder_, options, state, *weights_, *optimizer_);
-    if (is_root()) {
-      const std::string problem = LinkModel(folder_, *checkpoint_);
-      if (!problem.empty()) Say("warning: " + problem);
-    }
     Say(fmt::format("saved {}", checkpoint_->string()));
   }
 

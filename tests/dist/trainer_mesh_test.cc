@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -174,6 +175,21 @@ TEST_F(TrainerMeshTest, RunGoesOnWithAnotherMesh) {
   Losses("mesh_change", {1, 1, 1, 2}, {"train.steps=9"});
   const auto changed = Losses("mesh_change", {2, 1, 1, 1});
   if (World().rank() == 0) EXPECT_LE(WorstDifference(whole, changed), kRounding);
+}
+
+TEST_F(TrainerMeshTest, ASampleThatFailsCostsALineNotTheRun) {
+  std::string lines;
+  TrainHooks hooks;
+  hooks.say = [&](const std::string& line) { lines += line + "\n"; };
+  hooks.sample = [](const fs::path&) -> std::string {
+    throw std::runtime_error("short of memory\nframe #0");  // as LibTorch's errors look
+  };
+  const auto recipe = Recipe("sample", {"train.steps=2", "train.sample_prompt=a"});
+  EXPECT_EQ(Train(recipe, World(), hooks).step, 2);
+  if (World().rank() == 0) {
+    EXPECT_NE(lines.find("warning: no sample at step 2: short of memory\n"), std::string::npos);
+    EXPECT_EQ(lines.find("frame #0"), std::string::npos);
+  }
 }
 
 // All rows that a policy makes of the documents.
