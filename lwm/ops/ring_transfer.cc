@@ -65,6 +65,12 @@ std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<Travell
   return views;
 }
 
+// Not by destroying them, which cannot throw what goes wrong.
+void WaitForAll(std::vector<dist::Request>& requests) {
+  for (dist::Request& request : requests) request.Wait();
+  requests.clear();
+}
+
 at::Tensor Narrow(const Traveller& traveller, const SlotRange& slots) {
   return traveller.own.narrow(traveller.slot_dim, slots.first, slots.count);
 }
@@ -88,8 +94,8 @@ std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
 }
 
 const std::vector<at::Tensor>& TravellingBundle::Arrive(int hop) {
-  receives_.clear();  // waits
-  sends_.clear();
+  WaitForAll(receives_);
+  WaitForAll(sends_);
   if (hop > 0) {
     now_ = std::exchange(next_, {});
     sent_ = now_;
