@@ -43,7 +43,7 @@ run_folder = "{folder}"
 steps = {steps}
 rows_per_step = 2
 checkpoint_every = 2
-checkpoint_keep = 2
+checkpoint_keep = {keep}
 """
 
 
@@ -182,10 +182,10 @@ def require_same(folder, reference, steps):
         require((ours / name).read_bytes() == (theirs / name).read_bytes(), f"{ours / name} differs")
 
 
-def write_recipe(place, name, steps, mesh, tokenizer):
+def write_recipe(place, name, steps, mesh, tokenizer, keep=2):
     recipe = place / f"{name}.toml"
     recipe.write_text(RECIPE.format(corpus=place / "corpus.txt", tokenizer=tokenizer, mesh=mesh,
-                                    folder=place / name, steps=steps))
+                                    folder=place / name, steps=steps, keep=keep))
     return recipe
 
 
@@ -208,7 +208,7 @@ class Campaign:
     def finish_one_run(self, number):
         folder = self.place / f"killed_{number}"
         recipe = write_recipe(self.place, folder.name, self.steps, self.mesh,
-                              f'tokenizer = "{self.place}/tokenizer.model"')
+                              f'tokenizer = "{self.place}/tokenizer.model"', 1 + number % 2)
         saved = 0
         while True:
             process = start(recipe)
@@ -232,6 +232,8 @@ class Campaign:
         if not kill_one_rank(process, self.rng):
             return False
         self.kills[moment] += 1
+        link = folder / "model"
+        require(link.exists() or not link.is_symlink(), f"{link} leads nowhere", output)
         checkpoints = folder / "checkpoints"
         if checkpoints.exists():
             self.leftovers += any(n.startswith(".") for n in os.listdir(checkpoints))
