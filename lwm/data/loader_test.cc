@@ -259,8 +259,9 @@ TEST_F(LoaderTest, EpochsThatPassOverEveryLineAreNoReasonToEndTheRun) {
   for (int r = 0; r < 20; ++r)
     for (const std::string& segment : Segments(loader->Next())) ++seen[segment];
   EXPECT_NEAR(static_cast<double>(seen["^b$"]) / seen["^a$"], 2, 0.5);
-  std::ofstream(folder_ / "rare.jsonl") << R"({"text": "a", "weight": 1e-9})"
-                                        << "\n";
+  std::ofstream(folder_ / "never.jsonl") << R"({"text": "a", "weight": 1e-9})"
+                                         << "\n";
+  config.sources[0].paths = {Folder("never.jsonl")};
   EXPECT_THROW(Open(config), Error);
 }
 
