@@ -19,7 +19,7 @@ namespace lwm::app {
 namespace {
 
 struct CacheFlags {
-  std::string model, kv;
+  std::string model = {}, kv = {};
   std::vector<int64_t> depths, prefill;
   int64_t decode = 0;
 

@@ -7,12 +7,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <thread>
 #include <utility>
 
 #include "commands.h"
 #include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
+#include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
@@ -76,6 +78,11 @@ int Fail(const std::string& message, int exit_code) {
   return exit_code;
 }
 
+int FailWithoutMemory() {
+  const double peak = static_cast<double>(PeakMemoryBytes());
+  return Fail(Cat("out of memory; ", FormatBytes(peak), " were in use at the peak"), 1);
+}
+
 int Main(int argc, char** argv) {
   CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision", "lwm");
   root.require_subcommand(1);
@@ -96,8 +103,11 @@ int Main(int argc, char** argv) {
     return Fail(WithHelp(root, error.what()), 2);
   } catch (const Error& error) {
     return Fail(error.what(), ExitCode(error));
+  } catch (const std::bad_alloc&) {
+    return FailWithoutMemory();
   } catch (const std::exception& error) {
     const std::string text = error.what();
+    if (text.find("DefaultCPUAllocator") != std::string::npos) return FailWithoutMemory();
     return Fail(text.substr(0, text.find('\n')), 1);
   }
 }

@@ -19,6 +19,7 @@ namespace {
 using testing_support::GoldenFolder;
 using testing_support::ProgramResult;
 using testing_support::RunLwm;
+using testing_support::RunLwmIn;
 using testing_support::TemporaryFolder;
 
 class DataCommandsTest : public testing::Test {
@@ -53,6 +54,13 @@ TEST_F(DataCommandsTest, TokenizeRefusesWhatIsNoStringOrNoIds) {
   ExpectFailure(RunLwm("tokenize --decode " + Tokenizer(), "[32000]\n"), 2, "32000");
   ExpectFailure(RunLwm("tokenize --decode " + Tokenizer(), "[4294982339]\n"), 1, "4294982339");
   ExpectFailure(RunLwm("tokenize --tokenizer " + Path("none")), 1, "none");
+}
+
+TEST_F(DataCommandsTest, TooLittleMemoryIsOneLine) {
+  const auto limited = [](const std::string& command) { return "ulimit -v 3000000; " + command; };
+  const ProgramResult result = RunLwmIn(limited, "bench attention --tokens 4000000", "");
+  ExpectFailure(result, 1, "out of memory");
+  EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << result.err;
 }
 
 TEST_F(DataCommandsTest, TrainedTokenizerTokenizes) {
@@ -214,7 +222,7 @@ TEST_F(MediaCommandsTest, CodesOfASmallVqganNeedTheirNumberPerFrame) {
 
 TEST_F(DataCommandsTest, ResultsThatCannotBeWrittenAreAnError) {
   const auto to_full_disk = [](const std::string& command) { return command + " > /dev/full"; };
-  const auto result = testing_support::RunLwmIn(
+  const auto result = RunLwmIn(
       to_full_disk,
       "examples " + Tokenizer() + " --input " + (GoldenFolder("data_dsl") / "data.jsonl").string(),
       "");
