@@ -7,6 +7,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/folder_lock.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/documents.h"
@@ -156,17 +157,21 @@ bool IsVisionTensor(const std::string& name) {
 
 }  // namespace
 
-void PrepareRunFolder(const fs::path& run_folder, dist::Communicator& world) {
+std::unique_ptr<FolderLock> PrepareRunFolder(const fs::path& run_folder,
+                                             dist::Communicator& world) {
+  std::unique_ptr<FolderLock> lock;
   if (world.rank() == 0) {
     std::error_code error;
     fs::create_directories(run_folder, error);
     LWM_REQUIRE(!error, "train.run_folder: cannot create ", run_folder.string(), ": ",
                 error.message());
+    lock = std::make_unique<FolderLock>(run_folder);
     const fs::path probe = run_folder / ".writable";
     WriteFileAtomically(probe, "");
     fs::remove(probe, error);
   }
   world.Barrier();
+  return lock;
 }
 
 std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfig& config,

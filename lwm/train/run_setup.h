@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "lwm/base/folder_lock.h"
 #include "lwm/config/train_config.h"
 #include "lwm/data/loader.h"
 #include "lwm/data/tokenizer.h"
@@ -17,8 +18,11 @@ namespace lwm::train {
 // The phases between a recipe and the first step. All are collective over `world`; what only one
 // rank writes is there for all when they return.
 
-// Makes the run folder. Throws Error(kInvalidArgument) when it cannot be made or written to.
-void PrepareRunFolder(const std::filesystem::path& run_folder, dist::Communicator& world);
+// Makes the run folder. Rank 0 keeps other runs out of it as long as it holds what is returned.
+// Throws Error(kInvalidArgument) when it cannot be made or written to, and kResourceExhausted when
+// another run writes there.
+std::unique_ptr<FolderLock> PrepareRunFolder(const std::filesystem::path& run_folder,
+                                             dist::Communicator& world);
 
 // The recipe's tokenizer: the given one, model.init's, or one trained on the training files (rank
 // 0, all of its threads) and kept in the run folder; a resumed run takes the checkpoint's.

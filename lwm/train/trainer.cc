@@ -78,7 +78,7 @@ class Run {
 
   // Everything up to the weights: folder, checkpoint to go on from, tokenizer, model, memory, data.
   void Prepare() {
-    PrepareRunFolder(folder_, world_);
+    lock_ = PrepareRunFolder(folder_, world_);
     checkpoint_ = FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
       Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
@@ -290,6 +290,7 @@ class Run {
 
   const config::TrainConfig& config_;
   const fs::path folder_;
+  std::unique_ptr<FolderLock> lock_;  // of it, on rank 0
   const TrainHooks& hooks_;
   dist::Communicator& world_;
   dist::Mesh mesh_;

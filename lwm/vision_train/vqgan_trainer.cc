@@ -94,7 +94,7 @@ class Run {
   void Prepare() {
     LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
                 " pictures cannot be shared by ", world_.size(), " ranks");
-    train::PrepareRunFolder(folder_, world_);
+    lock_ = train::PrepareRunFolder(folder_, world_);
     checkpoint_ =
         train::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     pictures_ = std::make_unique<PictureSet>(MakePictureOptions(config_));
@@ -250,6 +250,7 @@ class Run {
 
   const config::VqganTrainConfig& config_;
   const fs::path folder_;
+  std::unique_ptr<FolderLock> lock_;  // of it, on rank 0
   dist::Communicator& world_;
   const train::RunHooks& hooks_;
   const AugmentOptions augment_;
