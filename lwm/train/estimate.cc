@@ -119,16 +119,15 @@ double LossBytes(const Sizes& s) {
 }
 
 // What the heap holds beyond what is in use. Results of a layer that come from it are freed between
-// what is kept and stay (f32 needs fewer: none is cast); where they have pages of their own, slices
-// of two layers and a block do. Weights and their state begin at huge pages, on average half of
-// one behind the last.
+// what is kept and stay; where they have pages of their own, slices of two layers and a block do.
+// Weights and their state begin at huge pages, on average half of one behind the last.
 double AllocatorBytes(const Sizes& s) {
   constexpr double kBuffersPerLayer = 5;  // master, gradient, two moments, compute copy
   const double gaps = (s.L + 1) * kBuffersPerLayer * kHugePageBytes / 2;
   if (s.T * s.D * s.compute >= kHeapBlockBytes)
     return gaps + std::min(static_cast<double>(kHeapTopBytes), kHeapBlockBytes + 2 * SliceBytes(s));
   const double freed = KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s));
-  return gaps + (s.compute == 2 ? 1.0 : 0.85) * freed;
+  return gaps + freed;
 }
 
 double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {
