@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <new>
 #include <thread>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "commands.h"
 #include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
@@ -105,6 +107,8 @@ int Main(int argc, char** argv) {
     return Fail(error.what(), ExitCode(error));
   } catch (const std::bad_alloc&) {
     return FailWithoutMemory();
+  } catch (const std::filesystem::filesystem_error& error) {
+    return Fail(ExplainFileError(error), 1);
   } catch (const std::exception& error) {
     const std::string text = error.what();
     if (text.find("DefaultCPUAllocator") != std::string::npos) return FailWithoutMemory();

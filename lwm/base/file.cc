@@ -14,6 +14,7 @@
 #include <random>
 
 #include "lwm/base/error.h"
+#include "lwm/base/git_lfs.h"
 
 namespace lwm {
 namespace fs = std::filesystem;
@@ -23,6 +24,27 @@ namespace {
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO;
   throw Error(full ? ErrorCode::kResourceExhausted : ErrorCode::kInvalidArgument,
               Cat("cannot ", what, " ", path.string(), ": ", std::strerror(error)));
+}
+
+// The file, or its first bytes.
+std::string ReadAtMost(const fs::path& path, size_t bytes) {
+  errno = 0;
+  std::ifstream in(path, std::ios::binary);
+  std::error_code ignored;
+  if (!in || fs::is_directory(path, ignored))
+    throw Error(ErrorCode::kNotFound,
+                Cat("cannot read ", path.string(), ": ", std::strerror(errno ? errno : EISDIR)));
+  std::string content;
+  char piece[1 << 16];
+  while (content.size() < bytes) {
+    const size_t wanted = std::min(sizeof(piece), bytes - content.size());
+    in.read(piece, static_cast<std::streamsize>(wanted));
+    if (in.gcount() == 0) break;
+    content.append(piece, static_cast<size_t>(in.gcount()));
+  }
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, !in.bad(), "cannot read all of ", path.string(), ": ",
+                 std::strerror(errno ? errno : EIO));
+  return content;
 }
 
 }  // namespace
@@ -37,19 +59,24 @@ void RenameAndSync(const fs::path& from, const fs::path& to) {
   SyncPath(to.has_parent_path() ? to.parent_path() : fs::path("."));
 }
 
+std::string ReadFileStart(const fs::path& path, size_t bytes) {
+  // What a pointer is can only be told from all of it.
+  std::string start = ReadAtMost(path, std::max(bytes, kGitLfsPointerBytes));
+  RefuseGitLfsPointer(start, path.string());
+  start.resize(std::min(bytes, start.size()));
+  return start;
+}
+
 std::string ReadFile(const fs::path& path) {
-  errno = 0;
-  std::ifstream in(path, std::ios::binary);
-  std::error_code ignored;
-  if (!in || fs::is_directory(path, ignored))
-    throw Error(ErrorCode::kNotFound,
-                Cat("cannot read ", path.string(), ": ", std::strerror(errno ? errno : EISDIR)));
-  std::string content;
-  for (char piece[1 << 16]; in.read(piece, sizeof(piece)) || in.gcount() > 0;)
-    content.append(piece, static_cast<size_t>(in.gcount()));
-  LWM_REQUIRE_AS(ErrorCode::kNotFound, !in.bad(), "cannot read all of ", path.string(), ": ",
-                 std::strerror(errno ? errno : EIO));
+  std::string content = ReadAtMost(path, SIZE_MAX);
+  RefuseGitLfsPointer(content, path.string());
   return content;
+}
+
+std::string ExplainFileError(const fs::filesystem_error& error) {
+  const std::string name = error.path1().string(), other = error.path2().string();
+  return Cat("cannot open ", name.empty() ? "a file" : name, other.empty() ? "" : " or ", other,
+             ": ", error.code().message());
 }
 
 void WriteFileAtomically(const fs::path& path, std::string_view content) {
@@ -155,6 +182,11 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   LWM_REQUIRE_AS(ErrorCode::kNotFound, address != MAP_FAILED, "cannot map ", path.string(), ": ",
                  std::strerror(error));
   bytes_ = {static_cast<const std::byte*>(address), size};
+  const std::string pointer(reinterpret_cast<const char*>(address),
+                            size < kGitLfsPointerBytes ? size : 0);
+  if (!IsGitLfsPointer(pointer)) return;
+  munmap(address, size);
+  RefuseGitLfsPointer(pointer, path.string());
 }
 
 MappedFile::~MappedFile() {

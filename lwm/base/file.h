@@ -10,8 +10,16 @@
 
 namespace lwm {
 
-// The whole file as bytes. Throws Error(kNotFound) naming the path and the system's reason.
+// The whole file as bytes. Throws Error(kNotFound) naming the path and the system's reason
+// ("Permission denied"), or that the file is a Git LFS pointer (base/git_lfs.h).
 std::string ReadFile(const std::filesystem::path& path);
+
+// The first bytes of a file, fewer when it is shorter. Throws as ReadFile does.
+std::string ReadFileStart(const std::filesystem::path& path, size_t bytes);
+
+// "cannot open a/b: Permission denied", for the errors of std::filesystem, whose own texts are none
+// for people.
+std::string ExplainFileError(const std::filesystem::filesystem_error& error);
 
 // A hidden name beside `path` for what is to be renamed to it when it is whole. Every call gives
 // another one, so writers of the same file never share theirs: two of a process, or two processes
@@ -66,7 +74,7 @@ class OutputFile {
 // with the page cache and may be dropped by the system at any time.
 class MappedFile {
  public:
-  // Throws Error(kNotFound) naming the path and the system's reason.
+  // Throws Error(kNotFound) as ReadFile does.
   explicit MappedFile(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -1,6 +1,7 @@
 #include "lwm/base/file.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -55,6 +56,54 @@ std::string MessageOf(const std::function<void()>& action) {
     return error.what();
   }
   return "";
+}
+
+// The rights of another user as long as it lives; root reads everything.
+class WithoutRootRights {
+ public:
+  WithoutRootRights() {
+    if (getuid() == 0 && seteuid(65534) != 0) ADD_FAILURE() << "cannot become another user";
+  }
+  ~WithoutRootRights() {
+    if (getuid() == 0 && seteuid(0) != 0) ADD_FAILURE() << "cannot become root again";
+  }
+};
+
+TEST_F(FileTest, PermissionDeniedIsTheReasonWhicheverWayAFileIsRead) {
+  const fs::path file = folder_ / "locked", inner = folder_ / "folder" / "file";
+  fs::permissions(folder_, fs::perms(0755));
+  WriteFileAtomically(file, "text");
+  fs::permissions(file, fs::perms::none);
+  fs::create_directory(folder_ / "folder");
+  fs::permissions(folder_ / "folder", fs::perms::none);
+  {
+    const WithoutRootRights other_user;
+    for (const fs::path& path : {file, inner}) {
+      for (const std::function<void()>& read : std::vector<std::function<void()>>{
+               [&] { ReadFile(path); }, [&] { ReadFileStart(path, 8); },
+               [&] { MappedFile mapped(path); }}) {
+        EXPECT_EQ(CodeOf(read), ErrorCode::kNotFound);
+        const std::string message = MessageOf(read);
+        EXPECT_NE(message.find(path.string() + ": Permission denied"), std::string::npos)
+            << message;
+      }
+    }
+    try {
+      EXPECT_FALSE(fs::exists(inner));
+      ADD_FAILURE() << "the folder can be entered";
+    } catch (const fs::filesystem_error& error) {
+      EXPECT_EQ(ExplainFileError(error), "cannot open " + inner.string() + ": Permission denied");
+    }
+  }
+  fs::permissions(folder_ / "folder", fs::perms::all);
+}
+
+TEST_F(FileTest, StartOfAFileIsCutOrWhole) {
+  WriteFileAtomically(folder_ / "a", std::string(3000, 'x') + "end");
+  EXPECT_EQ(ReadFileStart(folder_ / "a", 5), "xxxxx");
+  EXPECT_EQ(ReadFileStart(folder_ / "a", 2000), std::string(2000, 'x'));
+  EXPECT_EQ(ReadFileStart(folder_ / "a", 99999).size(), 3003u);
+  EXPECT_EQ(CodeOf([&] { ReadFileStart(folder_, 5); }), ErrorCode::kNotFound);
 }
 
 TEST_F(FileTest, WhatIsNoFileOnADiskIsSaidToBeSo) {

@@ -14,6 +14,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/git_lfs.h"
 #include "lwm/io/mp4_outline.h"
 
 namespace lwm::io {
@@ -206,6 +207,7 @@ VideoReader::VideoReader(const fs::path& path) : state_(std::make_unique<State>(
   state_->where = path.string();
   LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(path), "cannot read ", path.string(),
                  ": no such file");
+  RefuseGitLfsPointer(path);
   // FFmpeg only: other back ends take names for image sequences or cameras.
   bool opened = false;
   try {

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <fstream>
 #include <set>
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/llama2c_source.h"
 #include "lwm/io/msgpack_stream.h"
@@ -18,14 +18,9 @@ namespace lwm::io {
 namespace {
 namespace fs = std::filesystem;
 
-// The first bytes of the file, fewer if it is shorter.
 std::vector<unsigned char> ReadStart(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  LWM_REQUIRE_AS(ErrorCode::kNotFound, in.good(), "cannot read ", path.string());
-  std::vector<unsigned char> start(64);
-  in.read(reinterpret_cast<char*>(start.data()), static_cast<std::streamsize>(start.size()));
-  start.resize(static_cast<size_t>(in.gcount()));
-  return start;
+  const std::string start = ReadFileStart(path, 64);
+  return {start.begin(), start.end()};
 }
 
 bool StartsWith(const std::vector<unsigned char>& start, std::string_view magic) {
