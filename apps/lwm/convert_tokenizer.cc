@@ -30,10 +30,11 @@ model::GgufVocabulary MergesForGguf(const data::Tokenizer& tokenizer) {
   const auto vocabulary = data::ParseByteBpeJson(
       ParseJson(tokenizer.file_content(), tokenizer.file_name()), tokenizer.file_name());
   model::GgufVocabulary result;
-  result.cut = data::GgufNameOfPatterns(vocabulary.patterns);
+  result.cut = data::GgufNameOfCut(vocabulary);
   LWM_REQUIRE(!result.cut.empty(),
-              "this tokenizer cuts words in a way that has no name in GGUF (gpt-2 and smollm "
-              "have); convert to --format hf, or keep tokenizer.json beside the GGUF file");
+              "this tokenizer cuts words in a way that has no name in GGUF (gpt-2, smollm, "
+              "llama-bpe and qwen2 have); convert to --format hf, or keep tokenizer.json beside "
+              "the GGUF file");
   result.tokens = vocabulary.piece_V;
   for (size_t id = 0; id < result.tokens.size(); ++id) {
     if (result.tokens[id].empty()) result.tokens[id] = Cat("[PAD", id, "]");

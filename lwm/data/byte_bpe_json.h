@@ -12,14 +12,16 @@ namespace lwm::data {
 // GPT-2's way to cut words.
 extern const char* const kGpt2Pattern;
 
-// GGUF's name (tokenizer.ggml.pre) of a way to cut words: "gpt-2" or "smollm"; "" for any other.
-std::string GgufNameOfPatterns(const std::vector<std::string>& patterns);
+// GGUF's name (tokenizer.ggml.pre) of the vocabulary's way to cut words: "gpt-2", "smollm",
+// "llama-bpe" or "qwen2"; "" for any other.
+std::string GgufNameOfCut(const ByteBpeVocabulary& vocabulary);
 
-// The vocabulary of a tokenizer.json, with the special ids of the files beside it.
-// Throws as OpenTokenizerJson.
-ByteBpeVocabulary ReadByteBpeJson(const std::filesystem::path& file);
+// The vocabulary of a tokenizer.json, with the BOS and EOS ids of config.json beside it where the
+// settings name none. Throws as OpenTokenizerJson.
+ByteBpeVocabulary ReadByteBpeJson(const std::filesystem::path& file,
+                                  const TokenizerSettings& settings);
 
-// The same of the file's content alone: no special ids.
+// The same of the file's content alone: no special ids but those of its template.
 ByteBpeVocabulary ParseByteBpeJson(const Json& json, const std::string& where);
 
 // The reverse: a tokenizer.json that Hugging Face's library reads. Special ids are not in it.

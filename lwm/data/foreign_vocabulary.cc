@@ -1,9 +1,11 @@
 #include "lwm/data/foreign_vocabulary.h"
 
 #include <string>
+#include <unordered_map>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/data/sentencepiece_model.h"
 #include "lwm/io/byte_reader.h"
 
 namespace lwm::data {
@@ -29,6 +31,27 @@ Type PieceType(double number, const std::string& where) {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, number >= 1 && number <= 6, where,
                  ": tokenizer.ggml.token_type holds ", number);
   return static_cast<Type>(static_cast<int>(number));
+}
+
+// Of pieces that are spelled alike one keeps its name: one that is no plain text, else the last, as
+// llama.cpp has it. The others, and empty ones, get names of their own that no text is encoded to,
+// and keep the bytes that they add to a text.
+void NameApart(PieceVocabulary& vocabulary) {
+  std::unordered_map<std::string, size_t> keeper;
+  const auto is_plain = [&](size_t id) { return vocabulary.type_V[id] == Type::kNormal; };
+  for (size_t id = 0; id < vocabulary.piece_V.size(); ++id) {
+    const auto [entry, is_new] = keeper.try_emplace(vocabulary.piece_V[id], id);
+    if (!is_new && is_plain(entry->second)) entry->second = id;
+  }
+  for (size_t id = 0; id < vocabulary.piece_V.size(); ++id) {
+    std::string& piece = vocabulary.piece_V[id];
+    if (!piece.empty() && keeper.at(piece) == id) continue;
+    vocabulary.bytes_of[static_cast<int32_t>(id)] =
+        vocabulary.type_V[id] == Type::kControl ? "" : WithSpaces(piece);
+    piece = Cat(piece.empty() ? "[EMPTY_" : "[DUPLICATE_", id, "]");
+    while (keeper.contains(piece)) piece += "]";
+    if (is_plain(id)) vocabulary.type_V[id] = Type::kUnused;
+  }
 }
 
 // Pieces 0, 1, 2 and the single bytes have fixed places and names.
@@ -69,6 +92,7 @@ std::optional<PieceVocabulary> VocabularyOfGguf(const io::GgufMetadata& metadata
   vocabulary.eos_id = TokenId(metadata, "eos_token_id", vocabulary.eos_id);
   vocabulary.unk_id = TokenId(metadata, "unknown_token_id", vocabulary.unk_id);
   vocabulary.pad_id = TokenId(metadata, "padding_token_id", vocabulary.pad_id);
+  NameApart(vocabulary);
   return vocabulary;
 }
 

@@ -222,6 +222,17 @@ SentencePieceModel ParseSentencePieceModel(std::string_view bytes, const std::st
   return *std::move(model);
 }
 
+std::string WithSpaces(std::string_view piece) {
+  constexpr std::string_view kSpace = "\xE2\x96\x81";
+  std::string text;
+  while (!piece.empty()) {
+    const bool space = piece.starts_with(kSpace);
+    text.push_back(space ? ' ' : piece[0]);
+    piece.remove_prefix(space ? kSpace.size() : 1);
+  }
+  return text;
+}
+
 std::string SerializeSentencePieceModel(const PieceVocabulary& vocabulary) {
   std::string out;
   for (size_t id = 0; id < vocabulary.piece_V.size(); ++id) {

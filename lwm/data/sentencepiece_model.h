@@ -22,6 +22,9 @@ bool IsSentencePieceModel(std::string_view bytes);
 // Throws Error(kCorruptData) naming `where`. Domain: any bytes.
 SentencePieceModel ParseSentencePieceModel(std::string_view bytes, const std::string& where);
 
+// The text of a piece: U+2581 is a space.
+std::string WithSpaces(std::string_view piece);
+
 // A BPE model with byte fallback over the vocabulary, without normalisation.
 std::string SerializeSentencePieceModel(const PieceVocabulary& vocabulary);
 

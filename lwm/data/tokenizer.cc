@@ -6,6 +6,7 @@
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer_byte_bpe.h"
 #include "lwm/data/tokenizer_sentencepiece.h"
+#include "lwm/data/tokenizer_settings.h"
 #include "lwm/data/utf8.h"
 #include "lwm/io/gguf_source.h"
 
@@ -28,12 +29,15 @@ std::unique_ptr<Tokenizer> OpenGgufTokenizer(std::span<const std::byte> bytes,
                                              const std::string& where) {
   const io::GgufFile gguf = io::ParseGguf(bytes, where);
   if (gguf.metadata.Text("tokenizer.ggml.model") == "gpt2")
-    return MakeByteBpeTokenizer(ByteBpeVocabularyOfGguf(gguf.metadata), where);
+    return MakeByteBpeTokenizer(ByteBpeVocabularyOfGguf(gguf.metadata),
+                                SettingsOfGguf(gguf.metadata), where);
   const auto vocabulary = VocabularyOfGguf(gguf.metadata);
   LWM_REQUIRE_AS(
       ErrorCode::kNotFound, vocabulary.has_value(), where,
       ": holds no tokenizer this program knows (want tokenizer.ggml.model llama or gpt2)");
-  return MakePieceTokenizer(*vocabulary, where);
+  TokenizerSettings settings = SettingsOfGguf(gguf.metadata);
+  settings.unk_token.clear();  // not named, it is shown as SentencePiece does
+  return MakePieceTokenizer(*vocabulary, std::move(settings), where);
 }
 
 }  // namespace
@@ -69,31 +73,6 @@ std::string StreamDecoder::Finish() {
   return text;
 }
 
-std::vector<int32_t> EncodeWithSpecialTokens(const Tokenizer& tokenizer, std::string_view text) {
-  std::vector<int32_t> ids;
-  const auto encode = [&](std::string_view part) {
-    const std::vector<int32_t> part_ids = tokenizer.Encode(part);
-    ids.insert(ids.end(), part_ids.begin(), part_ids.end());
-  };
-  size_t done = 0;
-  for (size_t at = 0; at < text.size();) {
-    const std::pair<std::string, int32_t>* found = nullptr;
-    for (const auto& token : tokenizer.special_tokens())
-      if (text.substr(at).starts_with(token.first) &&
-          (!found || token.first.size() > found->first.size()))
-        found = &token;
-    if (!found) {
-      ++at;
-      continue;
-    }
-    encode(text.substr(done, at - done));
-    ids.push_back(found->second);
-    done = at += found->first.size();
-  }
-  encode(text.substr(done));
-  return ids;
-}
-
 std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
   const fs::path file = FindTokenizerFile(path);
   const std::string where = file.string();
@@ -101,8 +80,9 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const fs::path& path) {
   const std::string_view bytes(reinterpret_cast<const char*>(mapped.bytes().data()),
                                mapped.bytes().size());
   if (bytes.starts_with("GGUF")) return OpenGgufTokenizer(mapped.bytes(), where);
-  if (IsSentencePieceModel(bytes)) return OpenSentencePiece(std::string(bytes), where);
-  if (bytes.starts_with("{")) return OpenTokenizerJson(file);
+  if (IsSentencePieceModel(bytes))
+    return OpenSentencePiece(std::string(bytes), ReadTokenizerSettings(file), where);
+  if (bytes.starts_with("{")) return OpenTokenizerJson(file, ReadTokenizerSettings(file));
   throw Error(ErrorCode::kCorruptData,
               Cat(where, ": not a tokenizer this program knows, or a damaged one; want a ",
                   "SentencePiece model, a tokenizer.json or a GGUF file"));

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,15 +12,22 @@
 
 namespace lwm::data {
 
+struct AddedToken;
+struct TokenizerSettings;
+
 // Text <-> token ids. Immutable after opening; every method may be called from any thread.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
   // The ids of `text`, which may hold any bytes: NUL is a character, each byte that is not valid
-  // UTF-8 is read as U+FFFD. Adds no BOS or EOS; markers such as "<s>" in the text are plain text;
-  // "" gives no ids. Cost: about 10 MB of English per second.
+  // UTF-8 is read as U+FFFD. Adds no BOS or EOS; markers such as "<s>" in the text are plain text,
+  // added tokens that are not special ("<think>") are these tokens; "" gives no ids.
+  // Cost: about 10 MB of English per second.
   virtual std::vector<int32_t> Encode(std::string_view text) const = 0;
+
+  // As Encode, but special tokens in the text are these tokens too.
+  virtual std::vector<int32_t> EncodeSpecial(std::string_view text) const { return Encode(text); }
 
   // The bytes that one token adds to a text. Control tokens (BOS, EOS) add none, a byte token one,
   // which need not be valid UTF-8 by itself. Throws Error(kInvalidArgument) on an id outside
@@ -36,16 +44,25 @@ class Tokenizer {
   virtual int32_t unk_id() const = 0;
   virtual int32_t pad_id() const = 0;
 
-  // True when the models of this vocabulary are used to BOS before every text.
+  // The one rule for BOS: true when the models of this vocabulary expect it before every text (and
+  // there is one). So for EOS after every text.
   virtual bool begins_with_bos() const = 0;
+  virtual bool ends_with_eos() const { return false; }
 
   // The control tokens under their names ("<|im_start|>"), which Encode reads as plain text.
   virtual const std::vector<std::pair<std::string, int32_t>>& special_tokens() const = 0;
 
-  // What a model directory stores so that OpenTokenizer gives the same tokenizer again: the file's
-  // name there ("tokenizer.model") and its content.
+  // The id of the piece that is spelled so ("<s>", "\u2581the"); -1 = none.
+  virtual int32_t FindPiece(std::string_view /*spelling*/) const { return -1; }
+
+  // The vocabulary's file: its name in a model directory ("tokenizer.model") and its content. What
+  // stands beside it there is in WriteTokenizer's files (tokenizer_files.h).
   virtual std::string file_name() const = 0;
   virtual const std::string& file_content() const = 0;
+
+  // What the files beside the vocabulary say, completed: names of special tokens by their ids, the
+  // vocabulary's own added tokens among the others.
+  virtual const TokenizerSettings& settings() const;
 
   // The text of `ids` as valid UTF-8: the tokens' bytes joined, without the one leading space that
   // the prefix made, each byte that is not part of a whole character as U+FFFD.
@@ -69,7 +86,10 @@ class StreamDecoder {
 
 // As Encode, but the name of a special token in the text is that token (of several that begin at
 // the same place, the longest): what chat templates need. Not for text from strangers.
-std::vector<int32_t> EncodeWithSpecialTokens(const Tokenizer& tokenizer, std::string_view text);
+inline std::vector<int32_t> EncodeWithSpecialTokens(const Tokenizer& tokenizer,
+                                                    std::string_view text) {
+  return tokenizer.EncodeSpecial(text);
+}
 
 // Opens a tokenizer and recognises its kind by content: a SentencePiece model, a Hugging Face
 // tokenizer.json (byte-level BPE), or the vocabulary inside a GGUF file (of either kind). `path` is
@@ -86,6 +106,7 @@ struct PieceVocabulary {
   std::vector<Type> type_V;
   bool add_space_prefix = true;
   int32_t bos_id = 1, eos_id = 2, unk_id = 0, pad_id = -1;
+  std::map<int32_t, std::string> bytes_of;  // of ids that add other bytes than their piece's
 };
 
 // A BPE tokenizer over the pieces, without any normalisation; file_content() is a SentencePiece

@@ -1,7 +1,4 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "lwm/data/tokenizer_byte_bpe.h"
-
-#include <pcre2.h>
 
 #include <array>
 #include <queue>
@@ -10,59 +7,14 @@
 #include <unordered_map>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/data/byte_bpe_json.h"
+#include "lwm/data/pattern_pcre2.h"
 #include "lwm/data/utf8.h"
+#include "lwm/data/vocabulary.h"
 
 namespace lwm::data {
 namespace {
-
-// A compiled expression. Threads: Cut from any.
-class Pattern {
- public:
-  Pattern(const std::string& expression, const std::string& where) {
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(),
-                              PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, code_ != nullptr, where,
-                   ": not a regular expression at ", offset, ": ", expression);
-    pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // without it matching is slower, no more
-  }
-
-  // The matches in `text` and what lies between them, in order. `text` must be valid UTF-8.
-  void Cut(std::string_view text, std::vector<std::string_view>& parts) const {
-    const std::unique_ptr<pcre2_match_data, FreeMatch> match(
-        pcre2_match_data_create_from_pattern(code_.get(), nullptr));
-    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    size_t done = 0, from = 0;
-    while (from < text.size()) {
-      const int result = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK,
-                                     match.get(), nullptr);
-      if (result == PCRE2_ERROR_NOMATCH) break;
-      LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, result > 0,
-                     "the tokenizer's expression takes too much time or memory on a text of ",
-                     text.size(), " bytes (PCRE2 error ", result, ")");
-      const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
-      if (range[1] == range[0]) {  // an empty match cuts nothing
-        from = range[1] + std::max<size_t>(1, Utf8CharacterLength(text.substr(range[1])));
-        continue;
-      }
-      if (range[0] > done) parts.push_back(text.substr(done, range[0] - done));
-      parts.push_back(text.substr(range[0], range[1] - range[0]));
-      done = from = range[1];
-    }
-    if (done < text.size()) parts.push_back(text.substr(done));
-  }
-
- private:
-  struct FreeCode {
-    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-  };
-  struct FreeMatch {
-    void operator()(pcre2_match_data* match) const { pcre2_match_data_free(match); }
-  };
-  std::unique_ptr<pcre2_code, FreeCode> code_;
-};
 
 // GPT-2's letter for each byte, in UTF-8: printable Latin-1 stands for itself, the others are
 // numbered from U+0100.
@@ -83,38 +35,30 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
-class ByteBpeTokenizer : public Tokenizer {
+class ByteBpe final : public Vocabulary {
  public:
-  ByteBpeTokenizer(const ByteBpeVocabulary& vocabulary, std::string content,
-                   const std::string& where)
+  ByteBpe(const ByteBpeVocabulary& vocabulary, std::string content, const std::string& where)
       : content_(std::move(content)),
-        bos_id_(vocabulary.bos_id),
-        eos_id_(vocabulary.eos_id),
-        unk_id_(vocabulary.unk_id),
-        pad_id_(vocabulary.pad_id),
-        begins_with_bos_(vocabulary.add_bos && bos_id_ >= 0) {
+        pieces_V_(vocabulary.piece_V),
+        ids_{vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.pad_id},
+        add_bos_(vocabulary.add_bos),
+        add_eos_(vocabulary.add_eos) {
     const std::array<std::string, 256> letters = MakeLetters();
-    std::unordered_map<std::string_view, int32_t> id_of;
-    for (size_t id = 0; id < vocabulary.piece_V.size(); ++id)
-      id_of.emplace(vocabulary.piece_V[id], static_cast<int32_t>(id));
-    const auto find = [&](const std::string& piece) {
-      const auto found = id_of.find(piece);
-      LWM_REQUIRE_AS(ErrorCode::kCorruptData, found != id_of.end(), where,
-                     ": the vocabulary lacks \"", piece, "\"");
-      return found->second;
-    };
+    AddTokens(vocabulary);
+    for (size_t id = 0; id < pieces_V_.size(); ++id)
+      if (!IsAdded(id)) id_of_[pieces_V_[id]] = static_cast<int32_t>(id);
+    for (const AddedToken& token : added_) id_of_.emplace(token.content, token.id);
     for (size_t byte = 0; byte < 256; ++byte)
-      byte_id_[byte] = id_of.contains(letters[byte]) ? find(letters[byte]) : unk_id_;
-    for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
-      const auto& [left, right] = vocabulary.merges[rank];
-      merges_.emplace(PairKey(find(left), find(right)),
-                      Merge{static_cast<int32_t>(rank), find(left + right)});
-    }
+      byte_id_[byte] = id_of_.contains(letters[byte]) ? id_of_.at(letters[byte]) : ids_.unk;
+    AddMerges(vocabulary, where);
     for (const std::string& pattern : vocabulary.patterns) patterns_.emplace_back(pattern, where);
-    SetBytes(vocabulary, letters);
+    SetBytes(letters);
+    if (vocabulary.ignore_merges)
+      for (size_t id = 0; id < bytes_V_.size(); ++id)
+        if (!IsAdded(id)) whole_word_[bytes_V_[id]] = static_cast<int32_t>(id);
   }
 
-  std::vector<int32_t> Encode(std::string_view text) const override {
+  void Encode(std::string_view text, bool /*is_first*/, std::vector<int32_t>& ids) const override {
     const std::string valid = ReplaceInvalidUtf8(text);
     std::vector<std::string_view> words;
     if (!valid.empty()) words.push_back(valid);
@@ -123,31 +67,26 @@ class ByteBpeTokenizer : public Tokenizer {
       for (const std::string_view word : words) pattern.Cut(word, parts);
       words = std::move(parts);
     }
-    std::vector<int32_t> ids;
     std::unordered_map<std::string_view, std::vector<int32_t>> known;
     for (const std::string_view word : words) {
       auto& word_ids = known[word];
       if (word_ids.empty()) word_ids = EncodeWord(word);
       ids.insert(ids.end(), word_ids.begin(), word_ids.end());
     }
-    return ids;
   }
 
-  std::string TokenBytes(int32_t id) const override {
-    LWM_REQUIRE(id >= 0 && id < vocab_size(), "token id ", id,
-                " is outside the tokenizer's vocabulary of ", vocab_size());
-    return bytes_V_[static_cast<size_t>(id)];
-  }
+  std::string PieceBytes(int32_t id) const override { return bytes_V_[static_cast<size_t>(id)]; }
   bool drops_space_at_start(int32_t) const override { return false; }
-  int32_t vocab_size() const override { return static_cast<int32_t>(bytes_V_.size()); }
-  int32_t bos_id() const override { return bos_id_; }
-  int32_t eos_id() const override { return eos_id_; }
-  int32_t unk_id() const override { return unk_id_; }
-  int32_t pad_id() const override { return pad_id_; }
-  bool begins_with_bos() const override { return begins_with_bos_; }
-  const std::vector<std::pair<std::string, int32_t>>& special_tokens() const override {
-    return special_tokens_;
+  int32_t size() const override { return static_cast<int32_t>(bytes_V_.size()); }
+  int32_t Find(std::string_view spelling) const override {
+    const auto found = id_of_.find(std::string(spelling));
+    return found == id_of_.end() ? -1 : found->second;
   }
+  std::string Spelling(int32_t id) const override { return pieces_V_[static_cast<size_t>(id)]; }
+  SpecialIds special_ids() const override { return ids_; }
+  bool begins_with_bos() const override { return add_bos_; }
+  bool ends_with_eos() const override { return add_eos_; }
+  const std::vector<AddedToken>& added() const override { return added_; }
   std::string file_name() const override { return "tokenizer.json"; }
   const std::string& file_content() const override { return content_; }
 
@@ -162,17 +101,44 @@ class ByteBpeTokenizer : public Tokenizer {
   // Rank, place and ids of a pair when it was found; the smallest is merged first.
   using Candidate = std::tuple<int32_t, int64_t, int32_t, int32_t>;
 
-  void SetBytes(const ByteBpeVocabulary& vocabulary, const std::array<std::string, 256>& letters) {
+  bool IsAdded(size_t id) const { return is_added_V_[id]; }
+
+  // Special pieces are added tokens, whether listed as such or not.
+  void AddTokens(const ByteBpeVocabulary& vocabulary) {
+    is_added_V_.assign(pieces_V_.size(), false);
+    added_ = vocabulary.added;
+    for (const AddedToken& token : added_) is_added_V_.at(static_cast<size_t>(token.id)) = true;
+    for (size_t id = 0; id < pieces_V_.size(); ++id) {
+      if (!vocabulary.is_special_V[id] || is_added_V_[id]) continue;
+      added_.push_back({.id = static_cast<int32_t>(id), .content = pieces_V_[id], .special = true});
+      is_added_V_[id] = true;
+    }
+  }
+
+  void AddMerges(const ByteBpeVocabulary& vocabulary, const std::string& where) {
+    const auto find = [&](const std::string& piece) {
+      const auto found = id_of_.find(piece);
+      LWM_REQUIRE_AS(ErrorCode::kCorruptData, found != id_of_.end(), where,
+                     ": the vocabulary lacks \"", piece, "\"");
+      return found->second;
+    };
+    for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
+      const auto& [left, right] = vocabulary.merges[rank];
+      merges_.emplace(PairKey(find(left), find(right)),
+                      Merge{static_cast<int32_t>(rank), find(left + right)});
+    }
+  }
+
+  void SetBytes(const std::array<std::string, 256>& letters) {
     std::unordered_map<std::string_view, char> byte_of;
     for (size_t byte = 0; byte < 256; ++byte)
       byte_of.emplace(letters[byte], static_cast<char>(byte));
-    for (size_t id = 0; id < vocabulary.piece_V.size(); ++id) {
-      std::string_view piece = vocabulary.piece_V[id];
+    for (size_t id = 0; id < pieces_V_.size(); ++id) {
+      std::string_view piece = pieces_V_[id];
       std::string bytes;
-      while (!piece.empty() && !vocabulary.is_special_V[id]) {
+      while (!piece.empty() && !IsAdded(id)) {
         const size_t length = std::max<size_t>(1, Utf8CharacterLength(piece));
         const auto byte = byte_of.find(piece.substr(0, length));
-        // An added token is not in byte letters.
         if (byte == byte_of.end())
           bytes += piece.substr(0, length);
         else
@@ -180,12 +146,13 @@ class ByteBpeTokenizer : public Tokenizer {
         piece.remove_prefix(length);
       }
       bytes_V_.push_back(std::move(bytes));
-      if (vocabulary.is_special_V[id] && !vocabulary.piece_V[id].empty())
-        special_tokens_.emplace_back(vocabulary.piece_V[id], static_cast<int32_t>(id));
     }
   }
 
   std::vector<int32_t> EncodeWord(std::string_view word) const {
+    if (!whole_word_.empty())
+      if (const auto whole = whole_word_.find(std::string(word)); whole != whole_word_.end())
+        return {whole->second};
     std::vector<Symbol> symbols;
     for (size_t i = 0; i < word.size(); ++i) {
       const auto at = static_cast<int64_t>(i);
@@ -222,13 +189,16 @@ class ByteBpeTokenizer : public Tokenizer {
   }
 
   std::string content_;
+  std::vector<std::string> pieces_V_, bytes_V_;
+  std::vector<bool> is_added_V_;
   std::array<int32_t, 256> byte_id_;
+  std::unordered_map<std::string, int32_t> id_of_;
+  std::unordered_map<std::string, int32_t> whole_word_;  // with ignore_merges: bytes -> id
   std::unordered_map<uint64_t, Merge> merges_;
   std::vector<Pattern> patterns_;
-  std::vector<std::string> bytes_V_;
-  std::vector<std::pair<std::string, int32_t>> special_tokens_;
-  int32_t bos_id_, eos_id_, unk_id_, pad_id_;
-  bool begins_with_bos_;
+  std::vector<AddedToken> added_;
+  SpecialIds ids_;
+  bool add_bos_, add_eos_;
 };
 
 void CheckLists(const ByteBpeVocabulary& vocabulary, const std::string& where) {
@@ -236,6 +206,9 @@ void CheckLists(const ByteBpeVocabulary& vocabulary, const std::string& where) {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, size > 0 && vocabulary.is_special_V.size() == size, where,
                  ": the vocabulary has ", size, " pieces and ", vocabulary.is_special_V.size(),
                  " types");
+  for (const AddedToken& token : vocabulary.added)
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, token.id >= 0 && token.id < static_cast<int64_t>(size),
+                   where, ": added token \"", token.content, "\" has the id ", token.id);
   for (const int32_t id :
        {vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.pad_id})
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, id >= -1 && id < static_cast<int64_t>(size), where,
@@ -246,14 +219,23 @@ void CheckLists(const ByteBpeVocabulary& vocabulary, const std::string& where) {
 
 std::unique_ptr<Tokenizer> MakeByteBpeTokenizer(const ByteBpeVocabulary& vocabulary,
                                                 const std::string& where) {
-  CheckLists(vocabulary, where);
-  return std::make_unique<ByteBpeTokenizer>(vocabulary, ByteBpeToJson(vocabulary), where);
+  return MakeByteBpeTokenizer(vocabulary, {}, where);
 }
 
-std::unique_ptr<Tokenizer> OpenTokenizerJson(const std::filesystem::path& file) {
-  const ByteBpeVocabulary vocabulary = ReadByteBpeJson(file);
+std::unique_ptr<Tokenizer> MakeByteBpeTokenizer(const ByteBpeVocabulary& vocabulary,
+                                                TokenizerSettings settings,
+                                                const std::string& where) {
+  CheckLists(vocabulary, where);
+  return MakeTokenizer(std::make_unique<ByteBpe>(vocabulary, ByteBpeToJson(vocabulary), where),
+                       std::move(settings), where);
+}
+
+std::unique_ptr<Tokenizer> OpenTokenizerJson(const std::filesystem::path& file,
+                                             TokenizerSettings settings) {
+  const ByteBpeVocabulary vocabulary = ReadByteBpeJson(file, settings);
   CheckLists(vocabulary, file.string());
-  return std::make_unique<ByteBpeTokenizer>(vocabulary, ReadFile(file), file.string());
+  return MakeTokenizer(std::make_unique<ByteBpe>(vocabulary, ReadFile(file), file.string()),
+                       std::move(settings), file.string());
 }
 
 }  // namespace lwm::data

@@ -9,6 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/training_text.h"
+#include "lwm/data/vocabulary.h"
 
 namespace lwm::data {
 namespace {
@@ -18,8 +19,7 @@ constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, a space inside a
 
 // True when no piece has a space after another character: then no merge crosses the beginning of a
 // run of spaces, and a text may be encoded word by word.
-bool WordsAreIndependent(const SentencePieceModel& model) {
-  const PieceVocabulary& vocabulary = model.vocabulary;
+bool WordsAreIndependent(const PieceVocabulary& vocabulary) {
   int byte_pieces = 0;
   for (size_t id = 0; id < vocabulary.piece_V.size(); ++id) {
     byte_pieces += vocabulary.type_V[id] == Type::kByte;
@@ -28,11 +28,10 @@ bool WordsAreIndependent(const SentencePieceModel& model) {
     while (piece.starts_with(kSpace)) piece.remove_prefix(kSpace.size());
     if (piece.find(kSpace) != std::string_view::npos) return false;
   }
-  return byte_pieces == 256 && vocabulary.add_space_prefix && !model.normalises &&
-         !model.removes_extra_spaces && !model.spaces_at_end;
+  return byte_pieces == 256;
 }
 
-std::string PieceBytes(const SentencePieceModel& model, size_t id) {
+std::string PieceBytesOf(const SentencePieceModel& model, size_t id) {
   std::string_view piece = model.vocabulary.piece_V[id];
   switch (model.vocabulary.type_V[id]) {
     case Type::kControl:
@@ -48,62 +47,87 @@ std::string PieceBytes(const SentencePieceModel& model, size_t id) {
     case Type::kUnused:
       break;
   }
-  std::string bytes;
-  while (!piece.empty()) {
-    const bool space = piece.starts_with(kSpace);
-    bytes.push_back(space ? ' ' : piece[0]);
-    piece.remove_prefix(space ? kSpace.size() : 1);
-  }
-  return bytes;
+  return WithSpaces(piece);
 }
 
-class SentencePieceTokenizer : public Tokenizer {
+class SentencePieceVocabulary final : public Vocabulary {
  public:
-  SentencePieceTokenizer(std::string content, const std::string& where)
+  SentencePieceVocabulary(std::string content, const std::map<int32_t, std::string>& bytes_of,
+                          const TokenizerSettings& settings, const std::string& where)
       : content_(std::move(content)), model_(ParseSentencePieceModel(content_, where)) {
     CheckBytePieces(where);
-    const auto status = processor_.LoadFromSerializedProto(content_);
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, status.ok(), where,
-                   ": damaged SentencePiece model: ", status.error_message());
-    words_are_independent_ = WordsAreIndependent(model_);
+    is_plain_ = !model_.normalises && !model_.removes_extra_spaces && !model_.spaces_at_end;
+    adds_space_ = settings.add_prefix_space.value_or(model_.vocabulary.add_space_prefix);
+    only_first_ = settings.legacy == false;
+    Load(content_ + PrefixSetting(false), where, bare_);
+    if (!is_plain_) Load(content_ + PrefixSetting(adds_space_), where, whole_);
+    words_are_independent_ = is_plain_ && WordsAreIndependent(model_.vocabulary);
     for (size_t id = 0; id < model_.vocabulary.piece_V.size(); ++id) AddPiece(id);
+    for (const auto& [id, bytes] : bytes_of) bytes_V_[static_cast<size_t>(id)] = bytes;
   }
 
-  std::vector<int32_t> Encode(std::string_view text) const override {
-    std::vector<int32_t> ids;
+  void Encode(std::string_view text, bool is_first, std::vector<int32_t>& ids) const override {
+    if (text.empty()) return;
+    const bool with_space = adds_space_ && (is_first || !only_first_);
+    if (!is_plain_) return AppendEncoded(with_space ? whole_ : bare_, text, ids);
+    const bool has_one = text.starts_with(' ') || text.starts_with(kSpace);
+    std::string with_prefix;
+    if (with_space && !(only_first_ && has_one)) {
+      with_prefix = Cat(' ', text);
+      text = with_prefix;
+    }
     if (words_are_independent_ && text.find(kSpace) == std::string_view::npos)
       EncodeByWords(text, ids);
     else
-      AppendEncoded(text, ids);
-    return ids;
+      AppendEncoded(bare_, text, ids);
   }
 
-  std::string TokenBytes(int32_t id) const override { return bytes_V_[Checked(id)]; }
+  std::string PieceBytes(int32_t id) const override { return bytes_V_[static_cast<size_t>(id)]; }
 
   bool drops_space_at_start(int32_t id) const override {
-    const Type type = model_.vocabulary.type_V[Checked(id)];
-    return (model_.vocabulary.add_space_prefix || model_.removes_extra_spaces) &&
-           type != Type::kByte && type != Type::kUnknown;
+    const Type type = model_.vocabulary.type_V[static_cast<size_t>(id)];
+    return (adds_space_ || model_.removes_extra_spaces) && type != Type::kByte &&
+           type != Type::kUnknown;
   }
 
-  int32_t vocab_size() const override { return static_cast<int32_t>(bytes_V_.size()); }
-  int32_t bos_id() const override { return model_.vocabulary.bos_id; }
-  int32_t eos_id() const override { return model_.vocabulary.eos_id; }
-  int32_t unk_id() const override { return model_.vocabulary.unk_id; }
-  int32_t pad_id() const override { return model_.vocabulary.pad_id; }
-  bool begins_with_bos() const override { return bos_id() >= 0; }
-  const std::vector<std::pair<std::string, int32_t>>& special_tokens() const override {
-    return special_tokens_;
+  int32_t size() const override { return static_cast<int32_t>(bytes_V_.size()); }
+  int32_t Find(std::string_view spelling) const override {
+    const auto found = id_of_.find(std::string(spelling));
+    return found == id_of_.end() ? -1 : found->second;
   }
+  std::string Spelling(int32_t id) const override {
+    return model_.vocabulary.piece_V[static_cast<size_t>(id)];
+  }
+  SpecialIds special_ids() const override {
+    const PieceVocabulary& pieces = model_.vocabulary;
+    return {pieces.bos_id, pieces.eos_id, pieces.unk_id, pieces.pad_id};
+  }
+  bool begins_with_bos() const override { return true; }
+  bool ends_with_eos() const override { return false; }
+  const std::vector<AddedToken>& added() const override { return added_; }
   std::string file_name() const override { return "tokenizer.model"; }
   const std::string& file_content() const override { return content_; }
 
  private:
+  // The end of a model that overrides whether the library puts a space before a text: a repeated
+  // message of a protocol buffer is merged with the one before it.
+  static std::string PrefixSetting(bool adds_space) {
+    return {0x1A, 0x02, 0x18, static_cast<char>(adds_space)};
+  }
+
+  static void Load(const std::string& content, const std::string& where,
+                   sentencepiece::SentencePieceProcessor& processor) {
+    const auto status = processor.LoadFromSerializedProto(content);
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, status.ok(), where,
+                   ": damaged SentencePiece model: ", status.error_message());
+  }
+
   void AddPiece(size_t id) {
-    bytes_V_.push_back(PieceBytes(model_, id));
+    bytes_V_.push_back(PieceBytesOf(model_, id));
     const std::string& piece = model_.vocabulary.piece_V[id];
+    id_of_.emplace(piece, static_cast<int32_t>(id));
     if (model_.vocabulary.type_V[id] == Type::kControl && !piece.empty())
-      special_tokens_.emplace_back(piece, static_cast<int32_t>(id));
+      added_.push_back({.id = static_cast<int32_t>(id), .content = piece, .special = true});
   }
 
   void CheckBytePieces(const std::string& where) const {
@@ -116,55 +140,48 @@ class SentencePieceTokenizer : public Tokenizer {
     }
   }
 
-  size_t Checked(int32_t id) const {
-    LWM_REQUIRE(id >= 0 && id < vocab_size(), "token id ", id,
-                " is outside the tokenizer's vocabulary of ", vocab_size());
-    return static_cast<size_t>(id);
-  }
-
-  void AppendEncoded(std::string_view text, std::vector<int32_t>& ids) const {
+  static void AppendEncoded(const sentencepiece::SentencePieceProcessor& processor,
+                            std::string_view text, std::vector<int32_t>& ids) {
     std::vector<int> encoded;
-    const auto status = processor_.Encode(text, &encoded);
+    const auto status = processor.Encode(text, &encoded);
     LWM_CHECK(status.ok(), "SentencePiece: ", status.error_message());
     ids.insert(ids.end(), encoded.begin(), encoded.end());
   }
 
-  // Word by word, each distinct word once. A word keeps the spaces before it; the library puts one
-  // there itself, so all words but the first are passed without their first space.
+  // Word by word, each distinct word once. A word keeps the spaces before it.
   void EncodeByWords(std::string_view text, std::vector<int32_t>& ids) const {
     std::unordered_map<std::string_view, std::pair<size_t, size_t>> known;  // word -> range of ids
-    bool first = true;
     while (!text.empty()) {
       const size_t end = WordEnd(text);
       const std::string_view word = text.substr(0, end);
       const auto [entry, is_new] = known.try_emplace(word, ids.size(), size_t{0});
       if (is_new) {
-        entry->second.first = ids.size();
-        AppendEncoded(first ? word : word.substr(1), ids);
+        AppendEncoded(bare_, word, ids);
         entry->second.second = ids.size();
       } else {
         for (size_t i = entry->second.first; i < entry->second.second; ++i) ids.push_back(ids[i]);
       }
-      if (first) known.clear();  // the first word may lack the space that the others begin with
-      first = false;
       text.remove_prefix(end);
     }
   }
 
-  // Where the next word begins: at a space after something else, unless it is the text's last byte
-  // (alone it would be an empty text to the library).
+  // Where the next word begins: at a space after something else.
   static size_t WordEnd(std::string_view text) {
     size_t at = text.find_first_not_of(' ');
     if (at == std::string_view::npos) return text.size();
     at = text.find(' ', at);
-    return at == std::string_view::npos || at + 1 == text.size() ? text.size() : at;
+    return at == std::string_view::npos ? text.size() : at;
   }
 
   std::string content_;
   SentencePieceModel model_;
-  sentencepiece::SentencePieceProcessor processor_;
-  std::vector<std::pair<std::string, int32_t>> special_tokens_;
+  bool is_plain_ = false;  // the library changes nothing of a text but the space before it
+  bool adds_space_ = true, only_first_ = false;
+  sentencepiece::SentencePieceProcessor bare_;   // puts no space before a text
+  sentencepiece::SentencePieceProcessor whole_;  // of a model that is not plain: as it says
+  std::vector<AddedToken> added_;
   std::vector<std::string> bytes_V_;
+  std::unordered_map<std::string, int32_t> id_of_;
   bool words_are_independent_ = false;
 };
 
@@ -203,11 +220,20 @@ std::string NumberAfter(const std::string& message, const std::string& mark) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> OpenSentencePiece(std::string content, const std::string& where) {
-  return std::make_unique<SentencePieceTokenizer>(std::move(content), where);
+std::unique_ptr<Tokenizer> OpenSentencePiece(std::string content, TokenizerSettings settings,
+                                             const std::string& where) {
+  auto vocabulary = std::make_unique<SentencePieceVocabulary>(
+      std::move(content), std::map<int32_t, std::string>(), settings, where);
+  return MakeTokenizer(std::move(vocabulary), std::move(settings), where);
 }
 
 std::unique_ptr<Tokenizer> MakePieceTokenizer(const PieceVocabulary& vocabulary,
+                                              const std::string& where) {
+  return MakePieceTokenizer(vocabulary, {}, where);
+}
+
+std::unique_ptr<Tokenizer> MakePieceTokenizer(const PieceVocabulary& vocabulary,
+                                              TokenizerSettings settings,
                                               const std::string& where) {
   const size_t size = vocabulary.piece_V.size();
   LWM_REQUIRE_AS(ErrorCode::kCorruptData,
@@ -219,7 +245,9 @@ std::unique_ptr<Tokenizer> MakePieceTokenizer(const PieceVocabulary& vocabulary,
        {vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.pad_id})
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, id >= -1 && id < limit, where, ": special token id ",
                    id, " is outside the vocabulary of ", size);
-  return OpenSentencePiece(SerializeSentencePieceModel(vocabulary), where);
+  auto pieces = std::make_unique<SentencePieceVocabulary>(SerializeSentencePieceModel(vocabulary),
+                                                          vocabulary.bytes_of, settings, where);
+  return MakeTokenizer(std::move(pieces), std::move(settings), where);
 }
 
 std::string TrainTokenizer(const TokenizerTraining& training) {
