@@ -33,14 +33,12 @@ bool AmxAvailable() noexcept {
 
 namespace lwm::kernels {
 bool AmxAvailable() noexcept { return false; }
-bool AmxPackTransposedPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }
-bool AmxPackPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }
 bool AmxPackRows(const void* const*, int, int, uint16_t*) noexcept { return true; }
 void AmxPackTransposedRows(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxTransposeRows(const uint16_t*, int, int, uint16_t*) noexcept {}
 void AmxTransposeBlocks(const float*, const bool*, int, int, float*) noexcept {}
-void AmxForward(const AmxShape&, const AmxForwardTask&, const AmxScratch&) noexcept {}
-void AmxBackward(const AmxShape&, const AmxBackwardTask&, const AmxScratch&) noexcept {}
+void AmxForward(const Bf16TileShape&, const Bf16ForwardTask&, const Bf16Scratch&) noexcept {}
+void AmxBackward(const Bf16TileShape&, const AmxBackwardTask&, const Bf16Scratch&) noexcept {}
 }  // namespace lwm::kernels
 
 #endif

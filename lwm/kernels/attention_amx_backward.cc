@@ -208,8 +208,8 @@ struct KeyBlock {
 // the scores, p or ds of 32 keys beside the gradients of the keys, ds of 32 queries in the end.
 class TilePair {
  public:
-  TilePair(const AmxShape& shape, const AmxBackwardTask& task, const BlockMask& mask,
-           const AmxScratch& scratch, const float* shift_R, const float* scaled_delta_R)
+  TilePair(const Bf16TileShape& shape, const AmxBackwardTask& task, const BlockMask& mask,
+           const Bf16Scratch& scratch, const float* shift_R, const float* scaled_delta_R)
       : shape_(shape),
         task_(task),
         mask_(mask),
@@ -369,7 +369,7 @@ class TilePair {
     softmax_.TwoRows(task_.scale);
   }
 
-  const AmxShape& shape_;
+  const Bf16TileShape& shape_;
   const AmxBackwardTask& task_;
   const BlockMask& mask_;
   const float *const shift_R_, *const scaled_delta_R_;
@@ -394,8 +394,8 @@ class TilePair {
 
 }  // namespace
 
-void AmxBackward(const AmxShape& shape, const AmxBackwardTask& task,
-                 const AmxScratch& scratch) noexcept {
+void AmxBackward(const Bf16TileShape& shape, const AmxBackwardTask& task,
+                 const Bf16Scratch& scratch) noexcept {
   const TileRegisters registers;
   const BlockMask block_mask(task.mask, shape.keys);
   float shift_R[kMaxRows], scaled_delta_R[kMaxRows];

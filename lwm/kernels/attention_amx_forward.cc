@@ -8,56 +8,8 @@ LWM_AMX_BEGIN
 namespace lwm::kernels {
 namespace {
 
-#define LWM_INLINE inline __attribute__((always_inline))
-
-// A constant that the compiler would otherwise make anew at every use.
-inline __m512i InRegister(__m512i x) {
-  asm("" : "+v"(x));
-  return x;
-}
-
 // Numbers of a block of 32 queries x 32 keys.
 constexpr ptrdiff_t kBlock = 1024;
-
-// Scores may exceed the running maximum by this much, in powers of e, before the sums so far are
-// brought to a new one: p is then at most 148, and just as exact.
-constexpr float kMaxSlack = 5.0f;
-
-// Rounds to bf16: keys i and 16 + i of 32 become pair i, as in v_pairs.
-class PairsOfHalves {
- public:
-  PairsOfHalves()
-      : half_ulp_(InRegister(_mm512_set1_epi32(0x8000))),
-        upper_(InRegister(_mm512_set1_epi32(static_cast<int>(0xffff0000)))) {}
-
-  inline __m512i operator()(__m512 low, __m512 high) const {
-    const __m512i a = _mm512_add_epi32((__m512i)low, half_ulp_);
-    const __m512i b = _mm512_add_epi32((__m512i)high, half_ulp_);
-    constexpr int kAOrBAndC = 0xf8;
-    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, upper_, kAOrBAndC);
-  }
-
- private:
-  __m512i half_ulp_, upper_;
-};
-
-inline __m512 SumOfHalves(__m512 a, __m512 b) {
-  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-}
-
-// The sums of 16 rows of 16 numbers.
-inline __m512 RowSums(const float* x) {
-  __m512 of4[8], of8[4];
-  for (int i = 0; i < 8; ++i, x += 32) {
-    const __m512 a = _mm512_load_ps(x), b = _mm512_load_ps(x + 16);
-    of4[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-  }
-  for (int i = 0; i < 4; ++i) {
-    const __m512d a = (__m512d)of4[2 * i], b = (__m512d)of4[2 * i + 1];
-    of8[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
-  }
-  return SumOfHalves(SumOfHalves(of8[0], of8[1]), SumOfHalves(of8[2], of8[3]));
-}
 
 // Some of the blocks of 32 keys that 32 queries see; their values are added at once.
 constexpr int kGroupBlocks = 4;
@@ -83,7 +35,7 @@ struct Block {
 // The running softmax of 32 queries.
 class Softmax {
  public:
-  explicit Softmax(const AmxForwardTask& task) : task_(task) {}
+  explicit Softmax(const Bf16ForwardTask& task) : task_(task) {}
 
   // Turns to the block's queries and hides what they may not see.
   inline void Start(const Block& block, const BlockMask& mask) {
@@ -196,7 +148,7 @@ class Softmax {
     }
   }
 
-  const AmxForwardTask& task_;
+  const Bf16ForwardTask& task_;
   const Block* block_ = nullptr;
   int row_ = -1;
   // Of each query: its maximum in powers of 2, -inf before the first key, and sums of every 16th p.
@@ -212,8 +164,8 @@ class Softmax {
 //            softmax of block t - 1  (its rows spread over these products)
 class BlockSteps {
  public:
-  BlockSteps(const AmxShape& shape, const AmxForwardTask& task, const BlockMask& mask,
-             const AmxScratch& scratch)
+  BlockSteps(const Bf16TileShape& shape, const Bf16ForwardTask& task, const BlockMask& mask,
+             const Bf16Scratch& scratch)
       : shape_(shape),
         task_(task),
         mask_(mask),
@@ -424,10 +376,10 @@ class BlockSteps {
     Fence();
   }
 
-  const AmxShape& shape_;
-  const AmxForwardTask& task_;
+  const Bf16TileShape& shape_;
+  const Bf16ForwardTask& task_;
   const BlockMask& mask_;
-  const AmxScratch& scratch_;
+  const Bf16Scratch& scratch_;
   const int chunks_;  // of 32 numbers of a row
   const char *fetch_, *fetch_end_;
   Softmax softmax_;
@@ -444,8 +396,8 @@ class BlockSteps {
 
 }  // namespace
 
-void AmxForward(const AmxShape& shape, const AmxForwardTask& task,
-                const AmxScratch& scratch) noexcept {
+void AmxForward(const Bf16TileShape& shape, const Bf16ForwardTask& task,
+                const Bf16Scratch& scratch) noexcept {
   const TileRegisters registers;
   const BlockMask block_mask(task.mask, shape.keys);
   BlockSteps(shape, task, block_mask, scratch).Run();

@@ -10,6 +10,12 @@
 
 namespace lwm::kernels {
 
+// What computes tile pairs: oneDNN the products and Highway the rest, or our own kernels of bf16 in
+// AVX512-BF16 or AMX.
+enum class TileKernel : uint8_t { kOneDnn, kAvx512Bf16, kAmx };
+// The fastest that this machine has for tiles of this type.
+TileKernel BestTileKernel(TileType type);
+
 // The attention of `rows` queries (R) and `keys` keys (N) of one kv head. A row is one query of one
 // query head, so the query heads of a group can share a tile. Inside a tile, head_dim is padded
 // with zeros to padded_dim() (K), and missing rows and keys are zero.
@@ -17,9 +23,11 @@ struct AttentionTileShape {
   TileType type = TileType::kF32;
   int rows = 0, keys = 0;  // multiples of 64
   int head_dim = 0;
-  bool amx = false;  // by our own AMX kernels; see UsesAmx
+  TileKernel kernel = TileKernel::kOneDnn;
   auto operator<=>(const AttentionTileShape&) const = default;
 
+  // Whether keys are packed in blocks of our own, the same for all of our kernels.
+  bool own_blocks() const { return kernel != TileKernel::kOneDnn; }
   int padded_dim() const { return (head_dim + 31) / 32 * 32; }
   // One [rows or keys, padded_dim] matrix, also when packed as the right side of a product, where
   // oneDNN, unlike our own kernels, pads columns to 64.
@@ -28,7 +36,7 @@ struct AttentionTileShape {
 
  private:
   size_t row_bytes() const {
-    return static_cast<size_t>(amx ? padded_dim() : (head_dim + 63) / 64 * 64) *
+    return static_cast<size_t>(own_blocks() ? padded_dim() : (head_dim + 63) / 64 * 64) *
            BytesPerElement(type);
   }
 };
@@ -38,10 +46,6 @@ struct AttentionRows {
   const void* const* first;   // q or k
   const void* const* second;  // dout or v; forward's queries have none
 };
-
-// Whether tiles of this type run on our AMX kernels on this machine; otherwise oneDNN does the
-// products and Highway the rest.
-bool UsesAmx(TileType type);
 
 // Forward of tile pairs. Keys and queries are packed once each and then meet many times. Objects
 // hold scratch of a few tiles, belong to one thread and throw what oneDNN throws when made.
@@ -66,9 +70,10 @@ class AttentionForwardTile {
                    float* acc_RK) = 0;
 };
 
-// What PackKeys of an AMX tile has packed, back in rows: k_NK, v_NK bf16 [keys, padded_dim]. Slow.
-void UnpackAmxKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
-                   uint16_t* v_NK) noexcept;
+// What PackKeys of a tile with own_blocks() has packed, back in rows: k_NK, v_NK bf16 [keys,
+// padded_dim]. Slow.
+void UnpackKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
+                uint16_t* v_NK) noexcept;
 
 // Backward of tile pairs, as AttentionForwardTile; queries come with dout, keys with v. It serves
 // one tile of keys at a time, whose gradients it keeps.
@@ -102,7 +107,8 @@ AttentionBackwardTile& ThreadBackwardTile(const AttentionTileShape& shape);
 // Implementations.
 std::unique_ptr<AttentionForwardTile> MakeOneDnnForwardTile(const AttentionTileShape& shape);
 std::unique_ptr<AttentionBackwardTile> MakeOneDnnBackwardTile(const AttentionTileShape& shape);
-std::unique_ptr<AttentionForwardTile> MakeAmxForwardTile(const AttentionTileShape& shape);
+std::unique_ptr<AttentionForwardTile> MakeBf16ForwardTile(const AttentionTileShape& shape);
+std::unique_ptr<AttentionBackwardTile> MakeAvx512BackwardTile(const AttentionTileShape& shape);
 std::unique_ptr<AttentionBackwardTile> MakeAmxBackwardTile(const AttentionTileShape& shape);
 
 }  // namespace lwm::kernels

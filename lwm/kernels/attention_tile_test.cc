@@ -10,6 +10,7 @@
 
 #include "lwm/base/random.h"
 #include "lwm/kernels/aligned_buffer.h"
+#include "lwm/kernels/attention_amx.h"
 #include "lwm/kernels/attention_careful.h"
 #include "lwm/kernels/tile_layout.h"
 
@@ -103,14 +104,21 @@ void ExpectClose(const float* got, const float* want, size_t count, double bound
   EXPECT_LE(worst, bound * largest) << what;
 }
 
+std::vector<TileKernel> OwnKernels() {
+  std::vector<TileKernel> kernels;
+  if (Avx512Bf16Available()) kernels.push_back(TileKernel::kAvx512Bf16);
+  if (AmxAvailable()) kernels.push_back(TileKernel::kAmx);
+  return kernels;
+}
+
 std::vector<AttentionTileShape> Shapes() {
   std::vector<AttentionTileShape> shapes;
   for (const int head_dim : {8, 20, 96, 128, 256}) {
-    shapes.push_back({TileType::kF32, 64, 128, head_dim, false});
-    shapes.push_back({TileType::kBF16, 64, 128, head_dim, false});
-    if (UsesAmx(TileType::kBF16)) {
-      shapes.push_back({TileType::kBF16, 64, 128, head_dim, true});
-      shapes.push_back({TileType::kBF16, 320, 512, head_dim, true});
+    shapes.push_back({TileType::kF32, 64, 128, head_dim, TileKernel::kOneDnn});
+    shapes.push_back({TileType::kBF16, 64, 128, head_dim, TileKernel::kOneDnn});
+    for (const TileKernel kernel : OwnKernels()) {
+      shapes.push_back({TileType::kBF16, 64, 128, head_dim, kernel});
+      shapes.push_back({TileType::kBF16, 320, 512, head_dim, kernel});
     }
   }
   return shapes;
@@ -119,9 +127,9 @@ std::vector<AttentionTileShape> Shapes() {
 // The careful kernel is the definition in plain loops; f64 references guard it in ops.
 TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
   for (const AttentionTileShape& shape : Shapes()) {
-    SCOPED_TRACE(testing::Message()
-                 << "dim " << shape.head_dim << " keys " << shape.keys << " bf16 "
-                 << (shape.type == TileType::kBF16) << " amx " << shape.amx);
+    SCOPED_TRACE(testing::Message() << "dim " << shape.head_dim << " keys " << shape.keys
+                                    << " bf16 " << (shape.type == TileType::kBF16) << " kernel "
+                                    << static_cast<int>(shape.kernel));
     const Pair pair(shape);
     const TileMask mask = pair.mask();
     const auto rows = static_cast<size_t>(shape.rows);
@@ -155,14 +163,14 @@ TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
 
 TEST(AttentionTileTest, UnpackedKeysAreThoseThatWerePacked) {
   for (const AttentionTileShape& shape : Shapes()) {
-    if (!shape.amx) continue;
+    if (!shape.own_blocks()) continue;
     const Pair pair(shape);
     auto packed = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
     ThreadForwardTile(shape).PackKeys(pair.keys(), packed.get());
     const auto keys = static_cast<size_t>(shape.keys),
                dim = static_cast<size_t>(shape.padded_dim());
     std::vector<uint16_t> k_NK(keys * dim), v_NK(k_NK.size()), want_k(k_NK.size()), want_v = want_k;
-    UnpackAmxKeys(shape, packed.get(), k_NK.data(), v_NK.data());
+    UnpackKeys(shape, packed.get(), k_NK.data(), v_NK.data());
     GatherRows(shape.type, pair.keys().first, shape.keys, shape.head_dim, shape.padded_dim(),
                want_k.data());
     GatherRows(shape.type, pair.keys().second, shape.keys, shape.head_dim, shape.padded_dim(),
@@ -199,9 +207,8 @@ class ScoredKeys {
   std::vector<uint16_t> k_, v_;
 };
 
-TEST(AttentionTileTest, ForwardFollowsTwoRisesInOneTile) {
-  if (!UsesAmx(TileType::kBF16)) GTEST_SKIP() << "of our own kernels";
-  const AttentionTileShape shape{TileType::kBF16, 64, 256, ScoredKeys::kDim, true};
+void ExpectFollowsTwoRises(TileKernel kernel) {
+  const AttentionTileShape shape{TileType::kBF16, 64, 256, ScoredKeys::kDim, kernel};
   AttentionForwardTile& tile = ThreadForwardTile(shape);
   auto queries = MakeAlignedBuffer<char>(AttentionForwardTile::PackedQueryBytes(shape));
   auto keys = MakeAlignedBuffer<char>(AttentionForwardTile::PackedKeyBytes(shape));
@@ -228,11 +235,19 @@ TEST(AttentionTileTest, ForwardFollowsTwoRisesInOneTile) {
   }
 }
 
+TEST(AttentionTileTest, ForwardFollowsTwoRisesInOneTile) {
+  if (OwnKernels().empty()) GTEST_SKIP() << "of our own kernels";
+  for (const TileKernel kernel : OwnKernels()) {
+    SCOPED_TRACE(static_cast<int>(kernel));
+    ExpectFollowsTwoRises(kernel);
+  }
+}
+
 TEST(AttentionTileTest, BackwardMatchesTheDefinition) {
   for (const AttentionTileShape& shape : Shapes()) {
-    SCOPED_TRACE(testing::Message()
-                 << "dim " << shape.head_dim << " keys " << shape.keys << " bf16 "
-                 << (shape.type == TileType::kBF16) << " amx " << shape.amx);
+    SCOPED_TRACE(testing::Message() << "dim " << shape.head_dim << " keys " << shape.keys
+                                    << " bf16 " << (shape.type == TileType::kBF16) << " kernel "
+                                    << static_cast<int>(shape.kernel));
     const Pair pair(shape);
     const TileMask mask = pair.mask();
     Sums dk(shape, shape.keys), dv(shape, shape.keys), dq(shape, shape.rows);

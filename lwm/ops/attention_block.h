@@ -22,8 +22,8 @@ struct QueryBlock {
   at::Tensor begin_BT;  // i32
 };
 
-// Keys as the forward kernels of machines with AMX want them, in tiles of keys (N): what ranks pass
-// on, so that not each of them packs what travels round.
+// K and V in the layout of our own bf16 forward kernels (AVX512-BF16, AMX), in tiles of keys (N),
+// packed once by their owner.
 struct PackedKeys {
   at::Tensor
       tiles_NBG2UK;  // bf16, k and v of U keys, in the layout of AttentionForwardTile::PackKeys
@@ -47,7 +47,8 @@ struct KeyBlock {
   }
 };
 
-// Undefined without AMX or anything to attend to, and where it would take several passes of 64 MiB.
+// Undefined without such kernels or anything to attend to, and where it would take several passes
+// of 64 MiB.
 PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
 
 // Called on the calling thread between tiles, to let transfers progress; may be empty.

@@ -114,7 +114,7 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
   head_blocks = static_cast<int>((group + heads_per_tile - 1) / heads_per_tile);
   shape.type = queries.q_BTHK.scalar_type() == at::kFloat ? kernels::TileType::kF32
                                                           : kernels::TileType::kBF16;
-  shape.amx = kernels::UsesAmx(shape.type);
+  shape.kernel = kernels::BestTileKernel(shape.type);
   shape.rows = PickSize(static_cast<int64_t>(heads_per_tile) * positions, kRows);
   shape.head_dim = static_cast<int>(queries.q_BTHK.size(3));
   shape.keys = keys.packed.defined() ? keys.packed.tile_keys() : PickSize(key_slots, kKeys);

@@ -71,7 +71,7 @@ KeyTiles::Rows KeyTiles::RowsOf(int64_t b, int64_t g, int64_t tile) const {
   rows.unpacked.resize(2 * keys * dim);
   uint16_t* const k_NK = rows.unpacked.data();
   uint16_t* const v_NK = k_NK + keys * dim;
-  kernels::UnpackAmxKeys(tiling_.shape, Packed(b, g, tile), k_NK, v_NK);
+  kernels::UnpackKeys(tiling_.shape, Packed(b, g, tile), k_NK, v_NK);
   for (size_t n = 0; n < keys; ++n) {
     rows.k.push_back(k_NK + n * dim);
     rows.v.push_back(v_NK + n * dim);
@@ -90,7 +90,7 @@ PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys) {
   if (queries.q_BTHK.numel() == 0 || keys.slots() == 0) return {};
   const AttentionTiling tiling(queries, keys);
   const int64_t tiles = tiling.key_tile_count();
-  if (!tiling.shape.amx || tiles > TilesPerPass(tiling)) return {};
+  if (!tiling.shape.own_blocks() || tiles > TilesPerPass(tiling)) return {};
   KeyTiles packed(tiling, keys, 0, tiles);
   const int64_t row_heads = tiling.batch * tiling.kv_heads;
   at::parallel_for(0, tiles * row_heads, 1, [&](int64_t first, int64_t last) {

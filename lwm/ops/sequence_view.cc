@@ -11,8 +11,8 @@ namespace lwm::ops {
 namespace {
 
 bool MachinesAreAlike(dist::Communicator& group) {
-  const double amx = kernels::UsesAmx(kernels::TileType::kBF16) ? 1 : 0;
-  double most_and_least[] = {amx, -amx};
+  const auto kernel = static_cast<double>(kernels::BestTileKernel(kernels::TileType::kBF16));
+  double most_and_least[] = {kernel, -kernel};
   group.AllReduceMax(most_and_least);
   return most_and_least[0] == -most_and_least[1];
 }

@@ -2,9 +2,9 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
-#include "lwm/kernels/attention_amx-inl.h"
+#include "lwm/kernels/attention_bf16-inl.h"
 
-LWM_AMX_BEGIN
+LWM_BF16_BEGIN
 namespace lwm::kernels {
 namespace {
 
@@ -102,8 +102,8 @@ inline void TransposeToRows(int rows, int cols, uint16_t* blocks, const At& at) 
 
 }  // namespace
 
-bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
-                            uint16_t* pairs) noexcept {
+bool PackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
+                         uint16_t* pairs) noexcept {
   PaddedRows padded(rows_N, rows, head_dim);
   for (int n = 0; n < rows; n += 16) {
     for (int i = 16; i < 32; ++i) padded.Fetch(n + i);
@@ -117,7 +117,7 @@ bool AmxPackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
   return padded.finite();
 }
 
-bool AmxPackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* pairs) noexcept {
+bool PackPairs(const void* const* rows_C, int rows, int head_dim, uint16_t* pairs) noexcept {
   PaddedRows padded(rows_C, rows, head_dim);
   const int dim = (head_dim + 31) / 32 * 32;
   for (int c = 0; c < rows; c += 32) {
@@ -176,6 +176,6 @@ void AmxTransposeBlocks(const float* blocks_KN, const bool* keys_started, int ke
 }
 
 }  // namespace lwm::kernels
-LWM_AMX_END
+LWM_BF16_END
 
 #endif
