@@ -34,6 +34,7 @@ LIBRARIES = {  # third-party header prefix: where it may appear (module, or modu
     "nlohmann/": ["base/json"],
     "xxhash.h": ["base/file"],
     "sentencepiece": ["data/tokenizer_sentencepiece"],
+    "zlib.h": ["data/gzip"],
     "pcre2.h": ["data/pattern_pcre2"],
     "httplib.h": ["serve/http_server"],
 }

@@ -51,8 +51,7 @@ class Inputs {
                      ": no such file or folder");
       if (fs::is_directory(input)) {
         AddFolder(input);
-      } else if (fs::path(input).extension() == ".jsonl" ||
-                 fs::path(input).extension() == ".ndjson") {
+      } else if (data::HoldsJsonl(input)) {
         AddLines(input);
       } else {
         items_.push_back({.path = input});

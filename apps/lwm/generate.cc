@@ -11,10 +11,10 @@
 
 #include "command.h"
 #include "lwm/base/error.h"
-#include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/data/text_file.h"
 #include "lwm/infer/batch_generator.h"
 #include "lwm/infer/generator.h"
 #include "model_flags.h"
@@ -147,7 +147,8 @@ void RunGenerate(const GenerateFlags& flags) {
   flags.options.sampling.Validate();
   Session session(flags.run);
   RequireOneRank(session, "generate");
-  const std::string prompt = flags.prompt_file.empty() ? flags.prompt : ReadFile(flags.prompt_file);
+  const std::string prompt =
+      flags.prompt_file.empty() ? flags.prompt : data::ReadText(flags.prompt_file);
   if (flags.has_pictures()) return GenerateWithPictures(flags, prompt);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::DecodeModel model(weights.config(), weights);

@@ -17,6 +17,7 @@
 #include "lwm/data/tokenizer.h"
 #include "lwm/dist/sequence_plan.h"
 #include "media_flags.h"
+#include "notes.h"
 
 namespace lwm::app {
 namespace {
@@ -36,6 +37,7 @@ struct PackFlags {
 struct Statistics {
   int64_t rows = 0, tokens = 0, padding = 0, segments = 0, examples = 0;
   int64_t text_targets = 0, vision_targets = 0, skipped = 0;
+  int64_t longer_than_row = 0, without_target = 0;  // examples
   double zigzag = 0, balanced = 0;              // sums over rows of mean / max of the ranks' areas
   double worst_zigzag = 1, worst_balanced = 1;  // of a row
 };
@@ -67,6 +69,14 @@ void AddRow(const data::Row& row, int ranks, Statistics& statistics) {
   statistics.worst_balanced = std::min(statistics.worst_balanced, balanced);
 }
 
+void AddExample(const data::Example& example, const data::PackingConfig& packing,
+                Statistics& statistics) {
+  if (example.token_n.empty()) return;  // a skipped line
+  const auto size = static_cast<int64_t>(example.token_n.size());
+  statistics.longer_than_row += size > packing.row_tokens;
+  statistics.without_target += !data::HasTarget(example, packing);
+}
+
 Json ToJson(const Statistics& statistics, int ranks) {
   const auto rows = static_cast<double>(std::max<int64_t>(1, statistics.rows));
   const auto tokens = static_cast<double>(std::max<int64_t>(1, statistics.tokens));
@@ -79,6 +89,8 @@ Json ToJson(const Statistics& statistics, int ranks) {
           {"text_targets", statistics.text_targets},
           {"vision_targets", statistics.vision_targets},
           {"skipped_lines", statistics.skipped},
+          {"examples_longer_than_a_row", statistics.longer_than_row},
+          {"examples_without_a_target", statistics.without_target},
           {"ranks", ranks},
           {"area_balance_zigzag", statistics.zigzag / rows},
           {"area_balance_zigzag_worst", statistics.worst_zigzag},
@@ -100,6 +112,13 @@ void PrintStatistics(const Statistics& statistics, const PackFlags& flags) {
   std::fprintf(stderr, "%lld vision targets\n", static_cast<long long>(statistics.vision_targets));
   if (statistics.skipped > 0)
     std::fprintf(stderr, "lwm: skipped %lld lines\n", static_cast<long long>(statistics.skipped));
+  if (statistics.longer_than_row > 0)
+    std::fprintf(stderr, "lwm: %lld examples are longer than a row of %lld tokens and are cut\n",
+                 static_cast<long long>(statistics.longer_than_row),
+                 static_cast<long long>(flags.packing.row_tokens));
+  if (statistics.without_target > 0)
+    std::fprintf(stderr, "lwm: %lld examples have no token to learn\n",
+                 static_cast<long long>(statistics.without_target));
   for (const char* plan : {"zigzag", "balanced"}) {
     const std::string key = std::string("area_balance_") + plan;
     std::fprintf(stderr, "attention work of %d ranks, mean / max: %s split %.3f, worst row %.3f\n",
@@ -128,8 +147,9 @@ data::JsonlSourceOptions MakeJsonlOptions(const PackFlags& flags, const data::Do
 std::unique_ptr<data::ExampleSource> OpenSource(const PackFlags& flags,
                                                 std::shared_ptr<const data::Tokenizer> tokenizer) {
   std::vector<data::DocumentFile> text, jsonl;
-  for (const data::DocumentFile& file : data::FindDocuments(flags.inputs))
-    (file.is_jsonl ? jsonl : text).push_back(file);
+  const data::Documents found = data::FindDocuments(flags.inputs);
+  PrintNotes(found.notes);
+  for (const data::DocumentFile& file : found.files) (file.is_jsonl ? jsonl : text).push_back(file);
   data::TextSourceOptions options;
   options.row_tokens = flags.packing.row_tokens;
   options.joined = flags.packing.policy == data::PackingPolicy::kConcatenate;
@@ -151,7 +171,9 @@ void Run(PackFlags flags) {
   Statistics statistics;
   for (int64_t unit = 0; flags.rows == 0 || statistics.rows < flags.rows;) {
     while (packer.wants_more() && unit < source->units()) {
-      packer.Add(source->Read(unit, data::ExampleSource::kHeldOut), unit);
+      data::Example example = source->Read(unit, data::ExampleSource::kHeldOut);
+      AddExample(example, flags.packing, statistics);
+      packer.Add(std::move(example), unit);
       ++unit;
     }
     const auto row = packer.wants_more() ? packer.Flush() : std::optional(packer.NextRow());

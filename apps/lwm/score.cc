@@ -9,9 +9,9 @@
 
 #include "command.h"
 #include "lwm/base/error.h"
-#include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/data/text_file.h"
 #include "model_flags.h"
 
 namespace lwm::app {
@@ -53,7 +53,7 @@ infer::Score ScoreFile(const ScoreFlags& flags, const infer::Scorer& scorer,
   if (!flags.input.empty())
     return infer::ScoreBatch(scorer, infer::ReadTokenBatch(flags.input, scorer.config), on_scored);
   const auto tokenizer = OpenTokenizerFor(scorer.config, flags.model);
-  const std::vector<int32_t> ids = tokenizer->Encode(ReadFile(flags.text));
+  const std::vector<int32_t> ids = tokenizer->Encode(data::ReadText(flags.text));
   const int64_t whole = std::max<int64_t>(2, static_cast<int64_t>(ids.size()) + 1);
   const int64_t length =
       flags.length > 0 ? flags.length : std::min(whole, scorer.config.max_position_embeddings);

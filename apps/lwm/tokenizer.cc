@@ -14,6 +14,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/documents.h"
+#include "notes.h"
 
 namespace lwm::app {
 namespace {
@@ -28,7 +29,9 @@ void RunTrain(const TrainFlags& flags) {
   RequireWritableFolder(fs::path(flags.output).parent_path());
   double bytes = 0;
   size_t files = 0;
-  for (const data::DocumentFile& file : data::FindDocuments(flags.training.inputs)) {
+  const data::Documents found = data::FindDocuments(flags.training.inputs);
+  PrintNotes(found.notes);
+  for (const data::DocumentFile& file : found.files) {
     bytes += static_cast<double>(fs::file_size(file.path));
     ++files;
   }

@@ -73,6 +73,11 @@ void TrainConfig::Validate() const {
               "data.held_out and data.held_out_fraction exclude each other: give one");
   LWM_REQUIRE(data.tokenizer.empty() || data.train_tokenizer_vocab == 0,
               "data.tokenizer and data.train_tokenizer_vocab exclude each other: give one");
+  LWM_REQUIRE(
+      model.init.empty() || data.train_tokenizer_vocab == 0 || model.replace_tokenizer,
+      "data.train_tokenizer_vocab makes new token ids, which mean nothing to the weights of "
+      "model.init: leave it out, and data.tokenizer too, to use the model's own tokenizer "
+      "(or set model.replace_tokenizer = true)");
   LWM_REQUIRE(!data.tokenizer.empty() || data.train_tokenizer_vocab > 0 || !model.init.empty(),
               "no tokenizer: give data.tokenizer, data.train_tokenizer_vocab or model.init");
   LWM_REQUIRE((train.rows_per_step > 0) != (train.tokens_per_step > 0),

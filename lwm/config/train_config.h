@@ -18,6 +18,7 @@ namespace lwm::config {
 
 struct ModelSection {
   std::string init;
+  bool replace_tokenizer = false;
   int64_t vocab_size = 0;
   int64_t vision_vocab_size = 0;
   int64_t hidden_size = 0;
@@ -37,6 +38,8 @@ struct ModelSection {
   void ForEachField(Visitor&& field) {
     field("init", init, Limits(),
           "model directory to start from; empty: random weights of the sizes below");
+    field("replace_tokenizer", replace_tokenizer, Limits(),
+          "give init another tokenizer than its own, though its rows mean other texts then");
     field("vocab_size", vocab_size, AtLeast(0), "text vocabulary; 0: the tokenizer's");
     field("vision_vocab_size", vision_vocab_size, AtLeast(0), "image codes; 0: text only");
     field("hidden_size", hidden_size, AtLeast(0), "model width");
@@ -102,6 +105,7 @@ struct DataSection {
   int64_t max_document_tokens = 0;
   int64_t max_frames = 0;
   bool skip_bad_lines = false;
+  bool allow_changed = false;
   std::string cache;
   std::string vqgan;
   std::string vqgan_dtype = "f32";
@@ -133,6 +137,8 @@ struct DataSection {
     field("max_frames", max_frames, AtLeast(0), "frames of a video that are kept, evenly; 0: all");
     field("skip_bad_lines", skip_bad_lines, Limits(),
           "skip and count JSONL lines that are no example");
+    field("allow_changed", allow_changed, Limits(),
+          "on resume go on with other data than the run's so far, from its beginning");
     field("cache", cache, Limits(), "folder for token files; empty: cache in the run folder");
     field("vqgan", vqgan, Limits(),
           "model directory of the VQGAN that encodes pictures and videos");

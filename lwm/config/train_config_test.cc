@@ -38,6 +38,7 @@ std::string MessageOf(const std::string& toml, const std::vector<std::string>& o
 
 TEST(TrainConfigTest, FieldListIsFrozen) {
   const std::vector<std::string> expected = {"model.init",
+                                             "model.replace_tokenizer",
                                              "model.vocab_size",
                                              "model.vision_vocab_size",
                                              "model.hidden_size",
@@ -60,6 +61,7 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "data.max_document_tokens",
                                              "data.max_frames",
                                              "data.skip_bad_lines",
+                                             "data.allow_changed",
                                              "data.cache",
                                              "data.vqgan",
                                              "data.vqgan_dtype",

@@ -8,6 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/data/training_text.h"
 #include "lwm/data/unit_order.h"
+#include "tests/gzip_bytes.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -30,21 +31,117 @@ class DocumentsTest : public testing::Test {
   std::string Path(const std::string& name) const { return (folder_ / name).string(); }
   std::string Names(const std::vector<std::string>& patterns) const {
     std::string names;
-    for (const DocumentFile& file : FindDocuments(patterns))
+    for (const DocumentFile& file : FindDocuments(patterns).files)
       names += file.path.filename().string() + (file.is_jsonl ? "* " : " ");
     return names;
+  }
+
+  std::string Notes(const std::vector<std::string>& patterns) const {
+    std::string notes;
+    for (const std::string& note : FindDocuments(patterns).notes) notes += note + "\n";
+    return notes;
+  }
+  // The message of an Error of this code.
+  std::string Refusal(const std::vector<std::string>& patterns, ErrorCode code) const {
+    try {
+      return "found " + Names(patterns);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+      return error.what();
+    }
   }
 
   fs::path folder_;
 };
 
 TEST_F(DocumentsTest, FilesFoldersAndGlobsAreFoundOnceAndInOrder) {
-  EXPECT_EQ(Names({Path("")}), "a.jsonl* b.txt c.txt ");
+  EXPECT_EQ(Names({Path("")}), "a.jsonl* b.txt ");
   EXPECT_EQ(Names({Path("*.txt")}), "b.txt ");
-  EXPECT_EQ(Names({Path("deep/[cd].*"), Path("")}), "c.txt d.bin a.jsonl* b.txt ");
+  EXPECT_EQ(Names({Path("deep/[cd].*"), Path("")}), "d.bin a.jsonl* b.txt ");
   EXPECT_EQ(Names({Path("b.txt"), Path("deep/../b.txt")}), "b.txt ");
   for (const char* missing : {"none.txt", "*.md", "deep/none"})
-    EXPECT_THROW(Names({Path(missing)}), Error) << missing;
+    EXPECT_NE(Refusal({Path(missing)}, ErrorCode::kNotFound).find(missing), std::string::npos);
+}
+
+TEST_F(DocumentsTest, ContentDecidesNotTheSuffixAlone) {
+  Write("C.JSONL", "{\"text\": \"c\"}");
+  Write("d.txt", "{\"text\": \"d\"}\n{\"text\": \"e\"}\n");
+  Write("e.json", "[{\"text\": \"e\"}]");
+  Write("f.json", "{\"text\": \"f\"}\n");
+  Write("g.jsonl.gz", testing_support::GzipBytes("{\"text\": \"g\"}\n"));
+  Write("h.TXT.GZ", testing_support::GzipBytes("prose"));
+  Write("i.jsonl", testing_support::GzipBytes("{\"text\": \"i\"}\n"));
+  EXPECT_EQ(Names({Path("")}),
+            "C.JSONL* a.jsonl* b.txt d.txt* e.json* f.json* g.jsonl.gz* h.TXT.GZ i.jsonl* ");
+  EXPECT_TRUE(HoldsJsonl(Path("d.txt")));
+  EXPECT_FALSE(HoldsJsonl(Path("b.txt")));
+}
+
+TEST_F(DocumentsTest, FilesOfAFolderThatAreLeftOutAreCountedByKind) {
+  Write("e.csv", "a,b");
+  Write("f.CSV", "a,b");
+  Write("g.txt", "%PDF-1.4");
+  Write("h.tar.gz", "x");
+  Write("README", "x");
+  Write(".hidden.csv", "x");
+  Write("config.json", "{\n \"a\": 1\n}");
+  Write("page.md", "<html>");
+  EXPECT_EQ(Notes({Path("")}),
+            Path("page.md") + " is an HTML page: its tags are read as text\n" +
+                "8 files left out of " + Path("") +
+                ": 1 .bin, 2 .csv, 1 .json (one JSON object), 1 .tar.gz, 1 .txt (a PDF document), "
+                "1 .txt (empty), 1 without suffix\n");
+  EXPECT_EQ(Notes({Path("b.txt"), Path("deep/c.txt")}),
+            "1 file left out of " + Path("deep/c.txt") + ": 1 .txt (empty)\n");
+  EXPECT_EQ(Notes({Path("b.txt")}), "");
+}
+
+TEST_F(DocumentsTest, FilesThatAreNamedAreReadOrRefused) {
+  Write("e.csv", "a,b");
+  Write("f.json", "{\n \"a\": 1\n}");
+  Write("g.json", "just prose");
+  Write("h.txt", "\x89PNG\r\n\x1A\n");
+  const auto refusal = [&](const std::string& name) {
+    return Refusal({Path(name)}, ErrorCode::kCorruptData).substr(Path(name).size());
+  };
+  const std::string want = "; want text, JSON lines or a JSON array of objects";
+  EXPECT_EQ(refusal("e.csv"), ": is a table (CSV)" + want);
+  EXPECT_EQ(refusal("f.json"), ": is one JSON object" + want);
+  EXPECT_EQ(refusal("g.json"), ": is no JSON, as its name would have it" + want);
+  EXPECT_EQ(refusal("h.txt"), ": is a PNG image" + want);
+  EXPECT_EQ(refusal("deep/c.txt"), " is empty: there is no text to read");
+  Write("deep/blank.txt", std::string(100000, ' '));
+  EXPECT_EQ(Refusal({Path("deep/*.txt")}, ErrorCode::kCorruptData),
+            Path("deep/blank.txt") + " is empty, and so are all 2 files: there is no text to read");
+}
+
+TEST_F(DocumentsTest, PackedFilesThatAreCutAreNoEmptyFiles) {
+  Write("cut.txt.gz", testing_support::GzipBytes("some text").substr(0, 12));
+  EXPECT_NE(Refusal({Path("cut.txt.gz")}, ErrorCode::kCorruptData).find("a truncated gzip file"),
+            std::string::npos);
+}
+
+TEST_F(DocumentsTest, ArraysAreReadElementByElement) {
+  Write("a.json", " [{\"a\": \"x, ]} \\\" [\"},\n {\"b\": [1, {\"c\": 2}]} , 3]\n");
+  const JsonlFile file(Path("a.json"));
+  ASSERT_EQ(file.lines(), 3);
+  EXPECT_EQ(file.Parse(0)["a"], "x, ]} \" [");
+  EXPECT_EQ(file.Parse(1)["b"][1]["c"], 2);
+  EXPECT_EQ(file.where(1), Path("a.json") + " entry 2");
+  EXPECT_THROW(file.Parse(2), Error);
+  Write("empty.json", "[]");
+  EXPECT_TRUE(JsonlFile(Path("empty.json")).is_blank(0));
+  for (const char* damaged :
+       {"[{\"a\": 1}", "[{\"a\": 1}, {\"b", "[{\"a\": 1}]]", "[{]}", "[{\"a\": \"\\"}) {
+    Write("bad.json", damaged);
+    try {
+      JsonlFile(Path("bad.json"));
+      ADD_FAILURE() << damaged;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kCorruptData) << damaged;
+      EXPECT_NE(std::string(error.what()).find("bad.json entry"), std::string::npos);
+    }
+  }
 }
 
 TEST_F(DocumentsTest, JsonlLinesAreCountedWithBlanksAndWithoutTheirEnds) {

@@ -1,7 +1,11 @@
 #include "lwm/data/example_source.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
+
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
 
 namespace lwm::data {
 namespace {
@@ -20,6 +24,15 @@ class JoinedSources : public ExampleSource {
   int64_t units() const override { return units_; }
   int64_t files() const override { return files_; }
   int64_t tokens() const override { return tokens_; }
+  int64_t pieces() const override { return sources_[0]->pieces(); }  // text comes first
+  std::string fingerprint() const override {
+    std::string all;
+    for (const auto& source : sources_) all += source->fingerprint();
+    return HashHex(std::as_bytes(std::span(all)));
+  }
+  std::string name() const override {
+    return Cat(sources_[0]->name(), " and ", sources_[1]->name());
+  }
   Example Read(int64_t unit, int64_t epoch) const override {
     const ExampleSource& source = SourceOf(unit);
     return source.Read(unit, epoch);
@@ -55,6 +68,12 @@ class JoinedSources : public ExampleSource {
 };
 
 }  // namespace
+
+std::string NameOfFiles(const std::vector<DocumentFile>& files) {
+  const std::string first = files[0].path.string();
+  if (files.size() == 1) return first;
+  return Cat(first, " and ", files.size() - 1, files.size() == 2 ? " other file" : " other files");
+}
 
 std::unique_ptr<ExampleSource> JoinSources(std::vector<std::unique_ptr<ExampleSource>> sources) {
   if (sources.size() == 1) return std::move(sources[0]);

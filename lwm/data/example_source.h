@@ -13,6 +13,9 @@
 
 namespace lwm::data {
 
+// "books/a.txt", "books/a.txt and 4 other files".
+std::string NameOfFiles(const std::vector<DocumentFile>& files);
+
 // A fixed list of units that can be read in any order, from any thread.
 class ExampleSource {
  public:
@@ -28,6 +31,14 @@ class ExampleSource {
   // How often an epoch visits the unit, on average; without weights once.
   virtual bool has_weights() const { return false; }
   virtual double Weight(int64_t /*unit*/) const { return 1; }
+
+  // How many units, the first ones, were cut from documents: none is longer than a row and each has
+  // something to learn. Of the others only reading tells.
+  virtual int64_t pieces() const { return 0; }
+
+  // Changes with the text of the files, whatever they are called, packed or not.
+  virtual std::string fingerprint() const = 0;
+  virtual std::string name() const = 0;  // for messages: of the first file, and how many more
 
   // Bad lines that were skipped so far, each counted once.
   virtual int64_t skipped() const { return 0; }
@@ -67,7 +78,7 @@ std::unique_ptr<ExampleSource> OpenJsonlSource(const std::vector<DocumentFile>& 
                                                std::shared_ptr<const Tokenizer> tokenizer,
                                                const JsonlSourceOptions& options);
 
-// The units of several sources, one after the other.
+// The units of several sources, one after the other; text before JSONL.
 std::unique_ptr<ExampleSource> JoinSources(std::vector<std::unique_ptr<ExampleSource>> sources);
 
 }  // namespace lwm::data

@@ -2,9 +2,11 @@
 #include <cstdio>
 #include <mutex>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/file.h"
 #include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
 #include "lwm/data/vision_field.h"
@@ -25,12 +27,13 @@ class JsonlSource : public ExampleSource {
  public:
   JsonlSource(const std::vector<DocumentFile>& files, std::shared_ptr<const Tokenizer> tokenizer,
               const JsonlSourceOptions& options)
-      : tokenizer_(std::move(tokenizer)), options_(options) {
+      : tokenizer_(std::move(tokenizer)), options_(options), name_(NameOfFiles(files)) {
     for (const DocumentFile& file : files) {
       Lines lines{std::make_unique<JsonlFile>(file.path), file.path.parent_path(), {}, units_};
       for (int64_t i = 0; i < lines.file->lines(); ++i)
         if (!lines.file->is_blank(i)) lines.line_of_unit.push_back(i);
       units_ += static_cast<int64_t>(lines.line_of_unit.size());
+      hashes_ += lines.file->hash();
       files_.push_back(std::move(lines));
     }
     LWM_REQUIRE(units_ > 0, files[0].path.string(), ": no line to train on in ", files.size(),
@@ -41,6 +44,8 @@ class JsonlSource : public ExampleSource {
   int64_t units() const override { return units_; }
   int64_t files() const override { return static_cast<int64_t>(files_.size()); }
   int64_t tokens() const override { return -1; }
+  std::string fingerprint() const override { return HashHex(std::as_bytes(std::span(hashes_))); }
+  std::string name() const override { return name_; }
   bool has_weights() const override { return !weight_n_.empty(); }
   double Weight(int64_t unit) const override {
     return weight_n_.empty() ? 1 : weight_n_[static_cast<size_t>(unit)];
@@ -139,7 +144,9 @@ class JsonlSource : public ExampleSource {
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   JsonlSourceOptions options_;
+  std::string name_;
   std::vector<Lines> files_;
+  std::string hashes_;  // of the files' texts, in order
   int64_t units_ = 0;
   std::vector<double> weight_n_;  // empty = 1 for all
   mutable std::mutex skipped_mutex_;

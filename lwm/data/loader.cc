@@ -10,6 +10,7 @@
 #include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
 #include "lwm/data/row_stream.h"
+#include "lwm/data/survey.h"
 #include "lwm/data/unit_order.h"
 
 namespace lwm::data {
@@ -42,10 +43,12 @@ JsonlSourceOptions MakeJsonlOptions(const SourceConfig& source, const LoaderConf
 std::shared_ptr<const ExampleSource> OpenSource(const std::vector<std::string>& paths,
                                                 const SourceConfig& source,
                                                 const LoaderConfig& config, uint64_t seed,
-                                                const std::shared_ptr<const Tokenizer>& tokenizer) {
+                                                const std::shared_ptr<const Tokenizer>& tokenizer,
+                                                std::vector<std::string>& notes) {
   std::vector<DocumentFile> text, jsonl;
-  for (const DocumentFile& file : FindDocuments(paths))
-    (file.is_jsonl ? jsonl : text).push_back(file);
+  const Documents found = FindDocuments(paths);
+  notes.insert(notes.end(), found.notes.begin(), found.notes.end());
+  for (const DocumentFile& file : found.files) (file.is_jsonl ? jsonl : text).push_back(file);
   std::vector<std::unique_ptr<ExampleSource>> parts;
   if (!text.empty())
     parts.push_back(OpenTextSource(text, *tokenizer,
@@ -197,7 +200,7 @@ class RowLoader::Impl {
     for (size_t s = 0; s < config.sources.size(); ++s) {
       const uint64_t seed = DeriveKey(config.seed, s);
       sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config,
-                                    DeriveKey(seed, kVisitDraws), tokenizer));
+                                    DeriveKey(seed, kVisitDraws), tokenizer, notes_));
       orders_.push_back(MakeOrder(*sources_[s], seed));
       streams_.emplace_back(sources_[s], orders_[s], config.packing, config.data_rank,
                             config.data_size);
@@ -225,9 +228,18 @@ class RowLoader::Impl {
     return state;
   }
 
-  void RestoreState(const Json& json) {
+  bool RestoreState(const Json& json) {
     const std::vector<Json> groups =
         json.is_array() ? json.get<std::vector<Json>>() : std::vector<Json>{json};
+    for (const Json& group : groups) {
+      const std::string difference = Difference(group);
+      if (difference.empty()) continue;
+      LWM_REQUIRE(config_.allow_changed, difference,
+                  "; restore the data settings and files, begin a new run in another "
+                  "train.run_folder, or set data.allow_changed = true to go on with this data from "
+                  "its beginning");
+      return false;
+    }
     const LoaderState state = ChooseState(groups);
     ahead_.reset();  // with what it made
     // What was read under other shares is no debt: one source alone would pay it off for long.
@@ -237,6 +249,19 @@ class RowLoader::Impl {
                                  : std::vector<int64_t>(state.source_rows.size(), 0));
     for (size_t s = 0; s < streams_.size(); ++s) streams_[s].Restore(state.streams[s]);
     returned_ = CurrentState();
+    return true;
+  }
+
+  std::vector<std::string> Survey() const {
+    std::vector<std::string> lines;
+    std::vector<std::shared_ptr<const ExampleSource>> all = sources_;
+    if (held_out_) all.push_back(held_out_);
+    for (const auto& source : all) {
+      const std::vector<std::string> more =
+          Describe(SurveySource(*source, config_.packing), config_.packing);
+      lines.insert(lines.end(), more.begin(), more.end());
+    }
+    return lines;
   }
 
   std::unique_ptr<RowSequence> HeldOut() const {
@@ -257,6 +282,7 @@ class RowLoader::Impl {
 
   Summary summary() const {
     Summary summary;
+    summary.notes = notes_;
     for (size_t s = 0; s < sources_.size(); ++s) {
       summary.files += sources_[s]->files();
       summary.train_units += orders_[s].train_units();
@@ -298,10 +324,15 @@ class RowLoader::Impl {
 
   // Held-out files are read as the first source's, but for its weights.
   std::shared_ptr<const ExampleSource> OpenHeldOut(
-      const std::shared_ptr<const Tokenizer>& tokenizer) const {
+      const std::shared_ptr<const Tokenizer>& tokenizer) {
     SourceConfig source = config_.sources[0];
     source.line_weights = false;
-    return OpenSource(config_.held_out_paths, source, config_, 0, tokenizer);
+    auto held_out = OpenSource(config_.held_out_paths, source, config_, 0, tokenizer, notes_);
+    for (const auto& trained : sources_)
+      if (trained->fingerprint() == held_out->fingerprint())
+        notes_.push_back(Cat("the held-out text of ", held_out->name(),
+                             " is trained on too: its loss says nothing of new text"));
+    return held_out;
   }
 
   // From a thread of its own when rows are to be made ahead.
@@ -328,10 +359,11 @@ class RowLoader::Impl {
 
   // What must be the same for a state to make sense.
   Json Identity() const {
-    Json units = Json::array(), tokens = Json::array();
+    Json units = Json::array(), tokens = Json::array(), content = Json::array();
     for (const auto& source : sources_) {
       units.push_back(source->units());
       tokens.push_back(source->tokens());
+      content.push_back(source->fingerprint());
     }
     Json identity = {{"version", kStateVersion},
                      {"seed", config_.seed},
@@ -339,7 +371,9 @@ class RowLoader::Impl {
                      {"policy", static_cast<int>(config_.packing.policy)},
                      {"held_out", summary().held_out_units},
                      {"units", units},
-                     {"tokens", tokens}};
+                     {"tokens", tokens},
+                     {"content", content},
+                     {"held_out_content", held_out_ ? held_out_->fingerprint() : ""}};
     // Absent without weights, as in states of earlier versions.
     if (std::any_of(sources_.begin(), sources_.end(),
                     [](const auto& s) { return s->has_weights(); }))
@@ -347,20 +381,37 @@ class RowLoader::Impl {
     return identity;
   }
 
-  void CheckIdentity(const Json& state) const {
+  // How the data differs from that of a saved run, in one line; "" when it is the same.
+  std::string Difference(const Json& state) const {
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, state.is_object(), "data state: want an object");
     Json identity = Identity();
     if (state.contains("visits") && !identity.contains("visits")) identity["visits"] = nullptr;
+    for (const char* content : {"content", "held_out_content"})  // not in earlier versions' states
+      if (!state.contains(content)) identity.erase(content);
+    const std::string other = OtherContent(state, identity);
+    if (!other.empty()) return other;
     for (const auto& [key, value] : identity.items()) {
       const Json saved = state.value(key, Json());
-      LWM_REQUIRE(saved == value, "the data is not that of the saved run: ", key, " was ",
-                  saved.dump(), " and is ", value.dump(),
-                  "; restore the data settings and files, or start a new run");
+      if (saved != value)
+        return Cat("the data is not that of the saved run: ", key, " was ", saved.dump(),
+                   " and is ", value.dump());
     }
+    return "";
+  }
+
+  // The source whose files hold another text than in the saved run, in one line.
+  std::string OtherContent(const Json& state, const Json& identity) const {
+    const Json saved = state.value("content", Json());
+    if (!identity.contains("content") || !saved.is_array() || saved.size() != sources_.size())
+      return "";
+    for (size_t s = 0; s < sources_.size(); ++s)
+      if (saved[s] != identity["content"][s])
+        return Cat("the data has changed since the run was saved: the text of ",
+                   sources_[s]->name(), " is not what it was");
+    return "";
   }
 
   LoaderState ParseState(const Json& json) const {
-    CheckIdentity(json);
     LoaderState state;
     state.source_rows = JsonGet<std::vector<int64_t>>(json, "source_rows", "data state");
     for (const Json& stream : JsonGet<std::vector<Json>>(json, "streams", "data state"))
@@ -397,6 +448,7 @@ class RowLoader::Impl {
   }
 
   LoaderConfig config_;
+  std::vector<std::string> notes_;
   std::vector<std::shared_ptr<const ExampleSource>> sources_;
   std::vector<UnitOrder> orders_;
   std::vector<RowStream> streams_;
@@ -412,7 +464,8 @@ RowLoader::~RowLoader() = default;
 
 Row RowLoader::Next() { return impl_->Next(); }
 Json RowLoader::SaveState() const { return impl_->SaveState(); }
-void RowLoader::RestoreState(const Json& state) { impl_->RestoreState(state); }
+bool RowLoader::RestoreState(const Json& state) { return impl_->RestoreState(state); }
+std::vector<std::string> RowLoader::Survey() const { return impl_->Survey(); }
 std::unique_ptr<RowSequence> RowLoader::HeldOut() const { return impl_->HeldOut(); }
 RowLoader::Summary RowLoader::summary() const { return impl_->summary(); }
 double RowLoader::epoch() const { return impl_->epoch(); }

@@ -18,7 +18,7 @@ namespace lwm::data {
 
 // Where examples come from.
 struct SourceConfig {
-  std::vector<std::string> paths;   // files, folders (searched for .txt and .jsonl) and globs
+  std::vector<std::string> paths;   // see FindDocuments
   double share = 1;                 // of the rows, relative to the other sources
   std::vector<std::string> fields;  // of JSONL lines without "fields", see FieldGrammar
   int64_t min_document_tokens = 0;  // text files: shorter ones are left out
@@ -40,6 +40,7 @@ struct LoaderConfig {
   std::vector<std::string> held_out_paths;  // instead: files of their own
   bool skip_bad_lines = false;  // JSONL lines that are no example: skip instead of an error
   bool warn = true;             // of skipped lines, on stderr
+  bool allow_changed = false;   // see RestoreState
   std::shared_ptr<vision::CodeCache> media;  // encodes what JSONL lines name; nullptr = codes only
   int64_t codes_per_frame = 256;             // without media
   int64_t codebook_size = 8192;              // without media
@@ -68,9 +69,9 @@ class RowSequence {
 // Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
 // ones. A changed data_size needs the states of all old groups and goes on exactly too: no unit of
-// the epoch is lost or shown twice, though the rows are composed differently. Another number of
-// lines or tokens, seed, row length or source list is refused; other shares hold from there on;
-// lines whose text was changed are not noticed.
+// the epoch is lost or shown twice, though the rows are composed differently. Other texts, another
+// seed, row length or source list are refused, or with allow_changed begin with their first epoch;
+// other shares hold from there on; media that lines name are not looked at.
 //
 // Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
 // unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B
@@ -87,9 +88,10 @@ class RowLoader {
   // A small JSON object, different for every group; a checkpoint must keep each group's.
   Json SaveState() const;
   // Takes this group's state, or an array of the states of all groups in order of data_rank (as
-  // many as the saving run had). Throws Error(kCorruptData) when it is no state,
-  // Error(kInvalidArgument) naming what differs.
-  void RestoreState(const Json& state);
+  // many as the saving run had). Of other data: with allow_changed returns false, and the rows
+  // begin anew; else throws Error(kInvalidArgument) naming what differs. Throws
+  // Error(kCorruptData) when it is no state.
+  bool RestoreState(const Json& state);
 
   // The held-out rows of this group from their beginning, in a fixed order. Every group gets the
   // same number of rows; where they do not come out even, the last is all padding (examples = 0).
@@ -100,9 +102,15 @@ class RowLoader {
   void EncodeMedia(int64_t part, int64_t parts,
                    const std::function<void(int64_t done, int64_t total)>& progress) const;
 
+  // What reading finds amiss in the examples, a line each: longer than a row, nothing to learn. Of
+  // many or long lines a sample is read. Throws Error(kInvalidArgument) when no example of a source
+  // or none held out has a token to learn, and what reading throws.
+  std::vector<std::string> Survey() const;
+
   // For the log: units, tokens (-1 = not counted, JSONL), files of all sources.
   struct Summary {
     int64_t files = 0, train_units = 0, held_out_units = 0, tokens = 0;
+    std::vector<std::string> notes;  // of FindDocuments
   };
   Summary summary() const;
   // Bad lines skipped so far, each counted once.

@@ -10,6 +10,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/data/loader_fixture.h"
+#include "tests/gzip_bytes.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -246,6 +247,35 @@ TEST_F(LoaderTest, DataWithNothingToLearnIsAnErrorNotAnEndlessLoop) {
   EXPECT_THROW(loader->Next(), Error);
 }
 
+// Two epochs may have all their bad lines next to each other, with the good one at the ends.
+TEST_F(LoaderTest, TheOnlyGoodLineIsFoundWhereverTheOrderPutsIt) {
+  LoaderConfig config = Books(PackingPolicy::kPad);
+  config.skip_bad_lines = true;
+  config.warn = false;
+  std::ofstream(folder_ / "bad.jsonl") << "{\n{\n{\"text\": \"good\"}\n{\n";
+  config.sources = {Source(Folder("bad.jsonl"))};
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    config.seed = seed;
+    const auto loader = Open(config);
+    for (int r = 0; r < 20; ++r) EXPECT_EQ(Segments(loader->Next())[0], "^good$");
+  }
+}
+
+TEST_F(LoaderTest, RowsWithNothingToLearnAreAnErrorAfterTwoEpochs) {
+  LoaderConfig config = Books(PackingPolicy::kPad);
+  std::ofstream(folder_ / "given.jsonl")
+      << R"({"fields": "[text]", "text": ")" << std::string(100, 'x') << "\"}\n";
+  config.sources = {Source(Folder("given.jsonl"))};
+  const auto loader = Open(config);
+  try {
+    for (int r = 0; r < 3; ++r) loader->Next();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_STREQ(error.what(), "none of 1 training examples has a token to learn");
+  }
+}
+
 TEST_F(LoaderTest, EpochsThatPassOverEveryLineAreNoReasonToEndTheRun) {
   std::ofstream(folder_ / "rare.jsonl") << R"({"text": "a", "weight": 0.01})"
                                         << "\n"
@@ -280,6 +310,56 @@ TEST_F(LoaderTest, StateOfOtherDataIsRefused) {
   EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
   damaged["streams"][0].erase("position");
   EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
+}
+
+TEST_F(LoaderTest, StateOfOtherTextIsRefusedOrBeginsAnew) {
+  fs::copy_file(folder_ / "books" / "book0.txt", folder_ / "books" / "copy.txt");
+  LoaderConfig mixed = Books();
+  mixed.sources.push_back(Source(Folder("lines.jsonl")));
+  mixed.held_out_paths = {Folder("books/copy.txt")};
+  mixed.cache = folder_ / "cache";
+  const auto loader = Open(mixed);
+  loader->Next();
+  const Json state = loader->SaveState();
+  const auto difference = [&] {
+    try {
+      return Open(mixed)->RestoreState(state) ? "" : "anew";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find("data.allow_changed"), std::string::npos);
+      return std::string(error.what()).find("the data has changed") == 0 ? "text" : "else";
+    }
+  };
+  EXPECT_STREQ(difference(), "");
+  for (const char* name : {"books/book1.txt", "lines.jsonl", "books/copy.txt"}) {
+    const std::string before = ReadFile(folder_ / name);
+    std::string after = before;
+    after[20] = after[20] == 'x' ? 'y' : 'x';
+    WriteFileAtomically(folder_ / name, after);
+    EXPECT_STREQ(difference(), "text") << name;
+    WriteFileAtomically(folder_ / name, before);
+  }
+  EXPECT_STREQ(difference(), "");
+  const std::string lines = ReadFile(folder_ / "lines.jsonl");
+  fs::remove(folder_ / "lines.jsonl");  // packed it is the same data
+  WriteFileAtomically(folder_ / "lines.jsonl.gz", testing_support::GzipBytes(lines));
+  mixed.sources[1].paths = {Folder("lines.jsonl.gz")};
+  EXPECT_STREQ(difference(), "");
+  mixed.seed = 7;
+  EXPECT_STREQ(difference(), "else");
+  mixed.allow_changed = true;
+  EXPECT_STREQ(difference(), "anew");
+  Json older = state;  // of a version that kept no content
+  for (const char* key : {"content", "held_out_content"}) older.erase(key);
+  mixed.seed = 42;
+  EXPECT_TRUE(Open(mixed)->RestoreState(older));
+}
+
+TEST_F(LoaderTest, NotesTellWhichFilesAreLeftOut) {
+  std::ofstream(folder_ / "books" / "table.csv") << "a,b\n";
+  const auto notes = Open(Books())->summary().notes;
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(notes[0], "1 file left out of " + Folder("books") + ": 1 .csv");
 }
 
 TEST_F(LoaderTest, CachedTokensGiveTheSameRows) {

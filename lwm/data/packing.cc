@@ -123,6 +123,19 @@ void ValidatePacking(const PackingConfig& config, int64_t model_tokens) {
   LWM_REQUIRE(config.buffer_tokens >= 0, "buffer_tokens ", config.buffer_tokens, " is negative");
 }
 
+bool HasTarget(const Example& example, const PackingConfig& config) {
+  const auto learns = [](float loss_weight) { return loss_weight > 0; };
+  const auto& weight_n = example.loss_weight_n;
+  const bool next_learns = example.next_token != kNoTarget && learns(example.next_loss_weight);
+  if (config.policy == PackingPolicy::kConcatenate)  // the first one is the target of what precedes
+    return next_learns || std::any_of(weight_n.begin(), weight_n.end(), learns);
+  const auto size = static_cast<int64_t>(weight_n.size());
+  const bool is_cut = config.policy == PackingPolicy::kPad && size > config.row_tokens;
+  if (size < 2) return size == 1 && next_learns;
+  const auto end = is_cut ? weight_n.begin() + config.row_tokens + 1 : weight_n.end();
+  return std::any_of(weight_n.begin() + 1, end, learns) || (!is_cut && next_learns);
+}
+
 Packer::Packer(const PackingConfig& config) : config_(config) { ValidatePacking(config, 0); }
 
 bool Packer::wants_more() const {

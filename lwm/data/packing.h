@@ -45,6 +45,10 @@ LossNormaliser ParseLossNormaliser(const std::string& name);
 // sequence of the model (0 = unknown).
 void ValidatePacking(const PackingConfig& config, int64_t model_tokens);
 
+// Whether rows of an example's tokens have anything to learn: a token that it is to predict, for
+// kPad one within the first row.
+bool HasTarget(const Example& example, const PackingConfig& config);
+
 // Fills rows from a stream of examples. Deterministic: rows depend only on the config and on the
 // examples in the order they were added.
 //

@@ -236,6 +236,27 @@ TEST(PackingTest, RowNormaliserGivesEveryTargetOfARowTheSameWeight) {
     EXPECT_FLOAT_EQ(rows[0].weight_S[i], i == 19 || i == 31 ? 0.0f : 1.0f / 30);
 }
 
+// HasTarget says of an example alone what its rows show.
+TEST(PackingTest, HasTargetAgreesWithTheRows) {
+  for (const auto policy : {PackingPolicy::kMasked, PackingPolicy::kPad}) {
+    const PackingConfig config = Config(policy, 4);
+    for (int32_t size = 1; size <= 9; ++size)
+      for (int32_t learned = -1; learned <= size; ++learned) {  // `size`: the token that follows
+        Example example = MakeExample(1, size);
+        example.loss_weight_n.assign(static_cast<size_t>(size), 0);
+        if (learned >= 0 && learned < size) example.loss_weight_n[static_cast<size_t>(learned)] = 1;
+        if (learned == size) {
+          example.next_token = 7;
+          example.next_loss_weight = 1;
+        }
+        bool has_target = false;
+        for (const Row& row : PackAll(config, {example}))
+          for (const int32_t target : row.target_S) has_target = has_target || target != kNoTarget;
+        EXPECT_EQ(HasTarget(example, config), has_target) << size << " " << learned;
+      }
+  }
+}
+
 TEST(PackingTest, ExamplesWithNothingToLearnAreNotCounted) {
   Example silent = MakeExample(1, 10);
   silent.loss_weight_n.assign(10, 0.0f);

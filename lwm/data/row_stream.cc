@@ -10,6 +10,7 @@ namespace lwm::data {
 namespace {
 
 constexpr const char* kWhere = "data state";
+constexpr int64_t kEpochsWithWeights = 20000;  // UnitOrder refuses chances below 1 in 10000
 
 template <class Value>
 std::vector<Value> Share(const std::vector<Value>& all, int rank, int size) {
@@ -91,15 +92,16 @@ std::optional<Example> RowStream::Read(int64_t id) const {
 }
 
 Row RowStream::Next() {
-  int64_t fruitless = 0;
+  // Between two visits of the only good unit lie at most all others of two epochs; with weights it
+  // may be passed over in most.
+  const int64_t epochs = source_->has_weights() ? kEpochsWithWeights : 2;
   while (packer_.wants_more()) {
-    const size_t before = packer_.size();
     const int64_t id = Draw();
     std::optional<Example> example = Read(id);
     if (!example) continue;
+    fruitless_ = HasTarget(*example, packing_) ? 0 : fruitless_ + 1;
     packer_.Add(std::move(*example), id);
-    fruitless = packer_.size() > before ? 0 : fruitless + 1;
-    LWM_REQUIRE(fruitless <= order_.epoch_visits(), "none of ", order_.train_units(),
+    LWM_REQUIRE(fruitless_ < epochs * order_.epoch_visits(), "none of ", order_.train_units(),
                 " training examples has a token to learn");
   }
   return packer_.NextRow();

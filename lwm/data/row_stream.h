@@ -37,8 +37,8 @@ class RowStream {
   RowStream(std::shared_ptr<const ExampleSource> source, const UnitOrder& order,
             const PackingConfig& packing, int rank, int size);
 
-  // Throws what reading throws, and Error(kInvalidArgument) when as many examples as an epoch has
-  // had nothing to learn.
+  // Throws what reading throws, and Error(kInvalidArgument) when two epochs (with weights: a great
+  // many) had nothing to learn.
   Row Next();
 
   StreamState state() const;
@@ -54,6 +54,7 @@ class RowStream {
   int64_t rank_, size_;
   Packer packer_;
   int64_t position_ = 0;
+  int64_t fruitless_ = 0;  // examples in a row that had nothing to learn
   std::deque<int64_t> pending_;
 };
 

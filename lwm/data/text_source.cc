@@ -2,19 +2,27 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/data/example_source.h"
+#include "lwm/data/text_file.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
 namespace {
 
-// The tokens of one text file, in memory or in a mapped cache file (16 B header, int32 tokens).
+struct TokenisedText {
+  std::vector<int32_t> token_n;
+  std::string hash;  // of the text, 16 hex digits
+};
+
+// The tokens of one text file, in memory or in a mapped cache file (32 B header, int32 tokens).
 class TokenFile {
  public:
-  explicit TokenFile(std::vector<int32_t> token_n) : memory_(std::move(token_n)) {
+  explicit TokenFile(TokenisedText text) : memory_(std::move(text.token_n)), hash_(text.hash) {
     token_n_ = memory_;
   }
   // Throws Error(kCorruptData) when the cache file is damaged.
@@ -26,42 +34,47 @@ class TokenFile {
                    bytes.size() >= kHeaderBytes && std::memcmp(bytes.data(), kMagic, 8) == 0 &&
                        count == (bytes.size() - kHeaderBytes) / 4 && bytes.size() % 4 == 0,
                    cached.string(), ": damaged token cache; delete it");
+    hash_.assign(reinterpret_cast<const char*>(bytes.data() + 16), kHashBytes);
     token_n_ = {reinterpret_cast<const int32_t*>(bytes.data() + kHeaderBytes), count};
   }
 
-  static std::string Serialize(const std::vector<int32_t>& token_n) {
-    const uint64_t count = token_n.size();
-    std::string bytes(kHeaderBytes + 4 * token_n.size(), '\0');
+  static std::string Serialize(const TokenisedText& text) {
+    const uint64_t count = text.token_n.size();
+    std::string bytes(kHeaderBytes + 4 * count, '\0');
     std::memcpy(bytes.data(), kMagic, 8);
     std::memcpy(bytes.data() + 8, &count, 8);
-    std::memcpy(bytes.data() + kHeaderBytes, token_n.data(), 4 * token_n.size());
+    std::memcpy(bytes.data() + 16, text.hash.data(), kHashBytes);
+    std::memcpy(bytes.data() + kHeaderBytes, text.token_n.data(), 4 * count);
     return bytes;
   }
 
   std::span<const int32_t> tokens() const { return token_n_; }
+  const std::string& hash() const { return hash_; }
+
+  static constexpr char kMagic[] = "lwmtok2";
 
  private:
-  static constexpr char kMagic[] = "lwmtok1";
-  static constexpr size_t kHeaderBytes = 16;
+  static constexpr size_t kHashBytes = 16, kHeaderBytes = 16 + kHashBytes;
   std::vector<int32_t> memory_;
+  std::string hash_;
   std::unique_ptr<MappedFile> mapped_;
   std::span<const int32_t> token_n_;
 };
 
-std::vector<int32_t> TokenizeFile(const fs::path& path, const Tokenizer& tokenizer) {
-  const MappedFile file(path);
-  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
-  std::vector<int32_t> ids = tokenizer.Encode({text, file.bytes().size()});
+TokenisedText TokenizeFile(const fs::path& path, const Tokenizer& tokenizer) {
+  const TextFile file(path);
+  file.RequireUtf8();
+  std::vector<int32_t> ids = tokenizer.Encode(file.text());
   if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
   if (tokenizer.eos_id() >= 0) ids.push_back(tokenizer.eos_id());
-  return ids;
+  return {std::move(ids), HashHex(std::as_bytes(std::span(file.text())))};
 }
 
 // A name that changes with the file and with the tokenizer.
 std::string CacheName(const fs::path& path, const std::string& tokenizer_hash) {
   const auto changed = fs::last_write_time(path).time_since_epoch().count();
   const std::string key = Cat(fs::weakly_canonical(path).string(), '\n', fs::file_size(path), '\n',
-                              changed, '\n', tokenizer_hash);
+                              changed, '\n', tokenizer_hash, '\n', TokenFile::kMagic);
   return HashHex(std::as_bytes(std::span(key))) + ".tokens";
 }
 
@@ -87,7 +100,7 @@ class TextSource : public ExampleSource {
  public:
   TextSource(const std::vector<DocumentFile>& files, const Tokenizer& tokenizer,
              const TextSourceOptions& options)
-      : options_(options), has_bos_(tokenizer.begins_with_bos()) {
+      : options_(options), has_bos_(tokenizer.begins_with_bos()), name_(NameOfFiles(files)) {
     // A tokenizer.json does not hold them.
     const std::string tokenizer_key = Cat(tokenizer.file_content(), has_bos_ ? "+" : "-",
                                           tokenizer.bos_id(), ' ', tokenizer.eos_id());
@@ -99,11 +112,17 @@ class TextSource : public ExampleSource {
     LWM_REQUIRE(units_ > 0, "none of ", files.size(), " text files (", files[0].path.string(),
                 ", ...) has a length of ", options_.min_document_tokens, " to ",
                 options_.max_document_tokens, " tokens and something to learn");
+    std::string hashes;
+    for (const Document& document : documents_) hashes += document.file->hash();
+    fingerprint_ = HashHex(std::as_bytes(std::span(hashes)));
   }
 
   int64_t units() const override { return units_; }
   int64_t files() const override { return static_cast<int64_t>(documents_.size()); }
   int64_t tokens() const override { return tokens_; }
+  int64_t pieces() const override { return units_; }
+  std::string fingerprint() const override { return fingerprint_; }
+  std::string name() const override { return name_; }
   Example Read(int64_t unit, int64_t /*epoch*/) const override {
     return options_.joined ? ReadJoined(unit) : ReadSeparate(unit);
   }
@@ -192,6 +211,7 @@ class TextSource : public ExampleSource {
 
   TextSourceOptions options_;
   bool has_bos_;
+  std::string name_, fingerprint_;
   std::vector<Document> documents_;
   int64_t units_ = 0, tokens_ = 0;
 };

@@ -19,7 +19,7 @@ size_t CutBetweenCharacters(std::string_view text, size_t limit) {
 }  // namespace
 
 TrainingText::TrainingText(const std::vector<std::string>& inputs)
-    : files_(FindDocuments(inputs)) {}
+    : files_(FindDocuments(inputs).files) {}
 
 bool TrainingText::NextLine(std::string& line) {
   while (true) {
@@ -45,15 +45,16 @@ bool TrainingText::NextChunk() {
     return true;
   }
   jsonl_.reset();
-  mapped_.reset();
+  text_.reset();
   if (next_file_ == files_.size()) return false;
   const DocumentFile& file = files_[next_file_++];
   if (file.is_jsonl) {
     jsonl_ = std::make_unique<JsonlFile>(file.path);
     next_jsonl_line_ = 0;
   } else {
-    mapped_ = std::make_unique<MappedFile>(file.path);
-    chunk_ = {reinterpret_cast<const char*>(mapped_->bytes().data()), mapped_->bytes().size()};
+    text_ = std::make_unique<TextFile>(file.path);
+    text_->RequireUtf8();
+    chunk_ = text_->text();
   }
   return true;
 }

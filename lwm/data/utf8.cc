@@ -1,6 +1,9 @@
 #include "lwm/data/utf8.h"
 
+#include <algorithm>
 #include <cstdint>
+
+#include "lwm/base/format.h"
 
 namespace lwm::data {
 namespace {
@@ -50,6 +53,28 @@ bool IsUtf8Beginning(std::string_view text) {
   if (text.empty()) return false;
   const Lead lead = DescribeLead(static_cast<uint8_t>(text[0]));
   return text.size() < lead.length && MatchedBytes(text, lead) == text.size();
+}
+
+size_t InvalidUtf8At(std::string_view text, bool is_whole) {
+  for (size_t at = 0; at < text.size();) {
+    if (static_cast<uint8_t>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const size_t length = Utf8CharacterLength(text.substr(at));
+    if (length == 0)
+      return !is_whole && IsUtf8Beginning(text.substr(at)) ? std::string_view::npos : at;
+    at += length;
+  }
+  return std::string_view::npos;
+}
+
+std::string DescribeInvalidUtf8(std::string_view text, size_t at) {
+  const auto line = std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n') + 1;
+  return fmt::format(
+      "text that is not UTF-8: byte {} (line {}) is {:#04x}; convert it, for instance with "
+      "iconv -f WINDOWS-1252 -t UTF-8",
+      at, line, static_cast<uint8_t>(text[at]));
 }
 
 std::string ReplaceInvalidUtf8(std::string_view text) {

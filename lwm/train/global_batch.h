@@ -15,6 +15,7 @@ struct GlobalBatch {
   int64_t examples = 0;         // of the whole batch; at least 1
   int64_t tokens = 0;           // of the whole batch, without padding
   double allowed_pairs = 0;     // of the whole batch
+  bool has_targets = false;     // the whole batch has a token to learn
 };
 
 // Takes `rows` rows from the stream. Row i goes to data rank i % data_size, so the batch is the

@@ -11,6 +11,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/documents.h"
+#include "lwm/data/tokenizer_difference.h"
 #include "lwm/model/import.h"
 #include "lwm/vision/code_cache.h"
 #include "lwm/vision/vqgan_import.h"
@@ -25,7 +26,7 @@ constexpr int64_t kBufferRows = 64;  // that packing chooses from
 // Trains the tokenizer that every rank then opens.
 void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) {
   data::TokenizerTraining training;
-  for (const data::DocumentFile& document : data::FindDocuments(config.data.TrainPaths()))
+  for (const data::DocumentFile& document : data::FindDocuments(config.data.TrainPaths()).files)
     training.inputs.push_back(document.path);
   training.vocab_size = static_cast<int32_t>(config.data.train_tokenizer_vocab);
   WriteFileAtomically(file, data::TrainTokenizer(training));
@@ -81,6 +82,7 @@ data::LoaderConfig MakeLoaderConfig(const config::TrainConfig& config) {
   loader.held_out_fraction = section.held_out_fraction;
   loader.held_out_paths = section.held_out;
   loader.skip_bad_lines = section.skip_bad_lines;
+  loader.allow_changed = section.allow_changed;
   if (section.codes_per_frame > 0) loader.codes_per_frame = section.codes_per_frame;
   if (section.codebook_size > 0) loader.codebook_size = section.codebook_size;
   loader.cache =
@@ -155,6 +157,44 @@ bool IsVisionTensor(const std::string& name) {
   return name == "model.vision_embed_tokens.weight" || name == "vision_head.weight";
 }
 
+// The checkpoint's, which a tokenizer that the recipe names must agree with.
+std::shared_ptr<const data::Tokenizer> ResumedTokenizer(const config::TrainConfig& config,
+                                                        const fs::path& checkpoint) {
+  std::shared_ptr<const data::Tokenizer> tokenizer = data::OpenTokenizer(checkpoint);
+  if (config.data.tokenizer.empty()) return tokenizer;
+  const std::string difference =
+      data::TokenizerDifference(*data::OpenTokenizer(config.data.tokenizer), *tokenizer);
+  LWM_REQUIRE(difference.empty(), "data.tokenizer: ", config.data.tokenizer,
+              " is not the tokenizer that the run in ", config.train.run_folder,
+              " was begun with (", difference,
+              "): name that one, or begin a new run in another train.run_folder");
+  return tokenizer;
+}
+
+// model.init's own tokenizer, or nullptr if it has none that can be read.
+std::unique_ptr<data::Tokenizer> OwnTokenizer(const std::string& init) {
+  if (init.empty()) return nullptr;
+  try {
+    return data::OpenTokenizer(init);
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
+// The one that the recipe names, which model.init's own must agree with, or model.init's.
+std::shared_ptr<const data::Tokenizer> GivenTokenizer(const config::TrainConfig& config) {
+  if (config.data.tokenizer.empty()) return data::OpenTokenizer(config.model.init);
+  std::shared_ptr<const data::Tokenizer> given = data::OpenTokenizer(config.data.tokenizer);
+  const auto own = OwnTokenizer(config.model.init);
+  if (!own || config.model.replace_tokenizer) return given;
+  const std::string difference = data::TokenizerDifference(*given, *own);
+  LWM_REQUIRE(difference.empty(), "data.tokenizer: ", config.data.tokenizer,
+              " is not the tokenizer of model.init, ", config.model.init, " (", difference,
+              "), whose weights know no other: leave data.tokenizer out to use the model's own, or "
+              "set model.replace_tokenizer = true");
+  return given;
+}
+
 }  // namespace
 
 std::unique_ptr<FolderLock> PrepareRunFolder(const fs::path& run_folder,
@@ -177,10 +217,8 @@ std::unique_ptr<FolderLock> PrepareRunFolder(const fs::path& run_folder,
 std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfig& config,
                                                         const std::optional<fs::path>& checkpoint,
                                                         dist::Communicator& world) {
-  if (checkpoint) return data::OpenTokenizer(*checkpoint);
-  if (config.data.train_tokenizer_vocab == 0)
-    return data::OpenTokenizer(config.data.tokenizer.empty() ? config.model.init
-                                                             : config.data.tokenizer);
+  if (checkpoint) return ResumedTokenizer(config, *checkpoint);
+  if (config.data.train_tokenizer_vocab == 0) return GivenTokenizer(config);
   const fs::path file = fs::path(config.train.run_folder) / "tokenizer.model";
   if (world.rank() == 0) TrainRunTokenizer(config, file);
   world.Barrier();
@@ -216,6 +254,9 @@ std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
   world.Barrier();
   if (world.rank() != 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
   if (loader.media && config.data.encode_ahead) EncodeAhead(*rows, *loader.media, world, say);
+  // Media that are encoded as they come would be encoded by one rank alone.
+  if (world.rank() == 0 && (!loader.media || config.data.encode_ahead))
+    for (const std::string& line : rows->Survey()) say("warning: " + line);
   return rows;
 }
 

@@ -25,7 +25,9 @@ std::unique_ptr<FolderLock> PrepareRunFolder(const std::filesystem::path& run_fo
                                              dist::Communicator& world);
 
 // The recipe's tokenizer: the given one, model.init's, or one trained on the training files (rank
-// 0, all of its threads) and kept in the run folder; a resumed run takes the checkpoint's.
+// 0, all of its threads) and kept in the run folder; a resumed run takes the checkpoint's. Throws
+// Error(kInvalidArgument) when the given one is another than the checkpoint's, or than model.init's
+// without model.replace_tokenizer.
 std::shared_ptr<const data::Tokenizer> PrepareTokenizer(
     const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
     dist::Communicator& world);
@@ -37,7 +39,8 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const data::Tokenizer& tokenizer);
 
 // The stream of rows that all ranks read; a cache of token files is written by rank 0 alone. Media
-// are encoded first, divided over the ranks; `say` gets progress on every rank.
+// are encoded first, divided over the ranks; `say` gets progress on every rank, and on rank 0 what
+// RowLoader::Survey finds.
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
                                           dist::Communicator& world,

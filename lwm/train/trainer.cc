@@ -90,6 +90,7 @@ class Run {
     RequireFits(question, dist::RanksOnThisNode(), UsableMemory());
     rows_ = OpenRows(config_, tokenizer_, world_, [&](const std::string& line) { Say(line); });
     const auto summary = rows_->summary();
+    for (const std::string& note : summary.notes) Say("warning: " + note);
     Say(fmt::format("data: {} files, {} training documents or pieces, {} held out{}", summary.files,
                     summary.train_units, summary.held_out_units,
                     summary.tokens > 0 ? fmt::format(", {} tokens", summary.tokens) : ""));
@@ -140,11 +141,25 @@ class Run {
     tokens_ = JsonGet<int64_t>(loaded.state.trainer, "tokens", checkpoint_->string());
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, !loaded.data_cursors.empty(), checkpoint_->string(),
                    " says nothing about where its data goes on");
-    rows_->RestoreState(loaded.data_cursors.front());  // all ranks read one stream
     const Json before = loaded.state.trainer.value("config", Json::object());
+    RequireTrainedTokenizer(before);
+    if (!rows_->RestoreState(loaded.data_cursors.front()))  // all ranks read one stream
+      Say("warning: the data has changed since the run was saved; it begins anew "
+          "(data.allow_changed)");
     for (const std::string& line :
          ResumeLines(*checkpoint_, step_, config_.train.steps, before, TrainConfigToJson(config_)))
       Say(line);
+  }
+
+  // A tokenizer is trained once; another size later on would be passed over in silence.
+  void RequireTrainedTokenizer(const Json& before) const {
+    const int64_t wanted = config_.data.train_tokenizer_vocab;
+    const int64_t trained =
+        before.value("data", Json::object()).value("train_tokenizer_vocab", wanted);
+    LWM_REQUIRE(wanted == 0 || wanted == trained, "data.train_tokenizer_vocab is ", wanted,
+                ", but the run in ", folder_.string(), " was begun with ",
+                trained == 0 ? "a given tokenizer" : Cat("a tokenizer of ", trained, " pieces"),
+                ": restore it, or begin a new run in another train.run_folder");
   }
 
   StepOptions MakeStepOptions() const {
@@ -162,6 +177,7 @@ class Run {
     StepMetrics metrics;
     double allowed_pairs = 0;
     int64_t tokens = 0;
+    bool has_targets = false;
     const double share = 1.0 / static_cast<double>(config_.optimizer.accumulate);
     for (int64_t i = 0; i < config_.optimizer.accumulate; ++i) {
       const GlobalBatch batch =
@@ -173,7 +189,11 @@ class Run {
       metrics.vision_loss += share * losses.vision_loss;
       allowed_pairs += batch.allowed_pairs;
       tokens += batch.tokens;
+      has_targets = has_targets || batch.has_targets;
     }
+    if (!has_targets)
+      Say(fmt::format("warning: step {} has no token to learn; its loss of 0 says nothing",
+                      step_ + 1));
     metrics.lr = LearningRate(schedule_, step_);
     metrics.grad_norm =
         ApplyUpdate(*weights_, *optimizer_, metrics.lr, config_.optimizer.clip_norm);

@@ -114,6 +114,36 @@ TEST_F(DataCommandsTest, PackPrintsRowsAndTheirStatistics) {
   EXPECT_NEAR(weights, 40, 1e-4);
 }
 
+TEST_F(DataCommandsTest, FilesThatAreNoTextAreNamed) {
+  const std::string pack = "pack " + Tokenizer() + " --length 64 --input ";
+  WriteFileAtomically(folder_ / "book.txt", std::string("\xFF\xFEH\0i\0", 6));
+  WriteFileAtomically(folder_ / "lines.json", "[{\"text\": \"Hi\"}]");
+  WriteFileAtomically(folder_ / "table.csv", "text\nHi\n");
+  WriteFileAtomically(folder_ / "empty.txt", "\n");
+  WriteFileAtomically(folder_ / "latin.txt", "caf\xE9");
+  WriteFileAtomically(folder_ / "page.pdf", "%PDF-1.4\n");
+  const auto tokens = [&](const std::string& name) {
+    const auto rows = RunLwm(pack + Path(name)).lines();
+    return rows.empty() ? Json() : Json::parse(rows[0])["tokens"];
+  };
+  EXPECT_FALSE(tokens("book.txt").is_null());
+  EXPECT_EQ(tokens("book.txt"), tokens("lines.json"));
+  ExpectFailure(RunLwm(pack + Path("table.csv")), 1, "is a table (CSV)");
+  ExpectFailure(RunLwm(pack + Path("empty.txt")), 1, "is empty");
+  ExpectFailure(RunLwm(pack + Path("latin.txt")), 1, "not UTF-8: byte 3 (line 1) is 0xe9");
+  ExpectFailure(RunLwm(pack + Path("page.pdf")), 1, "is a PDF document");
+  ExpectFailure(
+      RunLwm("tokenizer train --vocab-size 300 --output x.model --input " + Path("latin.txt")), 1,
+      "not UTF-8");
+  std::filesystem::create_directory(folder_ / "folder");
+  WriteFileAtomically(folder_ / "folder/a.txt", "Hi");
+  WriteFileAtomically(folder_ / "folder/b.csv", "Hi");
+  const auto mixed = RunLwm(pack + Path("folder"));
+  EXPECT_EQ(mixed.exit_code, 0);
+  EXPECT_NE(mixed.err.find("1 file left out of " + Path("folder") + ": 1 .csv"), std::string::npos)
+      << mixed.err;
+}
+
 // Pictures named by JSONL, a tiny VQGAN with random weights.
 class MediaCommandsTest : public DataCommandsTest {
  protected:

@@ -202,6 +202,73 @@ TEST_F(TrainCliTest, FullDiskEndsTheRunAndLosesNothing) {
   EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 8u);
 }
 
+TEST_F(TrainCliTest, ResumeWithOtherTextIsRefusedUnlessAllowed) {
+  ASSERT_EQ(Train("").exit_code, 0);
+  std::string text = ReadFile(folder_ / "novel.txt");
+  text[100] = '#';
+  WriteFileAtomically(folder_ / "novel.txt", text);
+  ExpectRefusal(Train("--set train.steps=6"), 2,
+                {"the data has changed", "novel.txt", "data.allow_changed"});
+  const ProgramResult allowed = Train("--set train.steps=6 --set data.allow_changed=true");
+  EXPECT_EQ(allowed.exit_code, 0) << allowed.err;
+  EXPECT_NE(allowed.err.find("warning: the data has changed"), std::string::npos) << allowed.err;
+}
+
+TEST_F(TrainCliTest, ResumeWithAnotherTokenizerIsRefused) {
+  ASSERT_EQ(Train("").exit_code, 0);
+  const std::string steps = " --set train.steps=6 --set data.train_tokenizer_vocab=";
+  ExpectRefusal(Train(steps + "350"), 2, {"data.train_tokenizer_vocab is 350", "340 pieces"});
+  ASSERT_EQ(
+      RunLwm(Cat("tokenizer train --vocab-size 350 --input ", (folder_ / "novel.txt").string(),
+                 " --output ", (folder_ / "other.model").string()))
+          .exit_code,
+      0);
+  const std::string given = "0 --set data.tokenizer=";
+  ExpectRefusal(Train(steps + given + (folder_ / "other.model").string()), 2,
+                {"data.tokenizer", "other.model", "350 ids instead of 340"});
+  const ProgramResult own = Train(steps + given + (run() / "tokenizer.model").string());
+  EXPECT_EQ(own.exit_code, 0) << own.err;
+}
+
+TEST_F(TrainCliTest, InitKeepsItsOwnTokenizer) {
+  ASSERT_EQ(Train("").exit_code, 0);
+  std::string recipe = ReadFile(folder_ / "recipe.toml");
+  recipe = "[model]\ninit = \"" + (run() / "model").string() + "\"\n" +
+           recipe.substr(recipe.find("[data]"));
+  WriteFileAtomically(folder_ / "recipe.toml", recipe);
+  const std::string next = "--set train.run_folder=" + (folder_ / "next").string();
+  ExpectRefusal(Train(next), 2, {"data.train_tokenizer_vocab", "the model's own tokenizer"});
+  ASSERT_EQ(
+      RunLwm(Cat("tokenizer train --vocab-size 339 --input ", (folder_ / "novel.txt").string(),
+                 " --output ", (folder_ / "other.model").string()))
+          .exit_code,
+      0);
+  const std::string other = next + " --set data.train_tokenizer_vocab=0 --set data.tokenizer=" +
+                            (folder_ / "other.model").string();
+  ExpectRefusal(Train(other), 2, {"other.model", "model.init", "model.replace_tokenizer"});
+  const ProgramResult own = Train(next + " --set data.train_tokenizer_vocab=0");
+  EXPECT_EQ(own.exit_code, 0) << own.err;
+}
+
+// A line of a question that is given and a short answer, in rows that end before the answer.
+TEST_F(TrainCliTest, AnswersBehindTheRowAreCountedOrRefused) {
+  std::string lines;
+  for (int i = 0; i < 6; ++i)
+    lines += Cat(R"({"fields": "[q],a", "q": ")", std::string(i % 3 == 0 ? 4 : 200, '7'),
+                 R"(", "a": "yes"})", "\n");
+  WriteFileAtomically(folder_ / "chat.jsonl", lines);
+  const std::string flags = Cat(
+      "--set data.held_out_fraction=0 --set data.train=", (folder_ / "chat.jsonl").string(),
+      " --set data.train_tokenizer_vocab=266 --set train.run_folder=", (folder_ / "chat").string(),
+      " --set data.packing=");
+  const ProgramResult pad = Train(flags + "pad");
+  EXPECT_EQ(pad.exit_code, 0) << pad.err;
+  EXPECT_NE(pad.err.find("warning: 4 of 6 lines"), std::string::npos) << pad.err;
+  EXPECT_NE(pad.err.find("no token to learn"), std::string::npos) << pad.err;
+  ExpectRefusal(Train(flags + "pad --set data.row_tokens=4"), 2,
+                {"none of 6 lines", "no token to learn"});
+}
+
 TEST_F(TrainCliTest, WeightsThatAreNotNumbersAreRefusedByName) {
   ASSERT_EQ(Train("").exit_code, 0);
   const fs::path start = folder_ / "start";

@@ -1,5 +1,5 @@
-// A JSONL file of any bytes gives examples or Errors that name a line; the examples pack into rows
-// whose loss weights sum to one.
+// A JSONL file or JSON array of any bytes, packed by gzip or not, gives examples or Errors that
+// name a line; the examples pack into rows whose loss weights sum to one.
 #include <cmath>
 #include <string>
 
@@ -68,6 +68,10 @@ void PackLines(const lwm::data::JsonlFile& file, const lwm::data::Tokenizer& tok
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const auto tokenizer = MakeTokenizer();
   const lwm::fuzz::InputFile file(data, size);
-  PackLines(lwm::data::JsonlFile(file.path()), *tokenizer);
+  try {
+    PackLines(lwm::data::JsonlFile(file.path()), *tokenizer);
+  } catch (const lwm::Error& error) {  // no text, or a cut array
+    Check(error.code() == lwm::ErrorCode::kCorruptData);
+  }
   return 0;
 }
