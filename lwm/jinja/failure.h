@@ -1,0 +1,20 @@
+#pragma once
+
+#include <stdexcept>
+
+#include "lwm/base/error.h"
+
+namespace lwm::jinja {
+
+// What is wrong with an operation of a template. Becomes an Error where its line is known; never
+// leaves this module.
+struct Failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+template <class... Parts>
+[[noreturn]] void Fail(const Parts&... parts) {
+  throw Failure(Cat(parts...));
+}
+
+}  // namespace lwm::jinja

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lwm/jinja/budget.h"
+#include "lwm/jinja/value.h"
+
+namespace lwm::jinja {
+
+// Python's operators on values. All throw Failure naming operator and kinds where Python raises, or
+// where a whole number leaves 64 bits.
+
+Value Arithmetic(const std::string& name, const Value& a, const Value& b, Budget& budget);
+Value Signed(const std::string& sign, const Value& value);
+
+// str(value), paid for.
+Text TextOf(const Value& value, Budget& budget);
+
+// name: == != < <= > >= in "not in".
+bool Compares(const std::string& name, const Value& a, const Value& b, Budget& budget);
+int Order(const Value& a, const Value& b);  // < 0, 0, > 0; numbers or strings only
+
+// value.name: a method, an attribute or an entry; undefined without.
+Value Attribute(const Value& value, const std::string& name);
+Value Item(const Value& value, const Value& key, Budget& budget);  // value[key]
+// value[begin:end:step]; undefined bounds are absent.
+Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step,
+            Budget& budget);
+
+// What a loop over the value visits: items, keys of a dict, characters; nothing if undefined.
+std::vector<Value> ItemsOf(const Value& value, Budget& budget);
+int64_t LengthOf(const Value& value);
+
+}  // namespace lwm::jinja
