@@ -315,7 +315,7 @@ TEST(DamagedFilesTest, Gguf) {
     for (uint32_t type = 4; type < 64; ++type)
       if (!FindGgufType(type))
         variants.ExpectRefused(WithBytes(variants.whole(), name, type_at, Bytes(type)),
-                               Cat("type ", type));
+                               Cat("type ", GgufTypeName(type)));
     for (const uint64_t offset : {uint64_t{4096}, uint64_t{1} << 33, ~uint64_t{0}})
       variants.ExpectRefused(WithBytes(variants.whole(), name, type_at + 4, Bytes(offset)), name);
   }

@@ -4,6 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <utility>
+
+#include "lwm/io/super_blocks.h"
 
 namespace lwm::io {
 namespace {
@@ -20,7 +23,25 @@ constexpr GgufTypeInfo kTypes[] = {
     {GgufType::kQ8_0, "Q8_0", DType::kF32, kGgufBlock, 34},
     {GgufType::kQ4_0, "Q4_0", DType::kF32, kGgufBlock, 18},
     {GgufType::kQ4_1, "Q4_1", DType::kF32, kGgufBlock, 20},
+    {GgufType::kQ5_0, "Q5_0", DType::kF32, kGgufBlock, 22},
+    {GgufType::kQ5_1, "Q5_1", DType::kF32, kGgufBlock, 24},
+    {GgufType::kQ2_K, "Q2_K", DType::kF32, kLargestGgufBlock, 84},
+    {GgufType::kQ3_K, "Q3_K", DType::kF32, kLargestGgufBlock, 110},
+    {GgufType::kQ4_K, "Q4_K", DType::kF32, kLargestGgufBlock, 144},
+    {GgufType::kQ5_K, "Q5_K", DType::kF32, kLargestGgufBlock, 176},
+    {GgufType::kQ6_K, "Q6_K", DType::kF32, kLargestGgufBlock, 210},
+    {GgufType::kQ8_K, "Q8_K", DType::kF32, kLargestGgufBlock, 292},
+    {GgufType::kIQ4_NL, "IQ4_NL", DType::kF32, kGgufBlock, 18},
+    {GgufType::kIQ4_XS, "IQ4_XS", DType::kF32, kLargestGgufBlock, 136},
 };
+
+// Types that are not read, for messages; some were withdrawn.
+constexpr std::pair<uint32_t, std::string_view> kOtherTypes[] = {
+    {4, "Q4_2"},        {5, "Q4_3"},        {9, "Q8_1"},        {16, "IQ2_XXS"}, {17, "IQ2_XS"},
+    {18, "IQ3_XXS"},    {19, "IQ1_S"},      {21, "IQ3_S"},      {22, "IQ2_S"},   {29, "IQ1_M"},
+    {31, "Q4_0_4_4"},   {32, "Q4_0_4_8"},   {33, "Q4_0_8_8"},   {34, "TQ1_0"},   {35, "TQ2_0"},
+    {36, "IQ4_NL_4_4"}, {37, "IQ4_NL_4_8"}, {38, "IQ4_NL_8_8"}, {39, "MXFP4"},   {40, "NVFP4"},
+    {41, "Q1_0"}};
 
 float LoadHalf(const std::byte* from) noexcept {
   uint16_t half;
@@ -49,6 +70,56 @@ void DequantizeQ4(const std::byte* nibbles, float scale, float offset, float min
     weights[i + kGgufBlock / 2] = high + minimum;
   }
 }
+
+void DequantizeQ4_0(const std::byte* block, float* weights) noexcept {
+  DequantizeQ4(block + 2, LoadHalf(block), 8, 0, weights);
+}
+
+void DequantizeQ4_1(const std::byte* block, float* weights) noexcept {
+  DequantizeQ4(block + 4, LoadHalf(block), 0, LoadHalf(block + 2), weights);
+}
+
+// `bits`: four bytes with the fifth bits, then the nibbles.
+void DequantizeQ5(const std::byte* bits, float scale, float offset, float minimum,
+                  float* weights) noexcept {
+  uint32_t fifth;
+  std::memcpy(&fifth, bits, sizeof(fifth));
+  const auto* nibbles = reinterpret_cast<const uint8_t*>(bits + sizeof(fifth));
+  for (size_t i = 0; i < kGgufBlock / 2; ++i) {
+    const uint32_t low = (nibbles[i] & 15) | ((fifth >> i) & 1) << 4;
+    const uint32_t high = (nibbles[i] >> 4) | ((fifth >> (i + kGgufBlock / 2)) & 1) << 4;
+    weights[i] = scale * (static_cast<float>(static_cast<int32_t>(low)) - offset) + minimum;
+    weights[i + kGgufBlock / 2] =
+        scale * (static_cast<float>(static_cast<int32_t>(high)) - offset) + minimum;
+  }
+}
+
+void DequantizeQ5_0(const std::byte* block, float* weights) noexcept {
+  DequantizeQ5(block + 2, LoadHalf(block), 16, 0, weights);
+}
+
+void DequantizeQ5_1(const std::byte* block, float* weights) noexcept {
+  DequantizeQ5(block + 4, LoadHalf(block), 0, LoadHalf(block + 2), weights);
+}
+
+void DequantizeIq4Nl(const std::byte* block, float* weights) noexcept {
+  const float scale = LoadHalf(block);
+  const auto* nibbles = reinterpret_cast<const uint8_t*>(block + 2);
+  for (size_t i = 0; i < kGgufBlock / 2; ++i) {
+    weights[i] = scale * kIq4Levels[nibbles[i] & 15];
+    weights[i + kGgufBlock / 2] = scale * kIq4Levels[nibbles[i] >> 4];
+  }
+}
+
+constexpr std::pair<GgufType, void (*)(const std::byte*, float*) noexcept> kDecoders[] = {
+    {GgufType::kQ8_0, DequantizeQ8_0},    {GgufType::kQ4_0, DequantizeQ4_0},
+    {GgufType::kQ4_1, DequantizeQ4_1},    {GgufType::kQ5_0, DequantizeQ5_0},
+    {GgufType::kQ5_1, DequantizeQ5_1},    {GgufType::kQ2_K, DequantizeQ2K},
+    {GgufType::kQ3_K, DequantizeQ3K},     {GgufType::kQ4_K, DequantizeQ4K},
+    {GgufType::kQ5_K, DequantizeQ5K},     {GgufType::kQ6_K, DequantizeQ6K},
+    {GgufType::kQ8_K, DequantizeQ8K},     {GgufType::kIQ4_NL, DequantizeIq4Nl},
+    {GgufType::kIQ4_XS, DequantizeIq4Xs},
+};
 
 // The largest magnitude. The bits of finite magnitudes are ordered as the numbers are.
 float LargestMagnitude(const float* weights) noexcept {
@@ -101,16 +172,28 @@ std::optional<GgufTypeInfo> FindGgufType(std::string_view name) noexcept {
   return {};
 }
 
+std::string GgufTypeName(uint32_t number) {
+  if (const auto info = FindGgufType(number)) return std::string(info->name);
+  for (const auto& [other, name] : kOtherTypes)
+    if (other == number) return std::string(name);
+  return std::to_string(number);
+}
+
+std::string ReadableGgufTypes() {
+  std::string names;
+  for (const GgufTypeInfo& info : kTypes)
+    names += (names.empty() ? "" : ", ") + std::string(info.name);
+  return names;
+}
+
 void Dequantize(GgufType type, std::span<const std::byte> blocks,
                 std::span<float> weights) noexcept {
-  const size_t bytes = FindGgufType(static_cast<uint32_t>(type))->bytes;
-  const std::byte* block = blocks.data();
-  for (size_t i = 0; i < weights.size(); i += kGgufBlock, block += bytes) {
-    float* out = weights.data() + i;
-    if (type == GgufType::kQ8_0) DequantizeQ8_0(block, out);
-    if (type == GgufType::kQ4_0) DequantizeQ4(block + 2, LoadHalf(block), 8, 0, out);
-    if (type == GgufType::kQ4_1)
-      DequantizeQ4(block + 4, LoadHalf(block), 0, LoadHalf(block + 2), out);
+  const GgufTypeInfo info = *FindGgufType(static_cast<uint32_t>(type));
+  for (const auto& [known, decode] : kDecoders) {
+    if (known != type) continue;
+    const std::byte* block = blocks.data();
+    for (size_t i = 0; i < weights.size(); i += info.block, block += info.bytes)
+      decode(block, weights.data() + i);
   }
 }
 

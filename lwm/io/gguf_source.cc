@@ -5,6 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/io/byte_reader.h"
+#include "lwm/io/gguf_split.h"
 #include "lwm/io/tensor_limits.h"
 
 namespace lwm::io {
@@ -104,8 +105,9 @@ TensorHeader ReadTensorHeader(ByteReader& in) {
   }
   const auto number = in.Number<uint32_t>();
   const auto type = FindGgufType(number);
-  in.Require(type.has_value(), label, " has type ", number, "; known are F32, F16, BF16, F64, ",
-             "integers, Q8_0, Q4_0 and Q4_1");
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, type.has_value(), in.where(), ": ", label,
+                 " is of GGUF type ", GgufTypeName(number), ", which is not supported; take the ",
+                 "model as Q8_0, Q4_K_M or F16 (supported: ", ReadableGgufTypes(), ")");
   header.type = *type;
   header.info.dtype = type->dtype;
   header.offset = in.Number<uint64_t>();
@@ -118,20 +120,31 @@ uint64_t StoredBytes(const ByteReader& in, const TensorHeader& header) {
   const auto bytes = TensorBytes(info.dtype, info.shape);
   in.Require(bytes.has_value(), "tensor ", info.name, " has an impossible shape");
   if (header.type.block == 1) return *bytes;
-  const bool whole = !info.shape.empty() && info.shape.back() % int64_t{kGgufBlock} == 0;
+  const bool whole =
+      !info.shape.empty() && info.shape.back() % static_cast<int64_t>(header.type.block) == 0;
   in.Require(whole, "tensor ", info.name, ": rows of ", ShapeText(info.shape), " are no whole ",
              header.type.name, " blocks");
-  return *bytes / DTypeSize(info.dtype) / kGgufBlock * header.type.bytes;
+  return *bytes / DTypeSize(info.dtype) / header.type.block * header.type.bytes;
 }
 
-GgufTensor PlaceTensor(const ByteReader& in, TensorHeader header, uint64_t data_begin,
-                       std::span<const std::byte> file) {
-  const uint64_t bytes = StoredBytes(in, header);
-  const bool inside = data_begin <= file.size() && header.offset <= file.size() - data_begin &&
-                      bytes <= file.size() - data_begin - header.offset;
-  in.Require(inside, "tensor ", header.info.name, " lies outside the file; truncated?");
-  return {std::move(header.info), header.type.type,
-          file.subspan(data_begin + header.offset, bytes)};
+// Throws unless every tensor lies inside the file.
+void RequireWhole(const ByteReader& in, const std::vector<TensorHeader>& headers,
+                  uint64_t data_begin, uint64_t file_bytes) {
+  constexpr uint64_t kLimit = uint64_t{1} << 62;  // sums of two such numbers fit
+  uint64_t end = data_begin;
+  const TensorHeader* last = nullptr;
+  for (const TensorHeader& header : headers) {
+    const uint64_t bytes = StoredBytes(in, header);
+    in.Require(header.offset <= kLimit - data_begin && bytes <= kLimit, "tensor ", header.info.name,
+               " lies outside the file at byte ", header.offset);
+    if (data_begin + header.offset + bytes <= end) continue;
+    end = data_begin + header.offset + bytes;
+    last = &header;
+  }
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, end <= file_bytes, in.where(),
+                 ": truncated: ", end - std::min(end, file_bytes), " of ", end,
+                 " bytes are missing, tensor ", last ? last->info.name : "",
+                 " lies outside the file; the download is incomplete");
 }
 
 void ReadMetadata(ByteReader& in, std::span<const std::byte> file, uint64_t count,
@@ -210,8 +223,8 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   ByteReader in(file, where);
   in.Require(in.Text(4) == "GGUF", "not a GGUF file");
   const auto version = in.Number<uint32_t>();
-  in.Require(version == 2 || version == 3, "GGUF version ", version,
-             "; 2 and 3 (little-endian) are supported");
+  in.Require(version >> 24 == 0, "a big-endian GGUF file; take the little-endian version");
+  in.Require(version == 2 || version == 3, "GGUF version ", version, "; 2 and 3 are supported");
   const auto tensors = in.Number<uint64_t>();
   const auto keys = in.Number<uint64_t>();
   GgufFile gguf;
@@ -226,17 +239,22 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   const auto unit = static_cast<uint64_t>(alignment);
   const uint64_t data_begin = (in.position() + unit - 1) / unit * unit;
   TensorLimits limits(where);
+  for (const TensorHeader& header : headers) limits.Count(header.info);
+  if (!headers.empty()) RequireWhole(in, headers, data_begin, file.size());
   for (TensorHeader& header : headers) {
-    limits.Count(header.info);
-    gguf.tensors.push_back(PlaceTensor(in, std::move(header), data_begin, file));
+    const auto bytes = file.subspan(data_begin + header.offset, StoredBytes(in, header));
+    gguf.tensors.push_back({std::move(header.info), header.type.type, bytes});
   }
   return gguf;
 }
 
 GgufSource::GgufSource(const std::filesystem::path& path) : MappedSource(path) {
-  Open(path, [&](std::span<const std::byte> file, const std::string& name) {
+  const std::vector<std::filesystem::path> parts = GgufParts(path);
+  size_t index = 0;
+  OpenFiles(parts, [&](std::span<const std::byte> file, const std::string& name) {
     GgufFile gguf = ParseGguf(file, name);
-    metadata_ = std::move(gguf.metadata);
+    RequireGgufPart(gguf.metadata, index, parts.size());
+    if (index++ == 0) metadata_ = std::move(gguf.metadata);
     std::vector<StoredTensor> tensors;
     for (GgufTensor& tensor : gguf.tensors) {
       tensors.push_back(ContiguousTensor(std::move(tensor.info), tensor.bytes));
@@ -245,6 +263,12 @@ GgufSource::GgufSource(const std::filesystem::path& path) : MappedSource(path) {
     }
     return tensors;
   });
+  const auto expected = metadata_.Integer("split.tensors.count");
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData,
+                 parts.size() == 1 || expected.value_or(0) == static_cast<int64_t>(infos().size()),
+                 where(), ": the ", parts.size(), " parts hold ", infos().size(),
+                 " tensors, the first says ", expected.value_or(0),
+                 "; the files do not belong together");
 }
 
 }  // namespace lwm::io

@@ -53,10 +53,13 @@ struct GgufFile {
 };
 
 // Parses the bytes of a whole file, versions 2 and 3, little-endian. Throws Error(kCorruptData)
-// when it is damaged, a tensor lies outside the file or its type is not F32, F16, BF16, F64, an
-// integer, Q8_0, Q4_0 or Q4_1. Sizes are given slowest first, as in every TensorInfo.
+// when it is damaged, ends too early (it says by how many bytes) or a tensor is of a type other
+// than ReadableGgufTypes() (it says which). Sizes are given slowest first, as in every TensorInfo.
 GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where);
 
+// One file, or all files of a split model (io/gguf_split.h), whichever of them is given; the first
+// one's metadata. Throws Error(kNotFound) naming missing parts, Error(kCorruptData) when the parts
+// do not belong together.
 class GgufSource final : public MappedSource {
  public:
   explicit GgufSource(const std::filesystem::path& path);

@@ -118,7 +118,7 @@ TEST(GgufSourceTest, LiesAreNamed) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
   expect(refusal("GGUF", 0, uint32_t{1}), "version 1");
-  expect(refusal("GGUF", 0, uint32_t{0x03000000}), "version");  // big-endian
+  expect(refusal("GGUF", 0, uint32_t{0x03000000}), "big-endian");
   expect(refusal("GGUF", 4, ~uint64_t{0}), "too many tensors");
   expect(refusal("GGUF", 12, ~uint64_t{0}), "too many metadata keys");
   expect(refusal("count", 0, uint32_t{99}), "metadata of type 99");
@@ -126,7 +126,12 @@ TEST(GgufSourceTest, LiesAreNamed) {
   expect(refusal("scores", 8, uint64_t{1} << 62), "longer than the file");
   expect(refusal("norm", 0, uint32_t{9}), "9 dimensions");
   expect(refusal("norm", 4, uint64_t{1} << 60), "norm");
-  expect(refusal("norm", 12, uint32_t{13}), "type 13");
+  expect(refusal("norm", 12, uint32_t{17}), "norm is of GGUF type IQ2_XS, which is not supported");
+  expect(refusal("norm", 12, uint32_t{39}), "MXFP4");
+  expect(refusal("norm", 12, uint32_t{34}), "TQ1_0");
+  expect(refusal("norm", 12, uint32_t{99}), "type 99");
+  expect(refusal("norm", 12, uint32_t{12}), "no whole Q4_K blocks");
+  expect(RefusalOf(file.substr(0, file.size() - 32), Parse), "truncated: 12 of ");
   expect(refusal("norm", 16, uint64_t{1} << 40), "lies outside the file");
   expect(refusal("blocks", 4, uint64_t{31}), "no whole Q8_0 blocks");
   expect(refusal("blocks", 12, uint64_t{3}), "");

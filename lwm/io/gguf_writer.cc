@@ -47,7 +47,8 @@ uint64_t GgufBytes(const GgufWriter::Tensor& tensor) {
   const GgufTypeInfo type = *FindGgufType(static_cast<uint32_t>(tensor.type));
   const auto bytes = TensorBytes(DType::kU8, tensor.shape);
   LWM_CHECK(bytes.has_value(), "tensor ", tensor.name, " has an impossible shape");
-  LWM_CHECK(type.block == 1 || (!tensor.shape.empty() && tensor.shape.back() % kGgufBlock == 0),
+  const auto block = static_cast<int64_t>(type.block);
+  LWM_CHECK(block == 1 || (!tensor.shape.empty() && tensor.shape.back() % block == 0),
             "rows of tensor ", tensor.name, " are no whole blocks");
   return *bytes / type.block * type.bytes;
 }

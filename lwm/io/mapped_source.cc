@@ -15,21 +15,22 @@ StoredTensor ContiguousTensor(TensorInfo info, std::span<const std::byte> bytes)
   return tensor;
 }
 
-void MappedSource::Open(const std::filesystem::path& path, const Parse& parse) {
-  ShardIndex index;
-  if (path.extension() == ".json")
-    index = ReadShardIndex(path);
-  else
-    index.files = {path};
+void MappedSource::OpenFiles(const std::vector<std::filesystem::path>& files, const Parse& parse) {
   std::vector<TensorInfo> infos;
-  for (size_t file = 0; file < index.files.size(); ++file) {
-    files_.push_back(std::make_unique<MappedFile>(index.files[file]));
-    for (StoredTensor& tensor : parse(files_[file]->bytes(), index.files[file].string())) {
+  for (size_t file = 0; file < files.size(); ++file) {
+    files_.push_back(std::make_unique<MappedFile>(files[file]));
+    for (StoredTensor& tensor : parse(files_[file]->bytes(), files[file].string())) {
       infos.push_back({tensor.name, tensor.data.dtype, tensor.data.shape});
       entries_.push_back({std::move(tensor), file});
     }
   }
   SetInfos(std::move(infos));
+}
+
+void MappedSource::Open(const std::filesystem::path& path, const Parse& parse) {
+  if (path.extension() != ".json") return OpenFiles({path}, parse);
+  const ShardIndex index = ReadShardIndex(path);
+  OpenFiles(index.files, parse);
   for (const auto& [name, file] : index.tensors)
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, contains(name) && entries_[IndexOf(name)].file == file,
                    index.files[file].string(), ": tensor ", name,

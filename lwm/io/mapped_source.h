@@ -28,7 +28,7 @@ struct StoredTensor {
 // A tensor whose bytes are its elements in C order.
 StoredTensor ContiguousTensor(TensorInfo info, std::span<const std::byte> bytes);
 
-// Tensors that lie in memory-mapped files: one, or all shards that an index.json names.
+// Tensors that lie in memory-mapped files: one, or all files of a checkpoint.
 class MappedSource : public TensorSource {
  public:
   std::string_view Encoding(size_t index) const override;
@@ -47,6 +47,8 @@ class MappedSource : public TensorSource {
   // Maps and parses the file, or the shards of the index. Throws Error(kCorruptData) when a tensor
   // appears twice, or is not in the shard that the index names for it.
   void Open(const std::filesystem::path& path, const Parse& parse);
+  // The same of the files in this order. Throws Error(kCorruptData) when a tensor appears twice.
+  void OpenFiles(const std::vector<std::filesystem::path>& files, const Parse& parse);
 
  private:
   struct Entry {
