@@ -49,6 +49,7 @@ class Pickle {
          const std::function<bool(std::string_view module, std::string_view name)>& allowed);
 
   PickleId root() const { return root_; }
+  PickleId size() const { return static_cast<PickleId>(values_.size()); }  // ids are below it
   const PickleValue& operator[](PickleId id) const { return values_[id]; }
   const std::string& where() const { return where_; }
 

@@ -39,14 +39,17 @@ std::vector<uint64_t> UnsignedArray(const Json& json, const char* key, const std
   return values;
 }
 
-Entry ParseEntry(const std::string& name, const Json& json, uint64_t data_bytes,
-                 const std::string& file) {
+Entry ParseEntry(const std::string& name, const Json& json, const std::string& file) {
   const std::string where = Cat(file, ": tensor ", name);
   Entry entry;
   entry.info.name = name;
   const auto dtype_name = JsonGet<std::string>(json, "dtype", where);
   const auto dtype = DTypeFromSafetensors(dtype_name);
-  Require(dtype.has_value(), where, "dtype \"", dtype_name, "\" is not supported");
+  const bool is_fp8 = dtype_name.starts_with("F8_"), is_fp4 = dtype_name.starts_with("F4");
+  Require(dtype.has_value(), where, "dtype \"", dtype_name, "\" is not supported",
+          is_fp8 || is_fp4
+              ? Cat(" (weights quantised to FP", is_fp8 ? 8 : 4, "; take the model in BF16 or F16)")
+              : std::string());
   entry.info.dtype = *dtype;
   for (const uint64_t size : UnsignedArray(json, "shape", where)) {
     Require(size <= INT64_MAX, where, "impossible size ", size);
@@ -56,9 +59,8 @@ Entry ParseEntry(const std::string& name, const Json& json, uint64_t data_bytes,
   Require(offsets.size() == 2, where, "data_offsets is not a pair");
   entry.begin = offsets[0];
   entry.end = offsets[1];
-  Require(entry.begin <= entry.end && entry.end <= data_bytes, where, "bytes [", entry.begin, ", ",
-          entry.end, ") lie outside the file's ", data_bytes,
-          " bytes of data; the file may be truncated");
+  Require(entry.begin <= entry.end, where, "bytes [", entry.begin, ", ", entry.end,
+          ") end before they begin");
   const auto bytes = TensorBytes(entry.info.dtype, entry.info.shape);
   Require(bytes == entry.end - entry.begin, where, dtype_name, " ", ShapeText(entry.info.shape),
           " does not fill its ", entry.end - entry.begin, " bytes");
@@ -80,9 +82,11 @@ std::string_view HeaderText(std::span<const std::byte> file, const std::string& 
           " bytes, truncated or empty");
   uint64_t length = 0;
   std::memcpy(&length, file.data(), kLengthBytes);
-  Require(length <= file.size() - kLengthBytes, where, "header of ", length, " bytes in a file of ",
-          file.size(), ": truncated, or not safetensors");
-  Require(length <= kMaxHeaderBytes, where, "header of ", length, " bytes is above 16 MiB");
+  Require(length <= kMaxHeaderBytes, where, "header of ", length,
+          " bytes, more than 16 MiB: damaged, or not safetensors");
+  Require(length <= file.size() - kLengthBytes, where, "truncated: the header takes ", length,
+          " bytes, more than ", length - (file.size() - kLengthBytes),
+          " bytes are missing; the download is incomplete");
   return {reinterpret_cast<const char*>(file.data()) + kLengthBytes, length};
 }
 
@@ -94,6 +98,8 @@ void RequireExactCover(const std::vector<Entry>& entries, uint64_t data_bytes,
             " of the data, the one ", "before it ends at ", end);
     end = entry.end;
   }
+  Require(end <= data_bytes, where, "truncated: ", end - std::min(end, data_bytes), " of ", end,
+          " bytes of data are missing; the download is incomplete");
   Require(end == data_bytes, where, "the tensors end at byte ", end, " of the data, the file has ",
           data_bytes);
 }
@@ -112,7 +118,7 @@ SafetensorsLayout ParseSafetensors(std::span<const std::byte> file, const std::s
     if (name == "__metadata__") {
       layout.metadata = ParseMetadata(value, where);
     } else {
-      entries.push_back(ParseEntry(name, value, data_bytes, where));
+      entries.push_back(ParseEntry(name, value, where));
     }
   }
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {

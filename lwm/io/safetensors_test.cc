@@ -97,8 +97,11 @@ TEST(SafetensorsTest, LiesInTheHeaderAreNamed) {
       {R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})", "-2"},
       {R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})", "not an array"},
       {R"({"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]})", "fill"},
-      {R"({"dtype":"F32","shape":[2],"data_offsets":[0,16]})", "outside"},
-      {R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", "outside"},
+      {R"({"dtype":"F32","shape":[2],"data_offsets":[0,16]})", "does not fill"},
+      {R"({"dtype":"F32","shape":[4],"data_offsets":[0,16]})", "truncated: 8 of 16 bytes"},
+      {R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})", "end before they begin"},
+      {R"({"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]})", "quantised to FP8"},
+      {R"({"dtype":"F4","shape":[8],"data_offsets":[0,8]})", "quantised to FP4"},
       {R"({"dtype":"F32","shape":[2],"data_offsets":[0,8,9]})", "pair"},
       {R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})", "the file has"},
       {R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})", "starts at byte 4"},
@@ -116,10 +119,13 @@ TEST(SafetensorsTest, OverlapIsRefused) {
 }
 
 TEST(SafetensorsTest, HeaderLengthBeyondTheFileIsRefused) {
-  for (const uint64_t length : {uint64_t{9}, uint64_t{1} << 40, ~uint64_t{0}}) {
+  for (const auto& [length, part] : std::vector<std::pair<uint64_t, const char*>>{
+           {9, "truncated: the header takes 9 bytes"},
+           {uint64_t{1} << 40, "header of 1099511627776 bytes"},
+           {~uint64_t{0}, "header of 18446744073709551615 bytes"}}) {
     std::string file = WithHeader("{}      ", 0);
     std::memcpy(file.data(), &length, 8);
-    EXPECT_NE(ErrorOf(file).find("header of"), std::string::npos);
+    EXPECT_NE(ErrorOf(file).find(part), std::string::npos) << ErrorOf(file);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
+#include "lwm/io/checkpoint_place.h"
 
 namespace lwm::io {
 namespace fs = std::filesystem;
@@ -21,14 +22,17 @@ ShardIndex ReadShardIndex(const fs::path& index_file) {
     const auto at = std::lower_bound(index.files.begin(), index.files.end(), fs::path(file));
     index.tensors.emplace_back(name, static_cast<size_t>(at - index.files.begin()));
   }
+  std::vector<fs::path> missing;
   for (fs::path& file : index.files) {
     const bool plain = file == file.filename() && file != ".." && file != ".";
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, plain, where, ": shard name \"", file.string(),
                    "\" is not a plain file name");
     file = index_file.parent_path() / file;
-    LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(file), "shard ", file.string(),
-                   " is missing; ", index_file.filename().string(), " names it");
+    if (!fs::is_regular_file(file)) missing.push_back(file);
   }
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, missing.empty(), where, ": ", missing.size(), " of ",
+                 index.files.size(), " shards ", missing.size() == 1 ? "is" : "are",
+                 " missing: ", NameSome(missing), "; the download is incomplete");
   return index;
 }
 

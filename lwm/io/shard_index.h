@@ -15,7 +15,7 @@ struct ShardIndex {
 };
 
 // Reads and checks `index_file`: file names are plain names in its folder, and every file exists.
-// Throws Error(kCorruptData), or Error(kNotFound) naming the missing shard.
+// Throws Error(kCorruptData), or Error(kNotFound) naming the missing shards.
 ShardIndex ReadShardIndex(const std::filesystem::path& index_file);
 
 }  // namespace lwm::io

@@ -117,10 +117,41 @@ class StateDictReader {
   size_t visited_ = 0;
 };
 
+// Bytes of all storages that a pickle names; 0 when it names none.
+uint64_t BytesOfStorages(const Pickle& pickle) {
+  std::map<std::string_view, uint64_t> bytes_of;
+  for (PickleId id = 0; id < pickle.size(); ++id) {
+    if (pickle[id].kind != PickleValue::Kind::kPersistent) continue;
+    const auto storage = pickle.Tuple(pickle[id].items[0], 5);
+    const auto dtype = StorageDType(pickle[storage[1]].name);
+    const auto bytes = dtype ? TensorBytes(*dtype, {pickle.Integer(storage[4])}) : std::nullopt;
+    bytes_of[pickle.Text(storage[2])] = bytes.value_or(0);
+  }
+  uint64_t sum = 0;
+  for (const auto& [key, bytes] : bytes_of)
+    sum = std::min(sum + std::min(bytes, uint64_t{1} << 60), uint64_t{1} << 60);
+  return sum;
+}
+
+// Says how much of a file whose end is missing was not downloaded, at least: its first entry, the
+// pickle, states the sizes of the storages behind it.
+void RequireWhole(std::span<const std::byte> file, const std::string& where) {
+  if (HasZipDirectory(file)) return;
+  uint64_t storages = 0;
+  try {
+    storages = BytesOfStorages(Pickle(FromFirstEntry(file), where, IsAllowed));
+  } catch (const Error&) {  // the pickle itself is cut
+  }
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, storages <= file.size(), where, ": truncated: of ",
+                 storages, " bytes of weights at least ", storages - file.size(),
+                 " are missing; the download is incomplete");
+}
+
 }  // namespace
 
 std::vector<StoredTensor> ParseTorchFile(std::span<const std::byte> file,
                                          const std::string& where) {
+  RequireWhole(file, where);
   const auto entries = ReadStoredZip(file, where);
   const auto is_pickle = [](const auto& entry) { return entry.first.ends_with("/data.pkl"); };
   const auto found = std::find_if(entries.begin(), entries.end(), is_pickle);

@@ -61,6 +61,19 @@ TEST(TorchSourceTest, StorageSmallerThanItsTensorIsRefused) {
             std::string::npos);
 }
 
+TEST(TorchSourceTest, CutArchiveSaysHowMuchIsMissing) {
+  // DoubleStorage of 12 numbers: the pickle, of 1572 bytes, says 255, so 2644 bytes in all.
+  const std::string content = Replaced(Content(), "cpuq\x07K\x0c", "cpuq\x07K\xff");
+  const auto refusal = [&](size_t size) {
+    return testing_support::RefusalOf(content.substr(0, size), Parse);
+  };
+  EXPECT_EQ(refusal(1900),
+            "x: truncated: of 2644 bytes of weights at least 744 are missing; the download is "
+            "incomplete");
+  for (const size_t size : {size_t{40}, size_t{700}, content.size() - 1})
+    EXPECT_NE(refusal(size).find("download is incomplete"), std::string::npos) << refusal(size);
+}
+
 TEST(TorchSourceTest, CompressedArchiveIsRefused) {
   std::string content = Content();
   const size_t central = content.find("PK\x01\x02");

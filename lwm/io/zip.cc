@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <optional>
 
 #include "lwm/io/byte_reader.h"
 
@@ -18,14 +20,19 @@ struct Directory {
   uint64_t entries = 0, bytes = 0, offset = 0;
 };
 
+uint32_t SignatureAt(std::span<const std::byte> file, size_t position) noexcept {
+  uint32_t signature;
+  std::memcpy(&signature, file.data() + position, sizeof(signature));
+  return signature;
+}
+
 // Position of the end record: the last place where its signature stands.
-size_t FindEnd(ByteReader& in, size_t file_bytes) {
-  const size_t last = file_bytes < kEndBytes ? 0 : file_bytes - kEndBytes;
-  for (size_t back = 0; file_bytes >= kEndBytes && back <= std::min(last, kMaxComment); ++back) {
-    in.Seek(last - back);
-    if (in.Number<uint32_t>() == kEnd) return last - back;
-  }
-  in.Fail("no zip directory at the end: the file is truncated");
+std::optional<size_t> FindEnd(std::span<const std::byte> file) noexcept {
+  if (file.size() < kEndBytes) return {};
+  const size_t last = file.size() - kEndBytes;
+  for (size_t back = 0; back <= std::min(last, kMaxComment); ++back)
+    if (SignatureAt(file, last - back) == kEnd) return last - back;
+  return {};
 }
 
 Directory ReadEnd64(ByteReader& in, uint64_t position) {
@@ -40,8 +47,11 @@ Directory ReadEnd64(ByteReader& in, uint64_t position) {
   return directory;
 }
 
-Directory ReadDirectory(ByteReader& in, size_t file_bytes) {
-  const size_t end = FindEnd(in, file_bytes);
+Directory ReadDirectory(ByteReader& in, std::span<const std::byte> file) {
+  const auto found = FindEnd(file);
+  in.Require(found.has_value(),
+             "no zip directory at the end: the file is truncated, the download is incomplete");
+  const size_t end = *found;
   if (end >= kLocatorBytes) {
     in.Seek(end - kLocatorBytes);
     if (in.Number<uint32_t>() == kEnd64Locator) {
@@ -133,10 +143,21 @@ uint32_t Crc32(std::span<const std::byte> bytes) noexcept {
   return ~crc;
 }
 
+bool HasZipDirectory(std::span<const std::byte> file) noexcept { return FindEnd(file).has_value(); }
+
+std::span<const std::byte> FromFirstEntry(std::span<const std::byte> file) noexcept {
+  constexpr size_t kNameBytesAt = 26, kHeaderBytes = 30;
+  if (file.size() < kHeaderBytes || SignatureAt(file, 0) != kLocalHeader) return {};
+  uint16_t lengths[2];  // of the name and of the extra field
+  std::memcpy(lengths, file.data() + kNameBytesAt, sizeof(lengths));
+  const size_t begin = kHeaderBytes + lengths[0] + lengths[1];
+  return begin < file.size() ? file.subspan(begin) : std::span<const std::byte>();
+}
+
 std::map<std::string, ZipEntry> ReadStoredZip(std::span<const std::byte> file,
                                               const std::string& where) {
   ByteReader in(file, where);
-  const Directory directory = ReadDirectory(in, file.size());
+  const Directory directory = ReadDirectory(in, file);
   in.Require(directory.entries <= kMaxEntries, "too many zip entries");
   std::map<std::string, ZipEntry> entries;
   in.Seek(directory.offset);
