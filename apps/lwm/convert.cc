@@ -17,6 +17,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_blocks.h"
 #include "lwm/model/add_vision.h"
 #include "lwm/model/export.h"
@@ -51,7 +52,9 @@ at::ScalarType TargetDtype(const ConvertFlags& flags, const model::ModelSource& 
   return StoredDtype(source);
 }
 
-fs::path FolderOf(const fs::path& path) {
+// The folder with what stands beside the weights that `named` leads to.
+fs::path FolderOf(const fs::path& named) {
+  const fs::path path = io::FindCheckpoint(named);
   if (fs::is_directory(path)) return path;
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
@@ -122,8 +125,8 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
     conversion.files = FilesBesideWeights(FolderOf(flags.from), keep_tokenizer);
   if (conversion.tokenizer && !keep_tokenizer)
     conversion.files[conversion.tokenizer->file_name()] = conversion.tokenizer->file_content();
-  if (is_folder && fs::is_directory(fs::path(flags.from) / "vqgan"))
-    conversion.folders["vqgan"] = fs::path(flags.from) / "vqgan";
+  if (const fs::path vqgan = FolderOf(flags.from) / "vqgan"; is_folder && fs::is_directory(vqgan))
+    conversion.folders["vqgan"] = vqgan;
   conversion.read = [&](const model::TensorSpec& spec) { return source.Read(spec); };
   if (flags.add_vision) {
     conversion.config = model::WithVision(conversion.config, flags.vision_vocab);

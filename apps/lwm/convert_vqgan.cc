@@ -9,6 +9,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/io/tensor_source.h"
+#include "lwm/io/unwrapped_source.h"
 #include "lwm/vision/vqgan_import.h"
 
 namespace lwm::app {
@@ -26,7 +27,7 @@ at::ScalarType TargetType(const VqganConversion& conversion, const vision::Vqgan
 }  // namespace
 
 bool ConvertIfVqgan(const VqganConversion& conversion) {
-  if (!vision::IsVqgan(*io::OpenTensorSource(conversion.from))) return false;
+  if (!vision::IsVqgan(*io::Unwrapped(io::OpenTensorSource(conversion.from)))) return false;
   LWM_REQUIRE(conversion.format != "gguf", conversion.from,
               " is a VQGAN, which GGUF cannot hold; want --format diffusers or lwm-jax");
   LWM_REQUIRE(conversion.for_models_only.empty(), conversion.from, " is a VQGAN; ",

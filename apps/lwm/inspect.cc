@@ -15,6 +15,7 @@
 #include "lwm/base/text.h"
 #include "lwm/config/model_config.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/model/import.h"
@@ -141,7 +142,7 @@ void AddInspect(CLI::App& root) {
   command->add_flag("--json", flags->json, "print one JSON object");
   AddExamples(*command, "  lwm inspect model\n  lwm inspect model.gguf --json");
   command->callback([flags] {
-    const Json result = Describe(flags->path);
+    const Json result = Describe(io::FindCheckpoint(flags->path));
     if (flags->json) {
       std::printf("%s\n", DumpAnyBytes(result).c_str());
     } else {

@@ -16,6 +16,7 @@
 #include "lwm/base/allocator.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/base/note.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
@@ -87,6 +88,7 @@ int FailWithoutMemory() {
 
 int Main(int argc, char** argv) {
   CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision", "lwm");
+  if (LaunchedRank() > 0) SilenceNotes();
   root.require_subcommand(1);
   root.set_version_flag("--version", "lwm 0.1.0");
   root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");

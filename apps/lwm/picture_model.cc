@@ -7,6 +7,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/model/import.h"
 #include "lwm/model/model_directory.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/vqgan_import.h"
@@ -35,11 +36,19 @@ infer::OnCodes SayProgress(size_t rows) {
   };
 }
 
+// Says before the weights are read that a text model has no pictures.
+model::ResidentWeights LoadVisionModel(const std::string& path, at::ScalarType dtype) {
+  LWM_REQUIRE(model::OpenModel(path)->config().has_vision(), path,
+              ": a text-only model (no vision_vocab_size in its config): it neither sees nor draws "
+              "pictures; give a model of text and vision");
+  return model::LoadModel(path, dtype);
+}
+
 }  // namespace
 
 LoadedPictureModel::LoadedPictureModel(const std::string& model, const std::string& vqgan,
                                        at::ScalarType dtype)
-    : weights_(model::LoadModel(model, dtype)),
+    : weights_(LoadVisionModel(model, dtype)),
       decoder_(weights_.config(), weights_),
       tokenizer_(OpenTokenizerFor(weights_.config(), model)),
       vqgan_(vision::LoadVqgan(vqgan.empty() ? model : vqgan, at::kFloat)),

@@ -158,7 +158,8 @@ void RequireKnownArchitecture(const Fields& fields, const Json& json) {
   const Json llama = Json::array({"LlamaForCausalLM"});
   if (type != "lwm" && fields.Has("architectures") && json.at("architectures") != llama)
     fields.Fail("architectures",
-                "is " + json.at("architectures").dump() + "; only LlamaForCausalLM runs");
+                "is " + json.at("architectures").dump() +
+                    "; LlamaForCausalLM and model_type \"lwm\" (text and vision) run");
   if (type != "lwm" && type != "llama" && !(type.empty() && fields.Has("architectures")))
     fields.Fail("model_type", (type.empty() ? "is missing" : "is \"" + type + "\"") +
                                   "; \"llama\" (text) and \"lwm\" (text and vision) run");

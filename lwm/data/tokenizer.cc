@@ -8,7 +8,9 @@
 #include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/data/utf8.h"
+#include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_source.h"
+#include "lwm/io/gguf_split.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -17,9 +19,11 @@ namespace {
 constexpr const char* kFileNames[] = {"tokenizer.model", "tokenizer.json"};
 
 fs::path FindTokenizerFile(const fs::path& path) {
-  if (!fs::is_directory(path)) return path;
-  for (const char* name : kFileNames)
-    if (fs::exists(path / name)) return path / name;
+  for (const fs::path& place : {path, io::FindCheckpoint(path)}) {
+    if (!fs::is_directory(place)) return io::FirstGgufPart(place);
+    for (const char* name : kFileNames)
+      if (fs::exists(place / name)) return place / name;
+  }
   throw Error(ErrorCode::kNotFound,
               Cat(path.string(),
                   " holds no tokenizer; want tokenizer.model or tokenizer.json in that folder"));

@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
+#include "lwm/io/checkpoint_place.h"
+#include "lwm/io/unwrapped_source.h"
 #include "lwm/model/finite.h"
+#include "lwm/model/foreign_weights.h"
 #include "lwm/model/rotary_pairs.h"
 #include "lwm/model/tensor_file.h"
 
@@ -86,9 +89,12 @@ at::Tensor ModelSource::Read(const TensorSpec& spec) const {
   return weight;
 }
 
-std::unique_ptr<ModelSource> OpenModel(const fs::path& path,
+std::unique_ptr<ModelSource> OpenModel(const fs::path& named,
                                        const std::optional<fs::path>& config_json) {
-  auto source = io::OpenTensorSource(path);
+  const fs::path path = io::FindCheckpoint(named);
+  if (fs::exists(path)) RefuseForeignFolder(path);
+  auto source = io::Unwrapped(io::OpenTensorSource(path));
+  RefuseForeignTensors(*source);
   config::ModelConfig config = FindConfig(path, config_json, *source);
   return std::make_unique<ModelSource>(config, std::move(source));
 }

@@ -37,9 +37,11 @@ class ModelSource {
   WeightRules rules_;
 };
 
-// Opens a checkpoint (io::OpenTensorSource) with the config of the first of: `config_json` if
-// given; config.json in the folder or beside the file; what the format itself states (GGUF,
-// llama2.c). Throws Error(kInvalidArgument) when none states the sizes: nothing is guessed.
+// Opens a checkpoint (io::OpenTensorSource; io::Unwrapped names) with the config of the first of:
+// `config_json` if given; config.json in the folder or beside the file; what the format itself
+// states (GGUF, llama2.c). Throws Error(kInvalidArgument) when none states the sizes: nothing is
+// guessed; and naming the kind when it is an adapter, quantised by a method that is not read, or a
+// VQGAN (model/foreign_weights.h).
 std::unique_ptr<ModelSource> OpenModel(
     const std::filesystem::path& path,
     const std::optional<std::filesystem::path>& config_json = {});

@@ -19,7 +19,13 @@ class GgufConfigReader {
 
   ModelConfig Run() {
     const auto architecture = meta().Text("general.architecture");
-    Require(architecture == "llama", "general.architecture", architecture.value_or("(none)"));
+    LWM_REQUIRE(meta().Text("general.type") != "adapter", source_.where(),
+                ": a LoRA adapter as GGUF, not a whole model; merge it into its base model first "
+                "(llama.cpp: llama-export-lora)");
+    LWM_REQUIRE_AS(ErrorCode::kCorruptData, architecture == "llama", source_.where(),
+                   ": a GGUF file of architecture ", architecture.value_or("(none)"),
+                   architecture == "clip" ? " (the picture encoder of another model)" : "",
+                   "; only llama runs");
     Require(meta().Integer("llama.expert_count").value_or(0) == 0, "llama.expert_count", "not 0");
     ModelConfig config;
     config.hidden_size = Size("embedding_length");

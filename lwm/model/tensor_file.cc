@@ -1,6 +1,7 @@
 #include "lwm/model/tensor_file.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstring>
@@ -69,9 +70,24 @@ std::span<std::byte> TensorBytes(const at::Tensor& tensor) {
 }
 
 at::Tensor ReadTensor(const io::TensorSource& source, const std::string& name) {
-  const io::TensorInfo& info = source.info(name);
+  const size_t index = source.IndexOf(name);
+  const io::TensorInfo& info = source.infos()[index];
   at::Tensor tensor = at::empty(info.shape, ToScalarType(info.dtype));
-  source.Read(name, TensorBytes(tensor));
+  const std::span<std::byte> bytes = TensorBytes(tensor);
+  const bool in_blocks = source.Encoding(index) != io::SafetensorsName(info.dtype);
+  if (!in_blocks || tensor.numel() == 0) {
+    source.ReadRange(index, 0, bytes);
+    return tensor;
+  }
+  // Decoding blocks is arithmetic, so it is worth the threads; rows hold whole blocks.
+  const int64_t rows = tensor.size(0), row_elements = tensor.numel() / rows;
+  const int64_t grain = std::max<int64_t>(1, kSerialElements / row_elements);
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    const auto row_bytes = static_cast<size_t>(row_elements) * tensor.element_size();
+    const size_t offset = static_cast<size_t>(begin) * row_bytes;
+    source.ReadRange(index, offset,
+                     bytes.subspan(offset, static_cast<size_t>(end - begin) * row_bytes));
+  });
   return tensor;
 }
 

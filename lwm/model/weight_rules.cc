@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <regex>
 #include <string_view>
 #include <unordered_set>
 
@@ -137,6 +138,25 @@ bool MayIgnore(const ModelConfig& config, const TensorSource& source, const std:
   return prefix && !prefix->empty() && !name.starts_with(*prefix);  // step, optimizer state
 }
 
+// A shard that was named instead of its folder.
+bool IsShard(const TensorSource& source) {
+  static const std::regex kShard(R"(.*-\d{5}-of-\d{5}\.(safetensors|bin))");
+  return std::regex_match(source.where(), kShard);
+}
+
+[[noreturn]] void ThrowMissing(const TensorSource& source, const std::string& name,
+                               bool is_the_first) {
+  std::string hint;
+  if (IsShard(source))
+    hint = "; the file is one shard of several: name its folder";
+  else if (is_the_first && !source.infos().empty())
+    hint = Cat("; its tensors are named as ", source.infos()[0].name,
+               " is, which no model does that this program runs");
+  else if (name == "lm_head.weight")
+    hint = "; it holds the inner model without its head: save the causal language model";
+  throw Error(ErrorCode::kCorruptData, Cat(source.where(), ": weight ", name, " is missing", hint));
+}
+
 }  // namespace
 
 std::string LwmNameOf(const std::string& weight) {
@@ -165,8 +185,7 @@ WeightRules MakeWeightRules(const ModelConfig& config, const TensorSource& sourc
   const auto add = [&](const std::vector<TensorSpec>& specs) {
     for (const TensorSpec& spec : specs) {
       WeightRule rule = make(spec);
-      LWM_REQUIRE_AS(ErrorCode::kCorruptData, source.contains(rule.source_name), source.where(),
-                     ": weight ", rule.source_name, " is missing");
+      if (!source.contains(rule.source_name)) ThrowMissing(source, rule.source_name, used.empty());
       used.insert(rule.source_name);
       rules.emplace(spec.name, std::move(rule));
     }

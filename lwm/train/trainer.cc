@@ -13,6 +13,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/io/checkpoint_place.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/checkpoint.h"
 #include "lwm/train/estimate.h"
@@ -283,7 +284,7 @@ class Run {
         .config = ModelConfigToJson(model_, "float32"),
         .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}},
         .warn = [&](const std::string& problem) { Say("warning: " + problem); }};
-    if (const fs::path vqgan = config_.data.vqgan; !vqgan.empty())
+    if (const fs::path vqgan = io::FindCheckpoint(config_.data.vqgan); !vqgan.empty())
       options.companions["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
     TrainerState state;
     state.step = step_;

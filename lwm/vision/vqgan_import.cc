@@ -10,8 +10,10 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/checkpoint_place.h"
 #include "lwm/io/numpy_pickle_writer.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/io/unwrapped_source.h"
 
 namespace lwm::vision {
 namespace {
@@ -43,7 +45,8 @@ std::vector<int64_t> FlaxShape(const std::vector<int64_t>& shape) {
 }
 
 // The folder or file of the VQGAN that `path` names.
-fs::path FindVqgan(const fs::path& path) {
+fs::path FindVqgan(const fs::path& named) {
+  const fs::path path = io::FindCheckpoint(named);
   const bool is_model_directory = fs::is_directory(path / kPickleFile);
   return is_model_directory ? path / kPickleFile : path;
 }
@@ -55,6 +58,21 @@ config::VqganConfig FindConfig(const fs::path& path, const std::optional<fs::pat
               " is a VQGAN, but no config.json stands beside it; give the config of a diffusers "
               "VQModel with --config");
   return config::ReadVqganConfig(beside);
+}
+
+bool IsLanguageModel(const io::TensorSource& source) {
+  for (const char* name : {"model.embed_tokens.weight", "token_embd.weight",
+                           "transformer/wte/embedding", "token_embedding_table"})
+    if (source.contains(name)) return true;
+  return false;
+}
+
+void RequireVqgan(const io::TensorSource& source) {
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(source) || !IsLanguageModel(source), source.where(),
+                 ": a language model without a VQGAN (no folder vqgan beside its weights); give "
+                 "the directory of a VQGAN");
+  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(source), source.where(),
+                 " holds no VQGAN: there is no tensor ", kCodebook, " or ", FlaxName(kCodebook));
 }
 
 // The weight in `dtype`; refuses one that became infinite.
@@ -87,8 +105,7 @@ VqganSource::VqganSource(config::VqganConfig config, std::unique_ptr<io::TensorS
       source_(std::move(source)),
       is_flax_(source_->contains(FlaxName(kCodebook))) {
   config_.Validate();
-  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(*source_), source_->where(),
-                 " holds no VQGAN: there is no tensor ", kCodebook, " or ", FlaxName(kCodebook));
+  RequireVqgan(*source_);
   std::set<std::string> known;
   for (const VqganSpec& spec : VqganSpecs(config_)) {
     const std::string name = is_flax_ ? FlaxName(spec.name) : spec.name;
@@ -122,9 +139,8 @@ at::Tensor VqganSource::Read(const VqganSpec& spec) const {
 std::unique_ptr<VqganSource> OpenVqgan(const fs::path& path,
                                        const std::optional<fs::path>& config_json) {
   const fs::path place = FindVqgan(path);
-  auto source = io::OpenTensorSource(place);
-  LWM_REQUIRE_AS(ErrorCode::kNotFound, IsVqgan(*source), source->where(),
-                 " holds no VQGAN: there is no tensor ", kCodebook, " or ", FlaxName(kCodebook));
+  auto source = io::Unwrapped(io::OpenTensorSource(place));
+  RequireVqgan(*source);
   return std::make_unique<VqganSource>(FindConfig(place, config_json), std::move(source));
 }
 

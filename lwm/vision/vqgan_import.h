@@ -43,9 +43,9 @@ class VqganSource {
 };
 
 // Opens `path`: a VQModel directory, one of its files, the published pickle, or a model directory
-// with a vqgan folder inside. The config is the first of: `config_json`; config.json in the folder
-// or beside the file. Throws Error(kInvalidArgument) when there is none, Error(kNotFound) when
-// there is no VQGAN.
+// with a vqgan folder inside, or what io::FindCheckpoint follows. The config is the first of:
+// `config_json`; config.json in the folder or beside the file. Throws Error(kInvalidArgument) when
+// there is none, Error(kNotFound) when there is no VQGAN.
 std::unique_ptr<VqganSource> OpenVqgan(
     const std::filesystem::path& path,
     const std::optional<std::filesystem::path>& config_json = {});
