@@ -6,10 +6,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lwm/base/instruction_set.h"
+
 namespace lwm::kernels {
 namespace {
 
 bool AskForAmx() {
+  if (MostInstructions() != InstructionSet::kAmx) return false;
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;

@@ -5,6 +5,8 @@
 
 #include <memory>
 
+#include "lwm/kernels/instruction_set.h"
+
 namespace lwm::testing {
 namespace {
 std::unique_ptr<dist::Communicator> world;
@@ -16,6 +18,7 @@ dist::Communicator& World() { return *world; }
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  lwm::kernels::HoldInstructions();
   lwm::testing::world = lwm::dist::MakeWorldCommunicator();
   double failed = RUN_ALL_TESTS();
   lwm::testing::world->AllReduceMax(std::span(&failed, 1));

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+
+namespace lwm {
+
+// Generations of the vector instructions of x86-64; each has those before it.
+enum class InstructionSet { kAvx2, kAvx512, kAvx512Bf16, kAmx };
+
+// "avx2", "avx512", "avx512_bf16", "amx". Throws Error(kInvalidArgument) for anything else.
+InstructionSet ParseInstructionSet(const std::string& name);
+
+// The newest that this process may use: what the environment variable LWM_MAX_ISA names, read once;
+// kAmx without it. Throws as above. What the processor lacks is never used, whatever this says.
+InstructionSet MostInstructions();
+
+// Holds LibTorch, oneDNN and MKL to a generation by their environment variables, of which those
+// that are set already win. Call before the first tensor is made, from one thread.
+// kernels::HoldInstructions does that, and the same for our own kernels.
+void HoldLibrariesTo(InstructionSet most);
+
+}  // namespace lwm
