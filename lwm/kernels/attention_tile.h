@@ -36,8 +36,9 @@ struct AttentionTileShape {
 
  private:
   size_t row_bytes() const {
-    return static_cast<size_t>(own_blocks() ? padded_dim() : (head_dim + 63) / 64 * 64) *
-           BytesPerElement(type);
+    return own_blocks()
+               ? static_cast<size_t>(padded_dim()) * BytesPerElement(type)
+               : static_cast<size_t>((head_dim + 63) / 64 * 64) * PackedBytesPerElement(type);
   }
 };
 

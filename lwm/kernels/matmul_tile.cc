@@ -5,6 +5,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "lwm/kernels/aligned_buffer.h"
+#include "lwm/kernels/bf16.h"
+
 namespace lwm::kernels {
 namespace {
 
@@ -24,9 +27,9 @@ memory::desc Plain(int rows, int cols, memory::data_type type, bool transposed =
                       transposed ? memory::dims{1, rows} : memory::dims{cols, 1});
 }
 
-dnnl::matmul::primitive_desc Describe(const TileMatmulShape& shape) {
-  const memory::desc a = Plain(shape.m, shape.k, DataType(shape.type));
-  const memory::desc b({shape.k, shape.n}, DataType(shape.type), memory::format_tag::any);
+dnnl::matmul::primitive_desc Describe(const TileMatmulShape& shape, memory::data_type type) {
+  const memory::desc a = Plain(shape.m, shape.k, type);
+  const memory::desc b({shape.k, shape.n}, type, memory::format_tag::any);
   const memory::desc c = Plain(shape.m, shape.n, memory::data_type::f32);
   dnnl::primitive_attr attributes;
   if (shape.accumulate) {
@@ -41,12 +44,29 @@ dnnl::matmul::primitive_desc Describe(const TileMatmulShape& shape) {
 #endif
 }
 
+size_t Count(int rows, int cols) { return static_cast<size_t>(rows) * static_cast<size_t>(cols); }
+
+void Widen(const void* bf16_N, size_t count, float* f32_N) {
+  const auto* from = static_cast<const uint16_t*>(bf16_N);
+  for (size_t i = 0; i < count; ++i) f32_N[i] = FloatFromBf16(from[i]);
+}
+
 }  // namespace
+
+bool HasBf16Products() {
+  static const bool has = [] {
+    constexpr auto kBf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+    return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kBf16) == kBf16;
+  }();
+  return has;
+}
 
 struct TileMatmul::Impl {
   explicit Impl(const TileMatmulShape& tile_shape)
       : shape(tile_shape),
-        description(Describe(tile_shape)),
+        widens(shape.type == TileType::kBF16 && !HasBf16Products()),
+        type(widens ? memory::data_type::f32 : DataType(shape.type)),
+        description(Describe(tile_shape, type)),
         product(description),
         stream(Cpu()),
         a(description.src_desc(), Cpu(), nullptr),
@@ -54,13 +74,18 @@ struct TileMatmul::Impl {
         c(description.dst_desc(), Cpu(), nullptr),
         arguments{{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}} {
     for (const bool transposed : {false, true}) {
-      plain_b[transposed] =
-          memory(Plain(shape.k, shape.n, DataType(shape.type), transposed), Cpu(), nullptr);
+      plain_b[transposed] = memory(Plain(shape.k, shape.n, type, transposed), Cpu(), nullptr);
       packing[transposed] = dnnl::reorder(plain_b[transposed], b);
     }
+    if (!widens) return;
+    wide_a_MK = MakeAlignedBuffer<float>(Count(shape.m, shape.k));
+    wide_b_KN = MakeAlignedBuffer<float>(Count(shape.k, shape.n));
   }
 
   TileMatmulShape shape;
+  bool widens;  // bf16 to f32, first thing
+  memory::data_type type;
+  AlignedBuffer<float> wide_a_MK, wide_b_KN;
   dnnl::matmul::primitive_desc description;
   dnnl::matmul product;
   dnnl::stream stream;
@@ -76,6 +101,10 @@ TileMatmul::~TileMatmul() = default;
 size_t TileMatmul::packed_bytes() const { return impl_->b.get_desc().get_size(); }
 
 void TileMatmul::Pack(const void* b, bool transposed, void* packed_B) {
+  if (impl_->widens) {
+    Widen(b, Count(impl_->shape.k, impl_->shape.n), impl_->wide_b_KN.get());
+    b = impl_->wide_b_KN.get();
+  }
   memory& plain = impl_->plain_b[transposed];
   plain.set_data_handle(const_cast<void*>(b));
   impl_->b.set_data_handle(packed_B);
@@ -83,6 +112,10 @@ void TileMatmul::Pack(const void* b, bool transposed, void* packed_B) {
 }
 
 void TileMatmul::Run(const void* a_MK, const void* packed_B, float* c_MN) {
+  if (impl_->widens) {
+    Widen(a_MK, Count(impl_->shape.m, impl_->shape.k), impl_->wide_a_MK.get());
+    a_MK = impl_->wide_a_MK.get();
+  }
   impl_->a.set_data_handle(const_cast<void*>(a_MK));
   impl_->b.set_data_handle(const_cast<void*>(packed_B));
   impl_->c.set_data_handle(c_MN);

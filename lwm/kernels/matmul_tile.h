@@ -10,6 +10,16 @@ namespace lwm::kernels {
 enum class TileType : uint8_t { kF32, kBF16 };  // what a matrix product reads; it always writes f32
 constexpr size_t BytesPerElement(TileType type) { return type == TileType::kF32 ? 4 : 2; }
 
+// Whether oneDNN multiplies bf16 with instructions for it here. Elsewhere products of bf16 are
+// computed in f32, their right sides packed so: oneDNN 2.6 cannot add such a product to what is
+// there.
+bool HasBf16Products();
+
+// Of a packed right side.
+inline size_t PackedBytesPerElement(TileType type) {
+  return type == TileType::kF32 || !HasBf16Products() ? 4 : 2;
+}
+
 struct TileMatmulShape {
   TileType type = TileType::kF32;
   int m = 0, n = 0, k = 0;
