@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "lwm/base/core_contention.h"
 #include "lwm/base/error.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
@@ -44,6 +45,33 @@ void ForEachPart(size_t size, size_t part, const Body& body) {
   for (size_t offset = 0; offset < size; offset += part) {
     body(offset, static_cast<int>(std::min(part, size - offset)));
   }
+}
+
+// Waits for what other ranks must do. Beside other programs the core is theirs after a moment;
+// elsewhere a long wait naps for a hundredth of itself, which nobody notices.
+template <class Done>
+void WaitUntil(const Done& done) {
+  using std::chrono::microseconds;
+  constexpr auto kSpin = microseconds(50), kLong = microseconds(20000);
+  constexpr auto kNap = microseconds(50), kLongestNap = microseconds(2000);
+  const auto begin = std::chrono::steady_clock::now();
+  while (!done()) {
+    std::this_thread::yield();
+    const auto waited = std::chrono::steady_clock::now() - begin;
+    if (waited > kLong) {
+      std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(waited / 100, kLongestNap));
+    } else if (waited > kSpin && CoresAreContended()) {
+      std::this_thread::sleep_for(kNap);
+    }
+  }
+}
+
+void WaitFor(MPI_Request& request, const char* what) {
+  WaitUntil([&] {
+    int done = 0;
+    CheckMpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), what);
+    return done != 0;
+  });
 }
 
 // When an error that unwinds this rank has waited long enough for all that is under way together:
@@ -93,7 +121,7 @@ class Transfers : public Request::State {
   }
   void Wait() override {
     if (IsUnwinding()) return WaitWhileUnwinding([this] { return Test(); });
-    CheckMpi(MPI_Waitall(Count(), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+    WaitUntil([this] { return Test(); });
   }
 
  private:
@@ -148,8 +176,7 @@ class ReduceScatter : public Request::State {
   }
   void Wait() override {
     if (IsUnwinding()) return WaitWhileUnwinding([this] { return Test(); });
-    while (!Test()) {
-    }
+    WaitUntil([this] { return Test(); });
   }
 
  private:
@@ -282,18 +309,27 @@ class MpiCommunicator : public Communicator {
   void AllReduceSum(std::span<double> data) override { Sum(data); }
   void AllReduceMax(std::span<double> data) override {
     ForEachPart(data.size(), kMessageBytes / sizeof(double), [&](size_t offset, int count) {
-      CheckMpi(
-          MPI_Allreduce(MPI_IN_PLACE, data.data() + offset, count, MPI_DOUBLE, MPI_MAX, own_.comm),
-          "MPI_Allreduce");
+      MPI_Request request = MPI_REQUEST_NULL;
+      CheckMpi(MPI_Iallreduce(MPI_IN_PLACE, data.data() + offset, count, MPI_DOUBLE, MPI_MAX,
+                              own_.comm, &request),
+               "MPI_Iallreduce");
+      WaitFor(request, "MPI_Iallreduce");
     });
   }
   void Broadcast(std::span<std::byte> data, int root) override {
     CheckPeer(root, 0);
     ForEachPart(data.size(), kMessageBytes, [&](size_t offset, int count) {
-      CheckMpi(MPI_Bcast(data.data() + offset, count, MPI_BYTE, root, own_.comm), "MPI_Bcast");
+      MPI_Request request = MPI_REQUEST_NULL;
+      CheckMpi(MPI_Ibcast(data.data() + offset, count, MPI_BYTE, root, own_.comm, &request),
+               "MPI_Ibcast");
+      WaitFor(request, "MPI_Ibcast");
     });
   }
-  void Barrier() override { CheckMpi(MPI_Barrier(own_.comm), "MPI_Barrier"); }
+  void Barrier() override {
+    MPI_Request request = MPI_REQUEST_NULL;
+    CheckMpi(MPI_Ibarrier(own_.comm, &request), "MPI_Ibarrier");
+    WaitFor(request, "MPI_Ibarrier");
+  }
 
   std::unique_ptr<Communicator> Split(int color) override {
     LWM_CHECK(color >= 0, "split with color ", color);
@@ -348,8 +384,11 @@ class MpiCommunicator : public Communicator {
   void SumGathered(std::span<Real> data) {
     std::vector<Real> all(data.size() * static_cast<size_t>(size()));
     const int bytes = static_cast<int>(data.size_bytes());
-    CheckMpi(MPI_Allgather(data.data(), bytes, MPI_BYTE, all.data(), bytes, MPI_BYTE, own_.comm),
-             "MPI_Allgather");
+    MPI_Request request = MPI_REQUEST_NULL;
+    CheckMpi(MPI_Iallgather(data.data(), bytes, MPI_BYTE, all.data(), bytes, MPI_BYTE, own_.comm,
+                            &request),
+             "MPI_Iallgather");
+    WaitFor(request, "MPI_Iallgather");
     for (size_t i = 0; i < data.size(); ++i) {
       Real sum = all[i];
       for (size_t j = i + data.size(); j < all.size(); j += data.size()) sum += all[j];
@@ -413,10 +452,7 @@ class MpiWorld : public Communicator {
  private:
   // Open MPI spins while it waits. Where ranks fill the cores that starves whoever has work.
   static void YieldWhenCoresAreFull() {
-    const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-    if (local && std::atoi(local) >= static_cast<int>(std::thread::hardware_concurrency())) {
-      setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-    }
+    if (LaunchedRanksOnThisNode() >= MachineCores()) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   }
 
   std::unique_ptr<MpiCommunicator> all_;

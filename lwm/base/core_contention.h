@@ -1,0 +1,53 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace lwm {
+
+// The cores of this machine, whatever this process may use of them.
+int MachineCores();
+
+// Processor time up to some moment, seconds summed over cores.
+struct CoreTimes {
+  double busy = 0;  // of everybody, on the cores that this process may use
+  double own = 0;   // of this process
+  double clock = 0;
+};
+// busy is negative where the system does not tell.
+CoreTimes ReadCoreTimes();
+
+// Cores that others kept busy on average between two moments.
+double CoresOfOthers(const CoreTimes& from, const CoreTimes& to);
+
+// Whether, as last seen by a ContentionWatch, other programs want cores that this process computes
+// on: a thread that waits for another should then sleep soon. False while nobody watches. Any
+// thread.
+bool CoresAreContended();
+
+// Looks a few times a second whether the threads of this process and what others run fit on the
+// cores that it may use. One at a time.
+class ContentionWatch {
+ public:
+  // threads: those that this process computes with. changed, which may be empty, runs on the
+  // watch's own thread whenever the answer of CoresAreContended() changes.
+  ContentionWatch(int threads, std::function<void(bool contended)> changed);
+  ~ContentionWatch();
+  ContentionWatch(const ContentionWatch&) = delete;
+  ContentionWatch& operator=(const ContentionWatch&) = delete;
+
+ private:
+  void Watch();
+  void Set(bool contended);
+
+  const int threads_;
+  const std::function<void(bool)> changed_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool done_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace lwm
