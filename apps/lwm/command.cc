@@ -3,10 +3,18 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "commands.h"
+#include "lwm/base/core_contention.h"
+#include "lwm/base/count_of.h"
+#include "lwm/base/error.h"
 #include "lwm/base/process.h"
+#include "lwm/dist/launcher.h"
+#include "lwm/ops/short_waits.h"
 
 namespace lwm::app {
 
@@ -22,7 +30,8 @@ Command::Command(const char* command_name, void (*add_command)(CLI::App& root))
 
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command
-      .add_option("--threads", flags.threads, "threads per rank (0: cores / ranks on this node)")
+      .add_option("--threads", flags.threads,
+                  "threads per rank (0: OMP_NUM_THREADS, or cores / ranks on this node)")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--dtype", flags.dtype, "arithmetic of matmul inputs")
       ->check(CLI::IsMember({"bf16", "f32"}))
@@ -30,12 +39,58 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--seed", flags.seed, "seed of everything random")->capture_default_str();
 }
 
-Session::Session(const RunFlags& flags) : world_(dist::MakeWorldCommunicator()) {
-  // Open MPI may bind a rank to one core; without binding the ranks of a node share its cores.
-  const int share = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) /
-                                    std::max(1, dist::RanksOnThisNode()));
-  threads_ = flags.threads > 0 ? flags.threads : std::min(share, AllowedCores());
+namespace {
+
+// The first number of OMP_NUM_THREADS, which may be a list; 0 if it is not set.
+int ThreadsOfEnvironment() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  if (!text || !*text) return 0;
+  char* end = nullptr;
+  const long threads = std::strtol(text, &end, 10);
+  LWM_REQUIRE(end != text && (*end == 0 || *end == ',') && threads >= 1 && threads <= INT_MAX,
+              "OMP_NUM_THREADS=", text, ": want a number of threads, 1 or more");
+  return static_cast<int>(threads);
+}
+
+// A machine's memory may be spent on stacks long before so many are of use.
+void RequireSensible(int threads, const char* who) {
+  const int most = std::max(64, 4 * MachineCores());
+  LWM_REQUIRE(threads <= most, who, " asks for ", threads, " threads; this machine has ",
+              CountOf(MachineCores(), "core"), ", want at most ", most);
+}
+
+int ChooseThreads(int flag, const dist::Communicator& world) {
+  if (flag > 0) {
+    RequireSensible(flag, "--threads");
+    return flag;
+  }
+  if (const int threads = ThreadsOfEnvironment()) {
+    RequireSensible(threads, "OMP_NUM_THREADS");
+    return threads;
+  }
+  // Without binding the ranks of a machine share its cores.
+  const int share = std::max(1, MachineCores() / std::max(1, dist::RanksOnThisNode()));
+  const int threads = std::min(share, AllowedCores());
+  if (threads < share && dist::StartedByLauncher() && world.rank() == 0) {
+    std::fprintf(stderr,
+                 "lwm: this rank is bound to %s of %d; mpirun --bind-to none lets it use %d\n",
+                 CountOf(AllowedCores(), "core").c_str(), MachineCores(), share);
+  }
+  return threads;
+}
+
+// How threads and ranks wait for each other, from now to the end of the process.
+void WatchCores(int threads) {
+  static ops::ShortWaits short_waits(threads);
+  static const ContentionWatch watch(threads, [](bool contended) { short_waits.Set(contended); });
+}
+
+}  // namespace
+
+Session::Session(const RunFlags& flags)
+    : world_(dist::MakeWorldCommunicator()), threads_(ChooseThreads(flags.threads, *world_)) {
   at::set_num_threads(threads_);
+  if (threads_ > 1 || world_->size() > 1) WatchCores(threads_);
 }
 
 void AddExamples(CLI::App& command, const std::string& examples) {

@@ -1,6 +1,8 @@
 // lwm: train, run and convert large world models. Every subcommand lives in a file of its own; here
 // flags become one call and errors become exit codes: 0 done, 2 wrong usage, 1 anything else.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -14,6 +16,7 @@
 
 #include "commands.h"
 #include "lwm/base/allocator.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/note.h"
@@ -21,6 +24,7 @@
 #include "lwm/base/text.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
+#include "lwm/kernels/instruction_set.h"
 
 namespace lwm::app {
 namespace {
@@ -94,6 +98,7 @@ int Main(int argc, char** argv) {
   root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");
   AddAll(root);
   try {
+    kernels::HoldInstructions();
     root.parse(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout))
       return Fail(Cat("the results could not be written: ", std::strerror(errno)), 1);
@@ -118,10 +123,22 @@ int Main(int argc, char** argv) {
   }
 }
 
+// mpirun -np 1 on a machine of many cores would otherwise compute on one of them.
+void UseAllCores(char** argv) {
+  if (!dist::UndoDefaultBinding()) return;
+  if (LaunchedRank() == 0)
+    std::fprintf(stderr,
+                 "lwm: mpirun bound each rank to a core; they may now use all %s "
+                 "(--bind-to core keeps them there)\n",
+                 CountOf(AllowedCores(), "core").c_str());
+  execv("/proc/self/exe", argv);  // libraries counted cores when they were loaded
+}
+
 }  // namespace
 }  // namespace lwm::app
 
 int main(int argc, char** argv) {
+  lwm::app::UseAllCores(argv);
   lwm::ConfigureAllocator();
   return lwm::app::Main(argc, argv);
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
@@ -100,12 +101,13 @@ class Run {
   std::string DescribeModel() const {
     const dist::MeshShape& mesh = mesh_.shape();
     return fmt::format(
-        "model: {:.2f} M parameters, {} layers, width {}, vocabulary {}; {} rows of {} tokens a "
-        "step on {} ranks (dp {}, fsdp {}, tp {}, sp {})",
+        "model: {:.2f} M parameters, {} layers, width {}, vocabulary {}; {} of {} tokens a "
+        "step on {} (dp {}, fsdp {}, tp {}, sp {})",
         static_cast<double>(model_.ParameterCount()) / 1e6, model_.num_hidden_layers,
         model_.hidden_size, model_.vocab_size,
-        config_.RowsPerBatch() * config_.optimizer.accumulate, config_.data.row_tokens,
-        world_.size(), mesh.dp, mesh.fsdp, mesh.tp, mesh.sp);
+        CountOf(config_.RowsPerBatch() * config_.optimizer.accumulate, "row"),
+        config_.data.row_tokens, CountOf(world_.size(), "rank"), mesh.dp, mesh.fsdp, mesh.tp,
+        mesh.sp);
   }
 
   // What all ranks of this machine may take together, what they have taken already included.

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
@@ -115,10 +116,10 @@ class Run {
     const config::VqganConfig& sizes = config_.model.sizes;
     const int64_t side = sizes.sample_size / sizes.Reduction();
     Say(fmt::format(
-        "VQGAN: {:.2f} M weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {} "
-        "ranks, {}",
+        "VQGAN: {:.2f} M weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {}, "
+        "{}",
         static_cast<double>(sizes.ParameterCount()) / 1e6, sizes.sample_size, sizes.sample_size,
-        side, side, sizes.num_vq_embeddings, config_.train.batch, world_.size(),
+        side, side, sizes.num_vq_embeddings, config_.train.batch, CountOf(world_.size(), "rank"),
         config_.train.dtype));
     Say(fmt::format("data: {} pictures and frames to train on, {} held out{}",
                     pictures_->num_trained(), pictures_->num_held_out(),
