@@ -7,6 +7,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
 #include "lwm/model/weights.h"
+#include "lwm/ops/attention_memory.h"
 #include "lwm/ops/scratch_memory.h"
 
 namespace lwm::train {
@@ -48,12 +49,19 @@ struct Sizes {
         F(static_cast<double>(q.model.intermediate_size) / tp),
         V(static_cast<double>(std::max(q.model.vocab_size, q.model.vision_vocab_size))),
         L(static_cast<double>(q.model.num_hidden_layers)),
+        packed(ops::PackedAttentionBytes({.dtype = q.bf16 ? at::kBFloat16 : at::kFloat,
+                                          .tokens = T,
+                                          .heads = H,
+                                          .kv_heads = GK / K,
+                                          .head_dim = q.model.head_dim})),
         slice(std::min(T, static_cast<double>(q.ffn_slice_tokens))),
         outer(Elements(model::OuterTensorSpecs(q.model), q.mesh.tp)),
         layer(Elements(model::LayerTensorSpecs(q.model, 0), q.mesh.tp)) {}
   double compute, residual;  // bytes of a number
   double tp, sp, owners;
-  double T, D, HK, GK, H, K, F, V, L, slice;
+  double T, D, HK, GK, H, K, F, V, L;
+  double packed;  // bytes of packed copies in attention
+  double slice;
   double outer, layer;  // parameters
 };
 
@@ -80,12 +88,11 @@ double KeptBytes(const Sizes& s) {
                 (s.residual + s.compute) * s.D + kSlotBytes);
 }
 
-// Queries and output gradients, packed for the tiles of the backward pass in both orders; keys and
-// values for those of the forward pass; sums that are rounded at the end.
+// Packed copies, sums that are rounded at the end, and what travels.
 double AttentionScratchBytes(const Sizes& s) {
-  const double packed = s.compute * (4 * s.HK + 2 * s.GK);
   const double sums = s.compute == 2 ? 4 * (s.HK + 2 * s.GK) : 0;
-  return s.T * (packed + sums);
+  const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
+  return s.packed + s.T * (sums + travelling);
 }
 
 // What of it the process keeps from one call to the next, beside whatever else is computed.
@@ -93,13 +100,12 @@ double KeptScratchBytes(const Sizes& s) {
   return std::min(static_cast<double>(ops::kKeptScratchBytes), AttentionScratchBytes(s));
 }
 
-// Attention's backward holds more at once than its forward: q, k, v, their gradients, scratch, and
-// what travels.
+// Beside scratch attention's backward holds more at once than its forward: q, k, v, their
+// gradients, and what is around it.
 double AttentionBytes(const Sizes& s) {
   const double qkv = s.compute * (s.HK + 2 * s.GK);
   const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;
-  const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
-  return s.T * (2 * qkv + around + travelling) + AttentionScratchBytes(s);
+  return s.T * (2 * qkv + around);
 }
 
 // Of a slice of the feed-forward: gate, up and their product, and two weights' gradients.
@@ -196,8 +202,9 @@ MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
 MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
   const Sizes s(question);
   const bool alone = question.mesh.ranks() == 1;
-  const double working = std::max(
-      AttentionBytes(s), KeptScratchBytes(s) + std::max(FeedForwardBytes(s), LossBytes(s)));
+  const double working =
+      std::max(AttentionBytes(s) + AttentionScratchBytes(s),
+               KeptScratchBytes(s) + std::max(FeedForwardBytes(s), LossBytes(s)));
   return {{{"weights and optimizer", StateBytes(s)},
            {"gathered layers", GatheredBytes(s)},
            {"kept activations", KeptBytes(s)},

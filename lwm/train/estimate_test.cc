@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 #include "lwm/base/allocator.h"
@@ -142,49 +144,54 @@ double MeasuredBytes(const MemoryQuestion& q) {
 }
 
 // The estimate is no less than what was measured (but for what differs from run to run), and at
-// most this part more.
+// most this part more. In a process of its own: what others have left in the heap and in the
+// scratch that attention keeps serves or blocks the next.
 void ExpectEnough(const char* what, const MemoryQuestion& q, double most_over) {
-  const double measured = MeasuredBytes(q);
-  const MemoryEstimate estimate = EstimateTraining(q);
-  const double ratio = (estimate.total() - PartBytes(estimate, "libraries")) / measured;
-  EXPECT_GE(ratio, 0.95) << what << ": measured " << measured / 1e6 << " MB, "
-                         << Describe(estimate);
-  EXPECT_LE(ratio, 1 + most_over) << what << ": measured " << measured / 1e6 << " MB, "
-                                  << Describe(estimate);
-  ::testing::Test::RecordProperty(what, std::to_string(ratio));
+  SCOPED_TRACE(what);
+  EXPECT_EXIT(
+      {
+        ConfigureAllocator();
+        at::set_num_threads(1);
+        MemoryQuestion small = q;
+        small.row_tokens = 256;
+        small.model.vocab_size = 1000;
+        MeasuredBytes(small);  // what libraries keep from the first time on
+        const double measured = MeasuredBytes(q);
+        const MemoryEstimate estimate = EstimateTraining(q);
+        const double ratio = (estimate.total() - PartBytes(estimate, "libraries")) / measured;
+        std::fprintf(stderr, "measured %.1f MB, x %.3f: %s\n", measured / 1e6, ratio,
+                     Describe(estimate).c_str());
+        std::exit(ratio >= 0.9 && ratio <= 1 + most_over ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 TEST(EstimateTest, MeasuredPeaksAreBelowButNotByFar) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "AddressSanitizer keeps freed memory";
 #endif
-  ConfigureAllocator();
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   MemoryQuestion q = SmallQuestion();
-  q.row_tokens = 256;
-  MeasuredBytes(q);  // what libraries keep from the first time on
   q.row_tokens = 1 << 14;
   q.model.hidden_size = q.model.intermediate_size = 128;
   q.model.head_dim = 32;
-  ExpectEnough("results from the heap", q, 0.35);
+  ExpectEnough("results from the heap", q, 0.3);
   q.row_tokens = 1 << 16;
   q.model.num_hidden_layers = 1;
-  ExpectEnough("results with pages of their own", q, 0.2);
+  ExpectEnough("results with pages of their own", q, 0.25);
   q.model.num_hidden_layers = 4;
   q.bf16 = q.residual_bf16 = false;
   q.row_tokens = 1 << 13;
-  ExpectEnough("f32", q, 0.35);
+  ExpectEnough("f32", q, 0.5);
   q = SmallQuestion();
   q.row_tokens = 2048;
   q.model.vocab_size = 40000;
-  ExpectEnough("large vocabulary", q, 0.1);
+  ExpectEnough("large vocabulary", q, 0.2);
   q = SmallQuestion();
   q.row_tokens = 256;
   q.model.hidden_size = 512;
   q.model.intermediate_size = 2048;
-  ExpectEnough("mostly weights", q, 0.1);
-  at::set_num_threads(threads);
+  ExpectEnough("mostly weights", q, 0.25);
 }
 
 }  // namespace

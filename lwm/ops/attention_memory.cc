@@ -1,0 +1,24 @@
+#include "lwm/ops/attention_memory.h"
+
+#include <algorithm>
+
+#include "lwm/kernels/attention_tile.h"
+#include "lwm/ops/attention_tiling.h"
+
+namespace lwm::ops {
+
+double PackedAttentionBytes(const AttentionSize& size) {
+  kernels::AttentionTileShape row;
+  row.type = size.dtype == at::kFloat ? kernels::TileType::kF32 : kernels::TileType::kBF16;
+  row.rows = row.keys = 1;
+  row.head_dim = static_cast<int>(size.head_dim);
+  row.amx = kernels::UsesAmx(row.type);
+  const auto of = [&](size_t row_bytes, double heads) {
+    return std::min(static_cast<double>(kPackedBytes),
+                    static_cast<double>(row_bytes) * heads * size.tokens);
+  };
+  return of(kernels::AttentionBackwardTile::PackedQueryBytes(row), size.heads) +
+         of(kernels::AttentionForwardTile::PackedKeyBytes(row), size.kv_heads);
+}
+
+}  // namespace lwm::ops
