@@ -192,7 +192,9 @@ TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
     EXPECT_EQ(json.contains("vision_vocab_size"), config.has_vision());
     const Json given = ParseJson(patch, "patch");
     for (const char* key : {"codes_per_frame", "eos_token_id"})
-      if (given.contains(key)) EXPECT_EQ(json.at(key), given.at(key)) << patch;
+      if (given.contains(key)) {
+        EXPECT_EQ(json.at(key), given.at(key)) << patch;
+      }
   }
 }
 
