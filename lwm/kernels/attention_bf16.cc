@@ -1,14 +1,16 @@
 #include "lwm/kernels/attention_bf16.h"
 
+#include "lwm/base/instruction_set.h"
+
 namespace lwm::kernels {
 
 #if defined(__x86_64__) && defined(__linux__)
 
 bool Avx512Bf16Available() noexcept {
   static const bool available =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bf16");
+      MostInstructions() >= InstructionSet::kAvx512Bf16 && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
   return available;
 }
 

@@ -5,6 +5,7 @@
 
 #include "lwm/base/instruction_set.h"
 #include "lwm/kernels/attention_amx.h"
+#include "lwm/kernels/attention_bf16.h"
 
 namespace lwm::kernels {
 namespace {
@@ -13,6 +14,7 @@ TEST(KernelInstructionsTest, NoKernelUsesMoreThanIsAllowed) {
   HoldInstructions();
   const InstructionSet most = MostInstructions();
   EXPECT_FALSE(most < InstructionSet::kAmx && AmxAvailable());
+  EXPECT_FALSE(most < InstructionSet::kAvx512Bf16 && Avx512Bf16Available());
 #if HWY_ARCH_X86
   const int64_t targets = hwy::SupportedTargets();
   EXPECT_FALSE(most < InstructionSet::kAvx512 && (targets & (HWY_AVX3 | HWY_AVX3_DL)));

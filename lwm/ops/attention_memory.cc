@@ -12,7 +12,7 @@ double PackedAttentionBytes(const AttentionSize& size) {
   row.type = size.dtype == at::kFloat ? kernels::TileType::kF32 : kernels::TileType::kBF16;
   row.rows = row.keys = 1;
   row.head_dim = static_cast<int>(size.head_dim);
-  row.amx = kernels::UsesAmx(row.type);
+  row.kernel = kernels::BestTileKernel(row.type);
   const auto of = [&](size_t row_bytes, double heads) {
     return std::min(static_cast<double>(kPackedBytes),
                     static_cast<double>(row_bytes) * heads * size.tokens);
