@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lwm/base/random.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/mp4_writer.h"
 #include "lwm/vision/vqgan_import.h"
 
 namespace lwm::testing_support {

@@ -15,6 +15,7 @@
 #include "lwm/base/process.h"
 #include "lwm/dist/launcher.h"
 #include "lwm/ops/short_waits.h"
+#include "lwm/io/video_reader.h"
 
 namespace lwm::app {
 
@@ -91,6 +92,7 @@ Session::Session(const RunFlags& flags)
     : world_(dist::MakeWorldCommunicator()), threads_(ChooseThreads(flags.threads, *world_)) {
   at::set_num_threads(threads_);
   if (threads_ > 1 || world_->size() > 1) WatchCores(threads_);
+  io::SetVideoThreads(threads_);
 }
 
 void AddExamples(CLI::App& command, const std::string& examples) {

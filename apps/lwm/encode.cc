@@ -17,7 +17,7 @@
 #include "lwm/data/documents.h"
 #include "lwm/data/vision_field.h"
 #include "lwm/io/atomic_output.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/media_names.h"
 #include "lwm/vision/media_frames.h"
 #include "media_flags.h"
 

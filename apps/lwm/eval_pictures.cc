@@ -12,7 +12,7 @@
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/picture_grid.h"
 #include "model_flags.h"

@@ -8,7 +8,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/video_writer.h"
 #include "lwm/model/tensor_file.h"

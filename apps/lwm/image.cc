@@ -12,7 +12,7 @@
 #include "command.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/vision/picture_grid.h"
 #include "model_flags.h"
 #include "picture_folder.h"

@@ -5,7 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 
 namespace lwm::app {
 namespace fs = std::filesystem;

@@ -10,7 +10,7 @@
 #include "lwm/base/error.h"
 #include "lwm/config/train_config.h"
 #include "lwm/infer/generator.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/model/model_directory.h"
 #include "lwm/train/trainer.h"
 #include "lwm/vision/frames.h"

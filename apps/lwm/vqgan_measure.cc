@@ -9,7 +9,7 @@
 
 #include "command.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/vision/vqgan_import.h"
 #include "lwm/vision_train/measure.h"
 #include "lwm/vision_train/pictures.h"

@@ -5,7 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/text.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/media_names.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;

@@ -8,7 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/data/documents.h"
 #include "lwm/infer/token_batch.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
 

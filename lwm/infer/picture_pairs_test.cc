@@ -5,7 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/vision/frames.h"
 #include "tests/byte_pieces.h"
 #include "tests/temporary_folder.h"

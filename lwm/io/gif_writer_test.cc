@@ -10,8 +10,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
 #include "lwm/io/palette.h"
+#include "lwm/io/video_reader.h"
 #include "tests/temporary_folder.h"
 
 namespace lwm::io {

@@ -4,7 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/io/gif_writer.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/mp4_writer.h"
 
 namespace lwm::io {
 namespace {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "lwm/base/error.h"
 
@@ -17,9 +18,11 @@ ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, !needs_rate || rate_ > 0, path.string(),
                  ": the video does not state its frame rate; choose frames by number instead");
   if (options.frames_per_second == 0 && options.max_frames > 0) {
-    const int64_t frames =
-        io::CountFrames(path, [&](const io::VideoReader& reader) { return IsAfterStart(reader); });
+    std::string warning;
+    const int64_t frames = io::CountFrames(
+        path, [&](const io::VideoReader& reader) { return IsAfterStart(reader); }, &warning);
     RequireFrames(frames > 0);
+    Warn(warning);
     chosen_ = io::UniformFrames(frames, options.max_frames);
   }
 }
@@ -32,6 +35,7 @@ std::optional<io::RgbImage> ClipFrames::Next() {
     return reader_.Retrieve();
   }
   RequireFrames(taken_ > 0);
+  Warn(reader_.warning());
   return {};
 }
 
@@ -45,6 +49,12 @@ void ClipFrames::RequireFrames(bool some) const {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, some, path_.string(),
                  ": the video holds no frame that can be decoded",
                  options_.start_seconds > 0 ? Cat(" after ", options_.start_seconds, " s") : "");
+}
+
+void ClipFrames::Warn(const std::string& warning) {
+  if (warning.empty() || warned_) return;
+  std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  warned_ = true;
 }
 
 bool ClipFrames::IsDone() const {

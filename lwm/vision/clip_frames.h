@@ -3,10 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "lwm/io/image.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/video_reader.h"
 
 namespace lwm::vision {
 
@@ -22,7 +23,8 @@ struct ClipOptions {
 };
 
 // The chosen frames of one video in their own size, one in memory at a time. With max_frames alone
-// the video is decoded twice, once to count. Not for concurrent use.
+// the video is decoded twice, once to count. A video that was read to its end and is damaged or
+// shorter than it says costs one line on stderr. Not for concurrent use.
 class ClipFrames {
  public:
   // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video,
@@ -44,6 +46,7 @@ class ClipFrames {
   double PlaceOf(const io::VideoReader& reader) const;
   bool IsAfterStart(const io::VideoReader& reader) const;
   bool IsWanted();  // asked once of every frame after the start
+  void Warn(const std::string& warning);
 
   std::filesystem::path path_;
   ClipOptions options_;
@@ -54,6 +57,7 @@ class ClipFrames {
   int64_t passed_ = 0;  // frames after the start
   int64_t taken_ = 0;
   double first_place_ = 0, last_tick_ = 0;
+  bool warned_ = false;
 };
 
 }  // namespace lwm::vision

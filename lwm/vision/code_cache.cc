@@ -11,7 +11,8 @@
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
 #include "lwm/base/prefetch.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/media_names.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/vqgan_import.h"
@@ -36,16 +37,17 @@ std::string HashWeights(const VqganSource& source) {
   return hash.Hex();
 }
 
-// How the frames of a video are chosen and turned; to be raised when that changes.
-constexpr int kVideoVersion = 2;
+// How the frames of a video are chosen and shown, and how pictures are; to be raised when that
+// changes.
+constexpr int kVideoVersion = 3, kPictureVersion = 2;
 
 // What makes other codes of the same bytes.
 std::string Describe(const MediaRequest& request) {
   const ClipOptions& clip = request.clip;
-  std::string text = fmt::format("fps {} frames {} start {}", clip.frames_per_second,
-                                 clip.max_frames, clip.start_seconds);
-  if (io::IsVideoName(request.path)) text += fmt::format(" video {}", kVideoVersion);
-  return text;
+  const std::string text = fmt::format("fps {} frames {} start {}", clip.frames_per_second,
+                                       clip.max_frames, clip.start_seconds);
+  return io::IsVideoFile(request.path) ? fmt::format("{} video {}", text, kVideoVersion)
+                                       : fmt::format("{} picture {}", text, kPictureVersion);
 }
 
 bool IsDefault(const ClipOptions& clip) {
@@ -84,7 +86,7 @@ std::optional<std::vector<int32_t>> ParseEntry(const std::string& bytes, int64_t
 class MediaReader {
  public:
   explicit MediaReader(const MediaRequest& request) {
-    if (io::IsVideoName(request.path))
+    if (io::IsVideoFile(request.path))
       clip_ = std::make_unique<ClipFrames>(request.path, request.clip);
     else
       picture_ = io::ReadImage(request.path);
@@ -272,7 +274,7 @@ fs::path CodeCache::EntryOf(const MediaRequest& request) {
   std::error_code ignored;
   LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(request.path, ignored), "cannot read ",
                  request.path.string(), ": no such file");
-  LWM_REQUIRE(io::IsVideoName(request.path) || IsDefault(request.clip), request.path.string(),
+  LWM_REQUIRE(io::IsVideoFile(request.path) || IsDefault(request.clip), request.path.string(),
               " is a picture: fps, frames and start are for videos");
   const std::string content = ContentHash(request.path);
   return options_.folder /

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/media_names.h"
 #include "lwm/io/resample.h"
 
 namespace lwm::vision {
@@ -63,7 +64,7 @@ std::optional<io::RgbImage> MediaFrames::NextOfCurrent() {
     return frame;
   }
   const fs::path& path = files_[next_file_++];
-  if (!io::IsVideoName(path)) {
+  if (!io::IsVideoFile(path)) {
     io::RgbImage image = io::ReadImage(path);
     items_.push_back({path, frames_, 0});
     return image;

@@ -8,7 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/mp4_writer.h"
 #include "lwm/vision/frames.h"
 #include "tests/temporary_folder.h"
 

@@ -8,7 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/mp4_writer.h"
 #include "tests/temporary_folder.h"
 
 namespace lwm::vision_train {

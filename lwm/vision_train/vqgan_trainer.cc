@@ -13,7 +13,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
 #include "lwm/base/text.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/train/checkpoint.h"
 #include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/metrics.h"

@@ -10,7 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 #include "lwm/train/metrics.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/vqgan_import.h"

@@ -7,7 +7,8 @@
 #include <string>
 
 #include "lwm/base/json.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/video_reader.h"
 #include "lwm/model/model_directory.h"
 #include "tests/cli/run_program.h"
 #include "tests/golden_folder.h"

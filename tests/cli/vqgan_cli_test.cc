@@ -6,8 +6,10 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
+#include "lwm/io/mp4_writer.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/io/video_reader.h"
 #include "lwm/train/metrics.h"
 #include "tests/cli/run_program.h"
 #include "tests/temporary_folder.h"

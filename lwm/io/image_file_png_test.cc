@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
-#include "lwm/io/media_opencv.h"
+#include "lwm/io/image_file.h"
 
 namespace lwm::io {
 namespace {
