@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -10,16 +9,18 @@
 
 namespace lwm::io {
 
-// Decodes one picture of any format that OpenCV reads (PNG, JPEG, WebP, TIFF, BMP ...): grey, CMYK,
-// palette, 16-bit and floating-point pixels become 8-bit RGB, transparency is laid on white, JPEGs
-// are turned upright as their EXIF says. `where` names the source in errors.
-// Throws Error(kCorruptData) when the bytes are no picture, or a broken or truncated one.
+// Decodes one picture, whose format is found by its content: JPEG, PNG, WebP and TIFF with their
+// own libraries, others (BMP, PNM, JPEG 2000, GIF ...) with FFmpeg; the first frame of an
+// animation. Grey, CMYK, palette, 16-bit and floating-point pixels become 8-bit RGB, transparency
+// is laid on white, pictures are turned upright as their EXIF or XMP says; colour profiles (ICC)
+// are ignored. `where` names the source in errors. Throws Error(kCorruptData) when the bytes are no
+// picture, a broken or truncated one, or one of more than kMostImagePixels (image_formats.h).
 RgbImage DecodeImage(std::span<const std::byte> bytes, const std::string& where);
 
-// The same of a file; of an animated GIF the first frame. Throws Error(kNotFound) too.
+// The same of a file. Throws Error(kNotFound) too.
 RgbImage ReadImage(const std::filesystem::path& path);
 
-// Writes a PNG, atomically.
+// Writes a PNG, atomically. Throws Error(kInvalidArgument) for a picture without pixels.
 void WritePng(const std::filesystem::path& path, const RgbImage& image);
 
 }  // namespace lwm::io

@@ -1,4 +1,4 @@
-// PNGs of kinds that OpenCV itself cannot write; each is written out by hand.
+// PNGs of rare kinds, each written out by hand.
 #include <gtest/gtest.h>
 
 #include <string>

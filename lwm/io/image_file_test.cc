@@ -2,88 +2,111 @@
 
 #include <gtest/gtest.h>
 
-#include <opencv2/imgcodecs.hpp>
-#include <opencv2/imgproc.hpp>
 #include <string>
 #include <vector>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gif_writer.h"
+#include "tests/golden_folder.h"
+#include "tests/message_of.h"
+#include "tests/plain_image.h"
 #include "tests/temporary_folder.h"
 
 namespace lwm::io {
 namespace {
-
+namespace fs = std::filesystem;
+using testing_support::GoldenFolder;
+using testing_support::MessageOf;
+using testing_support::PlainImage;
 using testing_support::TemporaryFolder;
 
-std::vector<uint8_t> Encoded(const char* extension, const cv::Mat& picture) {
-  std::vector<uint8_t> bytes;
-  EXPECT_TRUE(cv::imencode(extension, picture, bytes));
-  return bytes;
-}
+std::string Golden(const std::string& name) { return ReadFile(GoldenFolder("media") / name); }
 
-RgbImage Decoded(const std::vector<uint8_t>& bytes) {
+RgbImage Decoded(const std::string& bytes) {
   return DecodeImage(std::as_bytes(std::span(bytes)), "picture");
 }
 
-// The colour of the first pixel.
-std::vector<int> First(const RgbImage& image) {
-  return {image.rgb_HWC.at(0), image.rgb_HWC.at(1), image.rgb_HWC.at(2)};
+std::string Refusal(const std::string& bytes) {
+  return MessageOf([&] { Decoded(bytes); }, ErrorCode::kCorruptData);
 }
 
-// What reading `read` says when it fails.
-template <class Read>
-std::string MessageOf(const Read& read, ErrorCode code = ErrorCode::kCorruptData) {
-  try {
-    read();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
+// The colour of the pixel at these shares of the width and height.
+std::vector<int> At(const RgbImage& image, double x, double y) {
+  const auto column = static_cast<int64_t>(x * static_cast<double>(image.width));
+  const auto row = static_cast<int64_t>(y * static_cast<double>(image.height));
+  const auto at = static_cast<size_t>(3 * (row * image.width + column));
+  return {image.rgb_HWC.at(at), image.rgb_HWC.at(at + 1), image.rgb_HWC.at(at + 2)};
+}
+
+void ExpectColour(const RgbImage& image, double x, double y, const std::vector<int>& want,
+                  int tolerance, const std::string& what) {
+  const std::vector<int> got = At(image, x, y);
+  for (size_t c = 0; c < 3; ++c)
+    EXPECT_NEAR(got[c], want[c], tolerance) << what << " at " << x << ", " << y;
+}
+
+// 48 x 32 with a quarter each of red, green, blue and yellow.
+void ExpectQuarters(const RgbImage& image, int tolerance, const std::string& what) {
+  ASSERT_EQ(image.width, 48) << what;
+  ASSERT_EQ(image.height, 32) << what;
+  ExpectColour(image, 0.25, 0.25, {220, 30, 30}, tolerance, what);
+  ExpectColour(image, 0.75, 0.25, {30, 180, 30}, tolerance, what);
+  ExpectColour(image, 0.25, 0.75, {30, 30, 220}, tolerance, what);
+  ExpectColour(image, 0.75, 0.75, {230, 220, 40}, tolerance, what);
+}
+
+TEST(DecodeImageTest, EveryFormatGivesTheSamePicture) {
+  for (const char* name :
+       {"plain.bmp", "plain.ppm", "plain.jp2", "plain.gif", "plain.webp", "plain.jpg",
+        "progressive.jpg", "cmyk.jpg", "animated.webp", "animated.gif", "animated.png"})
+    ExpectQuarters(Decoded(Golden(name)), 2, name);
+}
+
+TEST(DecodeImageTest, ExifAndXmpTurnEveryFormatUpright) {
+  for (const char* name :
+       {"turned.jpg", "turned.png", "turned.webp", "turned.tiff", "turned_by_xmp.png"})
+    ExpectQuarters(Decoded(Golden(name)), 2, name);
+}
+
+TEST(DecodeImageTest, EveryOrientationOfExifIsFollowed) {
+  std::string jpeg = Golden("turned.jpg");  // turned left: red, green, ... at other places
+  const size_t tag = jpeg.find(std::string("\x01\x12\0\x03", 4));
+  ASSERT_NE(tag, std::string::npos);
+  const std::vector<int> red = {220, 30, 30};
+  struct Case {
+    char orientation;
+    double x, y;  // of the red quarter
+  };
+  for (const Case& one :
+       {Case{1, 0.25, 0.75}, Case{2, 0.75, 0.75}, Case{3, 0.75, 0.25}, Case{4, 0.25, 0.25},
+        Case{5, 0.75, 0.25}, Case{6, 0.25, 0.25}, Case{7, 0.25, 0.75}, Case{8, 0.75, 0.75}}) {
+    jpeg.at(tag + 9) = one.orientation;
+    const RgbImage image = Decoded(jpeg);
+    EXPECT_EQ(image.width, one.orientation < 5 ? 32 : 48) << int{one.orientation};
+    ExpectColour(image, one.x, one.y, red, 2, std::to_string(one.orientation));
   }
-  ADD_FAILURE() << "accepted";
-  return "";
-}
-
-RgbImage Plain(int64_t width, int64_t height, uint8_t red, uint8_t green, uint8_t blue) {
-  RgbImage image{width, height, {}};
-  for (int64_t i = 0; i < width * height; ++i)
-    image.rgb_HWC.insert(image.rgb_HWC.end(), {red, green, blue});
-  return image;
-}
-
-TEST(DecodeImageTest, ColourGreyDeepAndFloatingPicturesBecomeBytes) {
-  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_8UC3, cv::Scalar(30, 20, 10))))),
-            (std::vector{10, 20, 30}));
-  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_8UC1, cv::Scalar(77))))),
-            (std::vector{77, 77, 77}));
-  const cv::Mat deep(2, 3, CV_16UC3, cv::Scalar(0, 128 * 257, 65535));
-  EXPECT_EQ(First(Decoded(Encoded(".png", deep))), (std::vector{255, 128, 0}));
-  EXPECT_EQ(First(Decoded(Encoded(".png", cv::Mat(2, 3, CV_16UC1, cv::Scalar(65535))))),
-            (std::vector{255, 255, 255}));
-  EXPECT_EQ(First(Decoded(Encoded(".tiff", cv::Mat(2, 3, CV_32FC3, cv::Scalar(0, 0.2, 1))))),
-            (std::vector{255, 51, 0}));
 }
 
 TEST(DecodeImageTest, TransparencyIsLaidOnWhite) {
-  const cv::Mat half(1, 1, CV_8UC4, cv::Scalar(0, 100, 200, 51));
-  EXPECT_EQ(First(Decoded(Encoded(".png", half))), (std::vector{244, 224, 204}));
-  const cv::Mat clear(1, 1, CV_8UC4, cv::Scalar(0, 0, 0, 0));
-  EXPECT_EQ(First(Decoded(Encoded(".png", clear))), (std::vector{255, 255, 255}));
-  const cv::Mat deep(1, 1, CV_16UC4, cv::Scalar(0, 0, 65535, 65535));
-  EXPECT_EQ(First(Decoded(Encoded(".png", deep))), (std::vector{255, 0, 0}));
+  for (const char* name : {"clear_grey.png", "clear_grey16.png", "clear_rgb.png",
+                           "clear_palette.png", "clear.webp", "clear.tiff", "clear_grey2.png"}) {
+    const RgbImage image = Decoded(Golden(name));
+    const int grey = std::string(name) == "clear_grey2.png" ? 170 : 192;
+    ExpectColour(image, 0.25, 0.5, {255, 255, 255}, 0, name);
+    ExpectColour(image, 0.75, 0.5, {grey, grey, grey}, 0, name);
+  }
 }
 
-TEST(DecodeImageTest, GreyJpegIsGrey) {
-  const auto bytes = Encoded(".jpg", cv::Mat(16, 16, CV_8UC1, cv::Scalar(120)));
-  const auto colour = First(Decoded(bytes));
-  for (const int value : colour) EXPECT_NEAR(value, 120, 2);
+TEST(DecodeImageTest, FloatingPixelsFromZeroToOneBecomeBytes) {
+  const RgbImage image = Decoded(Golden("float.tiff"));
+  ExpectColour(image, 0.25, 0.25, {87, 87, 87}, 1, "float.tiff");
+  ExpectColour(image, 0.75, 0.75, {202, 202, 202}, 1, "float.tiff");
 }
 
 // 8 x 8 pixels of one CMYK colour, stored inverted as Adobe does: cyan, yellow and black 228,
 // magenta 28. Each component is one block: DC difference +-100 in 7 bits, then end of block.
-std::vector<uint8_t> CmykJpeg() {
+std::string CmykJpeg() {
   std::vector<uint8_t> bytes = {0xff, 0xd8, 0xff, 0xee, 0, 14, 'A',  'd',  'o', 'b', 'e', 0,
                                 100,  0,    0,    0,    0, 0,  0xff, 0xdb, 0,   67,  0};
   bytes.insert(bytes.end(), 64, 8);  // quantisation: a DC step is one grey level
@@ -99,114 +122,113 @@ std::vector<uint8_t> CmykJpeg() {
   }
   append({0xff, 0xda, 0, 14, 4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0});
   append({0x64, 0x0d, 0x99, 0x0c, 0x8f, 0xff, 0xd9});
-  return bytes;
+  return {bytes.begin(), bytes.end()};
 }
 
 TEST(DecodeImageTest, CmykJpegBecomesRgb) {
-  const auto colour = First(Decoded(CmykJpeg()));
-  EXPECT_NEAR(colour[0], 204, 2);  // 228 * 228 / 255
-  EXPECT_NEAR(colour[1], 25, 2);   // 28 * 228 / 255
-  EXPECT_NEAR(colour[2], 204, 2);
-}
-
-// Left white, right black, with an EXIF orientation.
-std::vector<uint8_t> OrientedJpeg(uint8_t orientation) {
-  cv::Mat picture(16, 32, CV_8UC3, cv::Scalar::all(0));
-  cv::rectangle(picture, {0, 0, 15, 15}, cv::Scalar::all(255), -1);
-  auto bytes = Encoded(".jpg", picture);
-  const std::vector<uint8_t> exif = {0xff, 0xe1, 0, 34, 'E', 'x',         'i', 'f', 0, 0,  'M', 'M',
-                                     0,    42,   0, 0,  0,   8,           0,   1,   1, 18, 0,   3,
-                                     0,    0,    0, 1,  0,   orientation, 0,   0,   0, 0,  0,   0};
-  bytes.insert(bytes.begin() + 2, exif.begin(), exif.end());
-  return bytes;
-}
-
-TEST(DecodeImageTest, JpegsAreTurnedUpright) {
-  struct Case {
-    uint8_t orientation;
-    int64_t width, height, white_x, white_y;
-  };
-  for (const Case& turned : {Case{1, 32, 16, 4, 8}, Case{3, 32, 16, 27, 8}, Case{6, 16, 32, 8, 4},
-                             Case{8, 16, 32, 8, 27}, Case{2, 32, 16, 27, 8}}) {
-    const RgbImage image = Decoded(OrientedJpeg(turned.orientation));
-    ASSERT_EQ(image.width, turned.width) << int{turned.orientation};
-    ASSERT_EQ(image.height, turned.height) << int{turned.orientation};
-    const auto at = static_cast<size_t>(3 * (turned.white_y * image.width + turned.white_x));
-    EXPECT_GT(image.rgb_HWC[at], 200) << int{turned.orientation};
-  }
+  // 228 * 228 / 255 and 28 * 228 / 255
+  ExpectColour(Decoded(CmykJpeg()), 0, 0, {204, 25, 204}, 2, "CMYK");
 }
 
 TEST(DecodeImageTest, ClearPixelsOfAGifAreWhite) {
   const TemporaryFolder folder;
   GifWriter writer(folder / "x.gif", 10);
-  RgbImage frame = Plain(8, 8, 200, 0, 0);
+  RgbImage frame = PlainImage(8, 8, 200, 0, 0);
   frame.rgb_HWC[0] = 7;  // another colour, palette entry 0
   writer.Add(frame);
   writer.Finish();
   std::string gif = ReadFile(folder / "x.gif");
   const size_t control = gif.find("\x21\xf9\x04");
   gif.at(control + 3) |= 1;  // entry 0 is clear
-  WriteFileAtomically(folder / "x.gif", gif);
-  const RgbImage image = ReadImage(folder / "x.gif");
-  EXPECT_EQ(First(image), (std::vector{255, 255, 255}));
+  const RgbImage image = Decoded(gif);
+  ExpectColour(image, 0, 0, {255, 255, 255}, 0, "clear");
   EXPECT_NEAR(image.rgb_HWC[3], 200, 8);
 }
 
-TEST(DecodeImageTest, JpegWithAThumbnailIsWholeOnlyToItsOwnEnd) {
-  cv::Mat noise(64, 64, CV_8UC3);
-  cv::randu(noise, 0, 255);
-  auto bytes = Encoded(".jpg", noise);
-  const auto thumbnail = Encoded(".jpg", cv::Mat(8, 8, CV_8UC3, cv::Scalar(1, 2, 3)));
-  const size_t length = thumbnail.size() + 2;
-  std::vector<uint8_t> segment = {0xff, 0xe1, static_cast<uint8_t>(length >> 8),
-                                  static_cast<uint8_t>(length & 255)};
-  segment.insert(segment.end(), thumbnail.begin(), thumbnail.end());
-  bytes.insert(bytes.begin() + 2, segment.begin(), segment.end());
-  EXPECT_EQ(Decoded(bytes).width, 64);
-  auto longer = bytes;
-  longer.insert(longer.end(), 100, 0xda);  // bytes after the end do no harm
-  EXPECT_EQ(Decoded(longer).width, 64);
-  bytes.resize(bytes.size() * 3 / 4);
-  EXPECT_NE(MessageOf([&] { Decoded(bytes); }).find("truncated"), std::string::npos);
-}
-
-TEST(DecodeImageTest, CommentAfterTheScanOfAJpegDoesNotTruncateIt) {
-  auto bytes = Encoded(".jpg", cv::Mat(8, 8, CV_8UC3, cv::Scalar(90, 90, 90)));
-  const std::vector<uint8_t> comment = {0xff, 0xfe, 0, 4, 'h', 'i'};
-  bytes.insert(bytes.end() - 2, comment.begin(), comment.end());
-  EXPECT_EQ(Decoded(bytes).width, 8);
-}
-
-TEST(DecodeImageTest, TruncatedDamagedAndEmptyBytesAreRefused) {
-  cv::Mat noise(64, 64, CV_8UC3);
-  cv::randu(noise, 0, 255);
-  for (const char* extension : {".png", ".jpg", ".webp"}) {
-    auto bytes = Encoded(extension, noise);
-    EXPECT_EQ(Decoded(bytes).width, 64);
-    for (const double part : {0.02, 0.5, 0.9}) {
-      std::vector<uint8_t> cut(bytes.begin(),
-                               bytes.begin() + static_cast<int64_t>(part * bytes.size()));
-      MessageOf([&] { Decoded(cut); });
+TEST(BrokenImageTest, TruncatedPicturesOfEveryFormatAreRefused) {
+  for (const char* name :
+       {"noise.jpg", "noise_progressive.jpg", "noise.png", "plain.webp", "plain.gif", "plain.bmp",
+        "plain.ppm", "turned.tiff", "animated.gif", "animated.webp"}) {
+    const std::string whole = Golden(name);
+    EXPECT_GE(Decoded(whole).width, 32) << name;
+    for (const double part : {0.02, 0.3, 0.5, 0.8}) {
+      SCOPED_TRACE(std::string(name) + " " + std::to_string(part));
+      Refusal(whole.substr(0, static_cast<size_t>(part * static_cast<double>(whole.size()))));
     }
   }
-  EXPECT_NE(MessageOf([] { Decoded({}); }).find("0 bytes"), std::string::npos);
-  MessageOf([] { Decoded({'h', 'e', 'l', 'l', 'o'}); });
 }
 
-TEST(DecodeImageTest, MissingFileIsNamed) {
+TEST(BrokenImageTest, JpegWithZerosForItsEndMarkerIsRead) {
+  for (const char* name : {"noise.jpg", "noise_progressive.jpg", "plain.jpg"}) {
+    const std::string whole = Golden(name);
+    const std::string data = whole.substr(0, whole.size() - 2);
+    EXPECT_EQ(Decoded(data + std::string(512, '\0')).rgb_HWC, Decoded(whole).rgb_HWC) << name;
+    EXPECT_EQ(Decoded(data).rgb_HWC, Decoded(whole).rgb_HWC) << name;
+  }
+}
+
+TEST(BrokenImageTest, JpegWithZerosForAHalfIsRefused) {
+  for (const char* name : {"noise.jpg", "noise_progressive.jpg"}) {
+    std::string jpeg = Golden(name);
+    const size_t half = jpeg.size() / 2;
+    EXPECT_NE(Refusal(jpeg.substr(0, half) + std::string(half, '\0')).find("truncated"),
+              std::string::npos)
+        << name;
+  }
+}
+
+TEST(BrokenImageTest, JpegWithAThumbnailIsWholeOnlyToItsOwnEnd) {
+  std::string jpeg = Golden("noise.jpg");
+  const std::string thumbnail = Golden("plain.jpg");
+  const size_t length = thumbnail.size() + 2;
+  std::string segment = "\xff\xe1";
+  segment += static_cast<char>(length >> 8);
+  segment += static_cast<char>(length & 255);
+  jpeg.insert(2, segment + thumbnail);
+  EXPECT_EQ(Decoded(jpeg).width, 64);
+  EXPECT_EQ(Decoded(jpeg + std::string(100, '\xda')).width, 64);  // bytes after the end do no harm
+  EXPECT_NE(Refusal(jpeg.substr(0, jpeg.size() * 3 / 4)).find("truncated"), std::string::npos);
+}
+
+TEST(BrokenImageTest, CommentAfterTheScanOfAJpegDoesNotTruncateIt) {
+  std::string jpeg = Golden("plain.jpg");
+  jpeg.insert(jpeg.size() - 2, std::string("\xff\xfe\0\x04hi", 6));
+  EXPECT_EQ(Decoded(jpeg).width, 48);
+}
+
+TEST(BrokenImageTest, HugeSizesAreRefusedByTheLimit) {
+  const std::string side = "\x4e\x20";  // 20,000, big-endian
+  std::string jpeg = Golden("plain.jpg"), tiff = Golden("turned.tiff"), bmp = Golden("plain.bmp");
+  const size_t frame = jpeg.find("\xff\xc0");
+  jpeg.replace(frame + 5, 4, side + side);
+  EXPECT_NE(Refusal(jpeg).find("20000 x 20000 pixels; the limit is 134217728"), std::string::npos);
+  for (const char tag : {'\0', '\1'}) {  // width and height are little-endian numbers
+    const size_t at = tiff.find(std::string(1, tag) + "\x01");
+    ASSERT_NE(at, std::string::npos);
+    tiff.replace(at + 8, 4, std::string("\x20\x4e\0\0", 4));
+  }
+  EXPECT_NE(Refusal(tiff).find("limit"), std::string::npos);
+  bmp.replace(18, 8, std::string("\x20\x4e\0\0\x20\x4e\0\0", 8));
+  EXPECT_NE(Refusal(bmp).find("limit"), std::string::npos);
+}
+
+TEST(BrokenImageTest, OtherAndEmptyBytesAreRefused) {
+  EXPECT_NE(Refusal("").find("0 bytes"), std::string::npos);
+  Refusal("hello");
   EXPECT_NE(MessageOf([] { ReadImage("/nowhere/x.png"); }, ErrorCode::kNotFound).find("/nowhere"),
             std::string::npos);
 }
 
 TEST(WritePngTest, ReadsBackEqual) {
   const TemporaryFolder folder;
-  RgbImage image = Plain(3, 2, 1, 2, 3);
+  RgbImage image = PlainImage(3, 2, 1, 2, 3);
   image.rgb_HWC.back() = 250;
   WritePng(folder / "x.png", image);
   const RgbImage again = ReadImage(folder / "x.png");
   EXPECT_EQ(again.width, 3);
   EXPECT_EQ(again.height, 2);
   EXPECT_EQ(again.rgb_HWC, image.rgb_HWC);
+  EXPECT_THROW(WritePng(folder / "y.png", {}), Error);
 }
 
 }  // namespace

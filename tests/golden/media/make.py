@@ -1,9 +1,11 @@
 """Makes the files of this folder; needs the ffmpeg program (5.1) and Pillow. Usage: python3 make.py"""
 import os
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 os.chdir(Path(__file__).resolve().parent)
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 180, 30), (30, 30, 220), (230, 220, 40)
@@ -72,6 +74,60 @@ def songs():
     os.remove("cover.png")
 
 
+def turned():
+    """Stored turned left, so that orientation 6 (turn right) makes them upright."""
+    stored = quarters(48, 32).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save("turned.png", exif=exif)
+    stored.save("turned.webp", lossless=True, exif=exif)
+    stored.save("turned.jpg", quality=95, subsampling=0, exif=exif)
+    stored.save("turned.tiff", tiffinfo={0x0112: 6}, compression="tiff_lzw")
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>')
+    stored.save("turned_by_xmp.png", pnginfo=about)
+
+
+def png(name, colour, depth, rows, transparent):
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    width = len(rows[0]) * 8 // (depth * {0: 1, 2: 3}[colour])
+    Path(name).write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0))
+                           + chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+                           + chunk(b"IEND", b""))
+
+
+def clear():
+    """The left half is clear, the right half is grey 192 (2 bits: 170) or (192, 192, 192)."""
+    png("clear_grey.png", 0, 8, [bytes([32] * 8 + [192] * 8)] * 8, struct.pack(">H", 32))
+    png("clear_grey16.png", 0, 16, [struct.pack(">16H", *[32 * 257 + 1] * 8, *[192 * 257] * 8)] * 8, struct.pack(">H", 32 * 257 + 1))
+    png("clear_grey2.png", 0, 2, [bytes([0b01010101] * 2 + [0b10101010] * 2)] * 8, struct.pack(">H", 1))
+    png("clear_rgb.png", 2, 8, [bytes([32] * 24 + [192] * 24)] * 8, struct.pack(">HHH", 32, 32, 32))
+    half = Image.new("RGBA", (16, 8), (9, 9, 9, 0))
+    half.paste((192, 192, 192, 255), (8, 0, 16, 8))
+    half.save("clear.webp", lossless=True, exact=True)
+    half.save("clear.tiff")
+    half.quantize(4).save("clear_palette.png")
+
+
+def kinds():
+    picture = quarters(48, 32)
+    for name, options in (("plain.bmp", {}), ("plain.ppm", {}), ("plain.jp2", {"irreversible": False}), ("plain.gif", {}), ("plain.webp", {"quality": 95}),
+                          ("plain.jpg", {"quality": 95, "subsampling": 0}), ("progressive.jpg", {"quality": 95, "subsampling": 0, "progressive": True})):
+        picture.save(name, **options)
+    picture.convert("CMYK").save("cmyk.jpg", quality=95)
+    picture.convert("L").convert("F").point(lambda value: value * (1 / 255) + 0).save("float.tiff")
+    frames = [picture, Image.new("RGB", picture.size, (0, 0, 0))]
+    for name, options in (("animated.webp", {"lossless": True}), ("animated.gif", {}), ("animated.png", {})):
+        frames[0].save(name, save_all=True, append_images=frames[1:], duration=100, **options)
+    noise = Image.effect_noise((64, 48), 60).convert("RGB")
+    noise.save("noise.jpg", quality=85)
+    noise.save("noise_progressive.jpg", quality=85, progressive=True)
+    noise.resize((32, 24)).save("noise.png")
+
+
+turned()
+clear()
+kinds()
 size_changes()
 colours()
 containers()
