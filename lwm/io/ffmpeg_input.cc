@@ -126,19 +126,20 @@ FfmpegInput::FfmpegInput(const fs::path& path) : state_(std::make_unique<State>(
                  fstat(bytes.descriptor, &about) == 0 && S_ISREG(about.st_mode), "cannot read ",
                  path.string(), ": not a file");
   bytes.size = about.st_size;
-  Open(path.string());
+  Open(path.string(), "video");
 }
 
-FfmpegInput::FfmpegInput(std::span<const std::byte> bytes, const std::string& where)
+FfmpegInput::FfmpegInput(std::span<const std::byte> bytes, const std::string& where,
+                         const char* wanted)
     : state_(std::make_unique<State>()) {
   state_->bytes.memory = bytes;
   state_->bytes.size = static_cast<int64_t>(bytes.size());
-  Open(where);
+  Open(where, wanted);
 }
 
 FfmpegInput::~FfmpegInput() = default;
 
-void FfmpegInput::Open(const std::string& where) {
+void FfmpegInput::Open(const std::string& where, const char* wanted) {
   PrepareFfmpeg();
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, state_->bytes.size > 0, where,
                  ": the file is empty (0 bytes)");
@@ -154,14 +155,13 @@ void FfmpegInput::Open(const std::string& where) {
   int code = avformat_open_input(&format, nullptr, nullptr, nullptr);  // frees it on failure
   state_->format = code < 0 ? nullptr : format;
   if (code >= 0) code = avformat_find_stream_info(format, nullptr);
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, code >= 0, where,
-                 ": not a video that FFmpeg reads, or a damaged or truncated one (",
-                 FfmpegError(code), ")");
-  ChooseVideo(where);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, code >= 0, where, ": not a ", wanted,
+                 " that FFmpeg reads, or a damaged or truncated one (", FfmpegError(code), ")");
+  ChooseVideo(where, wanted);
 }
 
 // The default video that can be decoded, or the first one.
-void FfmpegInput::ChooseVideo(const std::string& where) {
+void FfmpegInput::ChooseVideo(const std::string& where, const char* wanted) {
   bool has_sound = false, has_cover = false;
   std::string unknown;
   for (unsigned i = 0; i < state_->format->nb_streams; ++i) {
@@ -180,13 +180,12 @@ void FfmpegInput::ChooseVideo(const std::string& where) {
     state_->decoder = decoder;
   }
   if (state_->video) return;
-  throw Error(
-      ErrorCode::kCorruptData,
-      Cat(where, !unknown.empty()
-                     ? ": the video is coded as " + unknown + ", which this FFmpeg cannot decode"
-                 : has_sound ? Cat(": has sound only", has_cover ? " and a cover picture" : "",
-                                   "; want a video")
-                             : ": holds no video that can be read; is it damaged or truncated?"));
+  const std::string found =
+      !unknown.empty()         ? "is coded as " + unknown + ", which this FFmpeg cannot decode"
+      : has_sound && has_cover ? "has sound and a cover picture only"
+      : has_sound              ? "has sound only"
+                               : "holds no picture that can be read; is it damaged or truncated?";
+  throw Error(ErrorCode::kCorruptData, Cat(where, ": ", found, "; want a ", wanted));
 }
 
 // A transport stream is packets of one of three sizes.

@@ -19,8 +19,10 @@ class FfmpegInput {
   // Throws Error(kNotFound) when the file cannot be opened, Error(kCorruptData) when it is no
   // video: not of a known format, without a decoder, or with sound (and a cover picture) only.
   explicit FfmpegInput(const std::filesystem::path& path);
-  // The same of bytes in memory, which must outlive it; `where` names them in errors.
-  FfmpegInput(std::span<const std::byte> bytes, const std::string& where);
+  // The same of bytes in memory, which must outlive it; `where` names them in errors, `wanted` what
+  // they should be.
+  FfmpegInput(std::span<const std::byte> bytes, const std::string& where,
+              const char* wanted = "video");
   ~FfmpegInput();
   FfmpegInput(const FfmpegInput&) = delete;
   FfmpegInput& operator=(const FfmpegInput&) = delete;
@@ -46,8 +48,8 @@ class FfmpegInput {
 
  private:
   struct State;
-  void Open(const std::string& where);
-  void ChooseVideo(const std::string& where);
+  void Open(const std::string& where, const char* wanted);
+  void ChooseVideo(const std::string& where, const char* wanted);
   void Follow(const AVPacket& packet);
   bool EndsInTransportPacket() const;
   std::unique_ptr<State> state_;

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 // A picture of another format, or the first frame of an animation.
 RgbImage DecodeWithFfmpeg(std::span<const std::byte> bytes, const std::string& where,
                           bool is_animation) {
-  VideoReader reader(bytes, where);
+  VideoReader reader(bytes, where, "picture");
   if (!reader.Grab()) ThrowBroken(where, "the picture is damaged or truncated");
   RgbImage image = reader.Retrieve();
   RequireImageSize(image.width, image.height, where);

@@ -57,10 +57,9 @@ void SetVideoThreads(int threads) {
 int VideoThreads() { return video_threads; }
 
 struct VideoReader::State {
-  template <class Source>
-  State(const Source& source, std::string name) : where(std::move(name)), input(source) {}
-  State(std::span<const std::byte> bytes, const std::string& name)
-      : where(name), input(bytes, name) {}
+  explicit State(const fs::path& path) : where(path.string()), input(path) {}
+  State(std::span<const std::byte> bytes, const std::string& name, const char* wanted)
+      : where(name), input(bytes, name, wanted) {}
 
   void OpenDecoder();
   // Gives the decoder one more packet, or tells it that there is none.
@@ -149,11 +148,11 @@ VideoReader::VideoReader(std::unique_ptr<State> state) : state_(std::move(state)
   if (frames_per_second() > 0) state_->apart = 1 / frames_per_second();
 }
 
-VideoReader::VideoReader(const fs::path& path)
-    : VideoReader(std::make_unique<State>(path, path.string())) {}
+VideoReader::VideoReader(const fs::path& path) : VideoReader(std::make_unique<State>(path)) {}
 
-VideoReader::VideoReader(std::span<const std::byte> bytes, const std::string& where)
-    : VideoReader(std::make_unique<State>(bytes, where)) {}
+VideoReader::VideoReader(std::span<const std::byte> bytes, const std::string& where,
+                         const char* wanted)
+    : VideoReader(std::make_unique<State>(bytes, where, wanted)) {}
 
 VideoReader::~VideoReader() = default;
 

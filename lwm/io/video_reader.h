@@ -25,8 +25,10 @@ class VideoReader {
   // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video or
   // its frames have more than kMostPixels.
   explicit VideoReader(const std::filesystem::path& path);
-  // The same of bytes in memory, which must outlive it; `where` names them in errors.
-  VideoReader(std::span<const std::byte> bytes, const std::string& where);
+  // The same of bytes in memory, which must outlive it; `where` names them in errors, `wanted` what
+  // they should be.
+  VideoReader(std::span<const std::byte> bytes, const std::string& where,
+              const char* wanted = "video");
   ~VideoReader();
   VideoReader(const VideoReader&) = delete;
   VideoReader& operator=(const VideoReader&) = delete;
