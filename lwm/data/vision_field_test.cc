@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/image_file.h"
 #include "tests/byte_tokenizer.h"
 #include "tests/temporary_folder.h"
 #include "tests/tiny_vqgan.h"

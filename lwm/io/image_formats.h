@@ -10,8 +10,8 @@
 
 namespace lwm::io {
 
-// Pixels that a picture may have: 134 million.
-constexpr int64_t kMostImagePixels = int64_t{1} << 27;
+// Pixels that a picture may have: 268 million, more than any camera gives.
+constexpr int64_t kMostImagePixels = int64_t{1} << 28;
 
 // Throws Error(kCorruptData), naming `where` and the limit, unless a picture of that size has
 // pixels and no more than kMostImagePixels. To be asked before anything is allocated for it.

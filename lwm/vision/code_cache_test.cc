@@ -10,6 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
 #include "tests/temporary_folder.h"

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lwm/io/image.h"
+#include "lwm/io/image_file.h"
 
 namespace lwm::vision {
 

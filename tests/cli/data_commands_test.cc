@@ -9,6 +9,7 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/data/documents.h"
+#include "lwm/io/image_file.h"
 #include "tests/cli/run_program.h"
 #include "tests/llama_pieces.h"
 #include "tests/tiny_vqgan.h"
