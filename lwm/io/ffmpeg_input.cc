@@ -17,6 +17,7 @@ extern "C" {
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/base/git_lfs.h"
 
 namespace lwm::io {
 namespace fs = std::filesystem;
@@ -117,6 +118,7 @@ void PrepareFfmpeg() {
 }
 
 FfmpegInput::FfmpegInput(const fs::path& path) : state_(std::make_unique<State>()) {
+  RefuseGitLfsPointer(path);
   Bytes& bytes = state_->bytes;
   bytes.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   LWM_REQUIRE_AS(ErrorCode::kNotFound, bytes.descriptor >= 0, "cannot read ", path.string(), ": ",
