@@ -133,9 +133,9 @@ class ItemEncoder {
     const data::LinePlace place = PlaceOf(item);
     Json object = item.file->Parse(item.line);
     data::ForEachMedia(object, [&](Json& value, const std::string& field) {
-      const bool is_part = field == "chat";
-      const auto type =
-          is_part ? JsonGet<std::string>(value, "type", Cat(place.where, ": chat")) : std::string();
+      const bool is_part = field == "chat" || field == "messages";
+      const auto type = is_part ? JsonGet<std::string>(value, "type", Cat(place.where, ": ", field))
+                                : std::string();
       const std::vector<int32_t> code_n = Codes(value, field, place);
       value = is_part ? Json{{"type", type}, {"codes", code_n}} : Json(code_n);
     });

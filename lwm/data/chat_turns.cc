@@ -19,11 +19,11 @@ bool PutsSpaceBefore(const Tokenizer& tokenizer) {
 
 class ChatReader {
  public:
-  ChatReader(const std::string& where, const Tokenizer& tokenizer)
-      : where_(where), space_(PutsSpaceBefore(tokenizer) ? "" : " ") {}
+  ChatReader(const std::string& key, const std::string& where, const Tokenizer& tokenizer)
+      : key_(key), where_(where), space_(PutsSpaceBefore(tokenizer) ? "" : " ") {}
 
   std::vector<ExamplePart> Read(const Json& chat) {
-    if (!chat.is_array() || chat.empty()) ThrowJsonField(where_, "chat", "is no list of turns");
+    if (!chat.is_array() || chat.empty()) ThrowJsonField(where_, key_, "is no list of turns");
     size_t next = 0;
     given_ = kSystem;
     if (RoleOf(chat[0], 0) == "system") given_ = TextOnly(chat[0], next++);
@@ -40,7 +40,7 @@ class ChatReader {
 
  private:
   [[noreturn]] void Fail(size_t turn, const std::string& problem) const {
-    ThrowJsonField(where_, Cat("chat[", turn, "]"), problem);
+    ThrowJsonField(where_, Cat(key_, "[", turn, "]"), problem);
   }
 
   std::string RoleOf(const Json& turn, size_t index) const {
@@ -49,13 +49,16 @@ class ChatReader {
     const auto role = turn.at("role").get<std::string>();
     if (role != "system" && role != "user" && role != "assistant")
       Fail(index, "has the role \"" + role + "\", want system, user or assistant");
+    for (const char* unread : {"tool_calls", "function_call"})
+      if (turn.contains(unread) && !turn.at(unread).empty())
+        Fail(index, Cat("has \"", unread, "\", which conversations here cannot hold"));
     if (!turn.contains("content")) Fail(index, "has no \"content\"");
     return role;
   }
 
   std::string Checked(const Json& text, size_t turn) const {
     if (!text.is_string()) Fail(turn, "has a text that is no string");
-    RequireNoNul(text.get_ref<const std::string&>(), where_, Cat("chat[", turn, "]"));
+    RequireNoNul(text.get_ref<const std::string&>(), where_, Cat(key_, "[", turn, "]"));
     return text.get<std::string>();
   }
 
@@ -84,6 +87,8 @@ class ChatReader {
         text(Checked(part.at("text"), index));
       } else if (type == "image" || type == "video") {
         vision(part.contains("codes") ? part.at("codes") : part);
+      } else if (type == "image_url") {
+        Fail(index, "has an \"image_url\"; want {\"type\": \"image\", \"path\": FILE}");
       } else {
         Fail(index,
              "has a part that is neither {\"type\": \"text\", \"text\"} nor an image or "
@@ -110,17 +115,28 @@ class ChatReader {
     given_ += " ASSISTANT:";
   }
 
+  // 0 for an answer that is given, not learned.
+  float WeightOf(const Json& turn, size_t index) const {
+    if (!turn.contains("weight") || turn.at("weight").is_null()) return 1;
+    if (turn.at("weight") != 0 && turn.at("weight") != 1)
+      Fail(index, "has a \"weight\" that is neither 0 nor 1");
+    return turn.at("weight").get<float>();
+  }
+
   void AddAnswer(const Json& turn, size_t index) {
     FlushGiven();
+    const float weight = WeightOf(turn, index);
     const size_t before = parts_.size();
     ForEachPart(
         turn, index,
         [&](const std::string& text) {
-          if (!text.empty()) parts_.push_back({.text = space_ + text, .is_condition = true});
+          if (!text.empty())
+            parts_.push_back({.text = space_ + text, .loss_weight = weight, .is_condition = true});
         },
-        [&](const Json& value) { AddVision(value, index, 1); });
+        [&](const Json& value) { AddVision(value, index, weight); });
     if (parts_.size() == before) Fail(index, "is empty");
-    parts_.push_back({.kind = ExamplePart::Kind::kEos, .is_condition = true});
+    parts_.push_back(
+        {.kind = ExamplePart::Kind::kEos, .loss_weight = weight, .is_condition = true});
   }
 
   void FlushGiven() {
@@ -131,10 +147,11 @@ class ChatReader {
   void AddVision(const Json& value, size_t turn, float loss_weight) {
     parts_.push_back({.kind = ExamplePart::Kind::kVision,
                       .vision = &value,
-                      .field = Cat("chat[", turn, "]"),
+                      .field = Cat(key_, "[", turn, "]"),
                       .loss_weight = loss_weight});
   }
 
+  const std::string& key_;
   const std::string& where_;
   std::string space_;  // put before an answer
   std::string given_;  // text of questions that is not yet a part
@@ -143,9 +160,9 @@ class ChatReader {
 
 }  // namespace
 
-std::vector<ExamplePart> ChatParts(const Json& object, const std::string& where,
-                                   const Tokenizer& tokenizer) {
-  return ChatReader(where, tokenizer).Read(object.at("chat"));
+std::vector<ExamplePart> ChatParts(const Json& object, const std::string& key,
+                                   const std::string& where, const Tokenizer& tokenizer) {
+  return ChatReader(key, where, tokenizer).Read(object.at(key));
 }
 
 }  // namespace lwm::data

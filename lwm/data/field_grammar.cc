@@ -7,6 +7,7 @@
 #include "lwm/base/random.h"
 #include "lwm/data/chat_turns.h"
 #include "lwm/data/example_part.h"
+#include "lwm/data/line_form.h"
 #include "lwm/data/python_random.h"
 #include "lwm/data/vision_field.h"
 
@@ -112,11 +113,12 @@ void UseMedia(FieldGrammar& grammar, std::shared_ptr<vision::CodeCache> media) {
 
 Example BuildExample(const Json& object, const LinePlace& place, const Tokenizer& tokenizer,
                      const FieldGrammar& grammar) {
-  if (object.contains("chat") && !object.contains("fields")) {
+  if (const std::string key = ConversationKey(object, !grammar.fields.empty()); !key.empty()) {
     FieldGrammar chat = grammar;
     chat.add_eos = false;  // every answer ends with its own
-    return BuildFromParts(ChatParts(object, place.where, tokenizer), place, tokenizer, chat);
+    return BuildFromParts(ChatParts(object, key, place.where, tokenizer), place, tokenizer, chat);
   }
+  if (grammar.fields.empty()) RequireKnownForm(object, place.where);
   const std::string fields = ChooseFields(object, place, grammar);
   return BuildFromParts(ParseFields(object, fields, place.where, grammar), place, tokenizer,
                         grammar);

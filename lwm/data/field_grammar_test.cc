@@ -188,7 +188,9 @@ std::string MessageOf(const std::string& line) {
 }
 
 TEST(FieldGrammarTest, ErrorsNameFileLineAndField) {
-  EXPECT_EQ(MessageOf(R"({"txt": "a"})"), "f.jsonl:1: field \"text\" is missing");
+  EXPECT_EQ(MessageOf(R"({"txt": "a"})"),
+            "f.jsonl:1: field \"text\" is missing, and so are \"fields\", \"chat\" and "
+            "\"messages\"; the line has txt");
   EXPECT_EQ(MessageOf(R"({"fields": "a,[b]", "a": "x"})"), "f.jsonl:1: field \"b\" is missing");
   EXPECT_NE(MessageOf(R"({"text": 3})").find("field \"text\" has the wrong type: 3"),
             std::string::npos);

@@ -76,7 +76,7 @@ void TrainingText::AppendChat(const Json& turns) {
 
 void TrainingText::AppendStrings(const Json& object) {
   for (const auto& [key, value] : object.items()) {
-    if (key == "chat" && value.is_array()) AppendChat(value);
+    if ((key == "chat" || key == "messages") && value.is_array()) AppendChat(value);
     if (key != "fields" && !IsVisionField(key) && value.is_string())
       strings_ += value.get<std::string>() + "\n";
   }

@@ -107,13 +107,13 @@ std::vector<int32_t> EncodedCodes(const vision::MediaRequest& request, const std
   }
 }
 
-void VisitChat(Json& chat,
+void VisitChat(Json& chat, const std::string& key,
                const std::function<void(Json& value, const std::string& field)>& visit) {
   for (Json& turn : chat) {
     if (!turn.is_object() || !turn.contains("content") || !turn.at("content").is_array()) continue;
     for (Json& part : turn.at("content")) {
       const bool is_media = part.is_object() && part.contains("path") && !part.contains("codes");
-      if (is_media && part.value("type", Json()) != "text") visit(part, "chat");
+      if (is_media && part.value("type", Json()) != "text") visit(part, key);
     }
   }
 }
@@ -151,7 +151,7 @@ std::vector<vision::MediaRequest> MediaOf(const Json& value, const std::string& 
 void ForEachMedia(Json& object,
                   const std::function<void(Json& value, const std::string& field)>& visit) {
   for (auto& [key, value] : object.items()) {
-    if (key == "chat" && value.is_array()) VisitChat(value, visit);
+    if ((key == "chat" || key == "messages") && value.is_array()) VisitChat(value, key, visit);
     if (IsVisionField(key) && NamesMedia(value)) visit(value, key);
   }
 }
