@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "chat_prompt.h"
 #include "command.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
@@ -29,6 +30,7 @@ struct GenerateFlags {
   std::string model, prompt, prompt_file;
   std::vector<int64_t> ids;
   bool parse_special = false;
+  ChatFlags chat;
   infer::GenerateOptions options;
   // with pictures
   std::vector<std::string> images;
@@ -67,17 +69,27 @@ void Print(const std::string& text) {
 void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
                   const std::string& prompt) {
   const auto tokenizer = OpenTokenizerFor(model.config(), flags.model);
-  const std::vector<int32_t> prompt_ids = EncodePrompt(*tokenizer, prompt, flags.parse_special);
+  const std::vector<int32_t> prompt_ids =
+      flags.chat.chat ? EncodeChatPrompt(*tokenizer, flags.chat, flags.model, prompt)
+                      : EncodePrompt(*tokenizer, prompt, flags.parse_special);
   data::StreamDecoder decoder(*tokenizer);
   for (const int32_t id : prompt_ids) decoder.Push(id);  // what follows goes on where it ends
   infer::GenerateOptions options = flags.options;
   options.vocabulary = tokenizer->vocab_size();
+  bool is_empty = true;
+  const auto print = [&](const std::string& text) {
+    is_empty = is_empty && text.empty();
+    Print(text);
+  };
   const infer::GenerateResult result = infer::Generate(
       model, std::vector<int64_t>(prompt_ids.begin(), prompt_ids.end()), options, [&](int64_t id) {
-        Print(decoder.Push(static_cast<int32_t>(id)));
+        print(decoder.Push(static_cast<int32_t>(id)));
         return true;
       });
-  Print(decoder.Finish() + "\n");
+  print(decoder.Finish());
+  Print("\n");
+  const std::string reason = is_empty ? EmptyAnswerReason(*tokenizer, flags.chat, result) : "";
+  if (!reason.empty()) std::fprintf(stderr, "%s\n", reason.c_str());
   PrintStatistics(result);
 }
 
@@ -191,6 +203,7 @@ void AddGenerate(CLI::App& root) {
       ->add_flag("--parse-special", flags->parse_special,
                  "names such as <|im_start|> in the prompt are special tokens")
       ->excludes(ids);
+  AddChatFlags(*command, flags->chat)->excludes(ids)->excludes("--parse-special");
   command->add_option("--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -201,6 +214,7 @@ void AddGenerate(CLI::App& root) {
   AddExamples(
       *command,
       "  lwm generate --model DIR --prompt 'It was a dark night' --max-new-tokens 100\n"
+      "  lwm generate --model DIR --chat --prompt 'What is the capital of France?'\n"
       "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
       "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
       "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
@@ -210,6 +224,9 @@ void AddGenerate(CLI::App& root) {
     for (const char* flag : {"--vqgan", "--max-frames"})
       LWM_REQUIRE(flags->has_pictures() || command->count(flag) == 0, flag,
                   " is for --image and --pictures: give one of them, or leave it out");
+    LWM_REQUIRE(!flags->chat.chat || !flags->has_pictures(),
+                "--chat is for text: leave out --image and --pictures, or write the prompt's form "
+                "yourself");
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
     flags->options.seed = flags->run.seed;

@@ -48,6 +48,12 @@ size_t WhiteSpaceAtStart(std::string_view text) {
   return bytes;
 }
 
+// How many of the `size` bytes at `at` are foreign.
+size_t ForeignBytes(std::string_view foreign, size_t at, size_t size) {
+  const std::string_view part = foreign.empty() ? foreign : foreign.substr(at, size);
+  return part.size() - static_cast<size_t>(std::count(part.begin(), part.end(), '\0'));
+}
+
 }  // namespace
 
 AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens)
@@ -71,21 +77,27 @@ bool AddedTokenFinder::IsWholeWord(std::string_view text, size_t begin, size_t e
 }
 
 void AddedTokenFinder::SplitBy(const Table& table, std::string_view text, bool with_special,
-                               std::vector<Part>& parts) const {
+                               std::string_view foreign, std::vector<Part>& parts) const {
   size_t done = 0;
+  // A special token of which only some bytes are foreign would hide the template's own after it.
+  const auto fits = [&](const AddedToken* token, size_t at) {
+    if (!text.substr(at).starts_with(token->content)) return false;
+    const size_t strange = token->special ? ForeignBytes(foreign, at, token->content.size()) : 0;
+    return strange == 0 || strange == token->content.size();
+  };
   for (size_t at = 0; at < text.size();) {
     const auto& candidates = table[static_cast<uint8_t>(text[at])];
-    const auto found = std::find_if(
-        candidates.begin(), candidates.end(),
-        [&](const AddedToken* token) { return text.substr(at).starts_with(token->content); });
+    const auto found = std::find_if(candidates.begin(), candidates.end(),
+                                    [&](const AddedToken* token) { return fits(token, at); });
     if (found == candidates.end()) {
       ++at;
       continue;
     }
     const AddedToken& token = **found;
     size_t begin = at, end = at + token.content.size();
+    const bool is_text = !with_special || ForeignBytes(foreign, begin, end - begin) > 0;
     at = end;
-    if (begin < done || (token.special && !with_special)) continue;
+    if (begin < done || (token.special && is_text)) continue;
     if (token.single_word && !IsWholeWord(text, begin, end)) continue;
     if (token.lstrip) begin -= WhiteSpaceAtEnd(text.substr(done, begin - done));
     if (token.rstrip) end += WhiteSpaceAtStart(text.substr(end));
@@ -97,14 +109,17 @@ void AddedTokenFinder::SplitBy(const Table& table, std::string_view text, bool w
 }
 
 std::vector<AddedTokenFinder::Part> AddedTokenFinder::Split(std::string_view text,
-                                                            bool with_special) const {
+                                                            bool with_special,
+                                                            std::string_view foreign) const {
   std::vector<Part> parts, result;
-  SplitBy(first_, text, with_special, parts);
+  SplitBy(first_, text, with_special, foreign, parts);
   for (const Part& part : parts) {
+    const auto at = static_cast<size_t>(part.text.data() - text.data());
     if (part.id >= 0)
       result.push_back(part);
     else
-      SplitBy(second_, part.text, with_special, result);
+      SplitBy(second_, part.text, with_special,
+              foreign.empty() ? foreign : foreign.substr(at, part.text.size()), result);
   }
   return result;
 }

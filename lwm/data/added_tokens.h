@@ -36,9 +36,11 @@ class AddedTokenFinder {
     std::string_view text;
     int32_t id = -1;
   };
-  // `text` in parts, which point into it. White space that a token takes is in its part.
+  // `text` in parts, which point into it. White space that a token takes is in its part. With
+  // `foreign`, one entry per byte: those that are not 0 belong to no special token.
   // Cost: one look-up per byte, more where a token's first byte occurs.
-  std::vector<Part> Split(std::string_view text, bool with_special) const;
+  std::vector<Part> Split(std::string_view text, bool with_special,
+                          std::string_view foreign = {}) const;
 
   bool has_plain() const { return has_plain_; }  // tokens that are not special
   const std::vector<AddedToken>& tokens() const { return tokens_; }
@@ -48,7 +50,7 @@ class AddedTokenFinder {
   using Table = std::array<std::vector<const AddedToken*>, 256>;
 
   void SplitBy(const Table& table, std::string_view text, bool with_special,
-               std::vector<Part>& parts) const;
+               std::string_view foreign, std::vector<Part>& parts) const;
   bool IsWholeWord(std::string_view text, size_t begin, size_t end) const;
 
   std::vector<AddedToken> tokens_;

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
+#include "lwm/data/marked_encoder.h"
 
 namespace lwm::data {
 namespace {
@@ -61,7 +62,7 @@ class SpecialNames {
   std::map<int32_t, AddedToken>& added_;
 };
 
-class VocabularyTokenizer final : public Tokenizer {
+class VocabularyTokenizer final : public Tokenizer, public MarkedEncoder {
  public:
   VocabularyTokenizer(std::unique_ptr<Vocabulary> vocabulary, TokenizerSettings settings,
                       std::map<int32_t, AddedToken> added, const SpecialIds& ids)
@@ -86,6 +87,11 @@ class VocabularyTokenizer final : public Tokenizer {
 
   std::vector<int32_t> EncodeSpecial(std::string_view text) const override {
     return EncodeParts(text, /*with_special=*/true);
+  }
+
+  std::vector<int32_t> EncodeMarked(std::string_view text,
+                                    std::string_view foreign) const override {
+    return EncodeParts(text, /*with_special=*/true, foreign);
   }
 
   std::string TokenBytes(int32_t id) const override {
@@ -125,9 +131,10 @@ class VocabularyTokenizer final : public Tokenizer {
   const TokenizerSettings& settings() const override { return settings_; }
 
  private:
-  std::vector<int32_t> EncodeParts(std::string_view text, bool with_special) const {
+  std::vector<int32_t> EncodeParts(std::string_view text, bool with_special,
+                                   std::string_view foreign = {}) const {
     std::vector<int32_t> ids;
-    for (const AddedTokenFinder::Part& part : finder_.Split(text, with_special)) {
+    for (const AddedTokenFinder::Part& part : finder_.Split(text, with_special, foreign)) {
       if (part.id >= 0)
         ids.push_back(part.id);
       else
