@@ -1,8 +1,11 @@
 #include "lwm/train/plot.h"
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <iterator>
+#include <utility>
 
 #include "lwm/base/format.h"
 #include "lwm/train/metrics.h"
@@ -19,20 +22,40 @@ std::string Quoted(const std::string& text) {
   return quoted + "'";
 }
 
+constexpr char kFaintColor[] = "#b8c4d0";
+constexpr const char* kColors[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"};
+
+// "held out 3.95": with the last value; of a faint curve, which is noise, without.
+std::string KeyOf(const Curve& curve) {
+  return curve.faint ? curve.title
+                     : fmt::format("{} {:.3g}", curve.title, curve.points.back().second);
+}
+
+// Few points are marked, many are a line.
+std::string StyleOf(const Curve& curve, size_t color) {
+  if (curve.faint) return fmt::format("lines lc rgb '{}' lw 1", kFaintColor);
+  const char* rgb = kColors[color % std::size(kColors)];
+  return curve.points.size() > 30 ? fmt::format("lines lc rgb '{}' lw 2.5", rgb)
+                                  : fmt::format("linespoints lc rgb '{}' lw 2 pt 7 ps 1.1", rgb);
+}
+
 std::string Script(const fs::path& png, const std::vector<Curve>& curves,
-                   const std::string& y_label) {
+                   const PlotLabels& labels) {
   std::string script = fmt::format(
-      "set terminal pngcairo size 900,560 font ',11'\nset output {}\nset grid\n"
-      "set xlabel 'step'\nset ylabel {}\nset key {} right\nplot ",
-      Quoted(png.string()), Quoted(y_label), y_label == "loss" ? "top" : "bottom");
-  for (size_t i = 0; i < curves.size(); ++i)
-    script += fmt::format("{}'-' with {} title {} noenhanced", i ? ", " : "",
-                          curves[i].points.size() > 30 ? "lines" : "linespoints pt 7 ps 0.6",
-                          Quoted(curves[i].title));
+      "set terminal pngcairo size 900,560 font ',12'\nset output {}\nset border 3\n"
+      "set tics nomirror\nset grid lc rgb '#dddddd' lt 1\nset title {} noenhanced\n"
+      "set xlabel 'step'\nset ylabel {} noenhanced\nset key {} right noenhanced\nplot ",
+      Quoted(png.string()), Quoted(labels.title), Quoted(labels.y),
+      labels.falls ? "top" : "bottom");
+  size_t color = 0;
+  for (size_t i = 0; i < curves.size(); ++i) {
+    const std::string style = StyleOf(curves[i], color);
+    if (!curves[i].faint) ++color;
+    script += fmt::format("{}'-' with {} title {}", i ? ", " : "", style, Quoted(KeyOf(curves[i])));
+  }
   script += "\n";
   for (const Curve& curve : curves) {
-    for (const auto& [step, loss] : curve.points)
-      if (std::isfinite(loss)) script += fmt::format("{} {}\n", step, loss);
+    for (const auto& [step, value] : curve.points) script += fmt::format("{} {}\n", step, value);
     script += "e\n";
   }
   return script;
@@ -50,30 +73,34 @@ bool RunGnuplot(const std::string& script) {
   return done;
 }
 
-// Exponential mean over about a fiftieth of the run.
+// Exponential mean over about a fiftieth of the run; over fewer steps at its beginning, where the
+// loss falls fast and a long mean would lie above it.
 Curve RunningMean(const Curve& curve) {
-  Curve mean{"running mean", {}};
-  const double keep = 1 - 1 / std::max(5.0, static_cast<double>(curve.points.size()) / 50);
-  double sum = 0, weight = 0;
+  Curve mean{"training, running mean", {}};
+  const double longest = std::max(5.0, static_cast<double>(curve.points.size()) / 50);
+  double value = 0;
   for (const auto& [step, loss] : curve.points) {
-    sum = keep * sum + (1 - keep) * loss;
-    weight = keep * weight + (1 - keep);
-    mean.points.emplace_back(step, sum / weight);
+    const double seen = static_cast<double>(mean.points.size());
+    const double window = std::clamp(seen / 3 + 1, 1.0, longest);
+    value += (loss - value) / window;
+    mean.points.emplace_back(step, value);
   }
   return mean;
 }
 
 }  // namespace
 
-std::string PlotLoss(const fs::path& png, const std::vector<Curve>& curves,
-                     const std::string& y_label) {
+std::string PlotCurves(const fs::path& png, const std::vector<Curve>& curves,
+                       const PlotLabels& labels) {
   std::vector<Curve> drawn;
-  for (const Curve& curve : curves)
-    if (!curve.points.empty()) drawn.push_back(curve);
-  if (drawn.empty()) return "no losses to plot yet";
+  for (Curve curve : curves) {
+    std::erase_if(curve.points, [](const auto& point) { return !std::isfinite(point.second); });
+    if (!curve.points.empty()) drawn.push_back(std::move(curve));
+  }
+  if (drawn.empty()) return "nothing to plot yet";
   const fs::path temporary = png.parent_path() / ("." + png.filename().string() + ".tmp");
   std::error_code error;
-  const bool made = RunGnuplot(Script(temporary, drawn, y_label)) && fs::exists(temporary, error) &&
+  const bool made = RunGnuplot(Script(temporary, drawn, labels)) && fs::exists(temporary, error) &&
                     fs::file_size(temporary, error) > 0;
   if (made) fs::rename(temporary, png, error);
   if (made && !error) return "";
@@ -91,7 +118,10 @@ Curve CurveOf(const fs::path& log, const std::string& key, const std::string& ti
 
 std::vector<Curve> LossCurves(const fs::path& run_folder) {
   std::vector<Curve> curves = {CurveOf(run_folder / "metrics.jsonl", "loss", "training")};
-  if (curves[0].points.size() > 60) curves.push_back(RunningMean(curves[0]));
+  if (curves[0].points.size() > 60) {
+    curves[0].faint = true;
+    curves.push_back(RunningMean(curves[0]));
+  }
   curves.push_back(CurveOf(run_folder / "eval.jsonl", "loss", "held out"));
   return curves;
 }

@@ -32,14 +32,14 @@ TEST_F(PlotTest, RunFolderGivesAPngOfTrainingAndHeldOutLoss) {
   ASSERT_EQ(curves.size(), 3u);
   EXPECT_EQ(curves[0].points.size(), 100u);
   EXPECT_EQ(curves[2].points.size(), 1u);
-  EXPECT_EQ(PlotLoss(folder_ / "loss.png", curves), "");
+  EXPECT_EQ(PlotCurves(folder_ / "loss.png", curves), "");
   EXPECT_EQ(ReadFile(folder_ / "loss.png").substr(1, 3), "PNG");
 }
 
 TEST_F(PlotTest, MissingGnuplotIsAReasonNotAFailure) {
   const std::string path = std::getenv("PATH");
   setenv("PATH", "/nowhere", 1);
-  const std::string reason = PlotLoss(folder_ / "loss.png", {{"training", {{1, 2}, {2, 1}}}});
+  const std::string reason = PlotCurves(folder_ / "loss.png", {{"training", {{1, 2}, {2, 1}}}});
   setenv("PATH", path.c_str(), 1);
   EXPECT_NE(reason.find("is gnuplot installed"), std::string::npos);
   EXPECT_FALSE(fs::exists(folder_ / "loss.png"));
@@ -54,7 +54,7 @@ TEST_F(PlotTest, DamagedLinesOfALogAreNoReasonToEndTheRun) {
 }
 
 TEST_F(PlotTest, EmptyRunSaysSo) {
-  EXPECT_EQ(PlotLoss(folder_ / "loss.png", LossCurves(folder_)), "no losses to plot yet");
+  EXPECT_EQ(PlotCurves(folder_ / "loss.png", LossCurves(folder_)), "nothing to plot yet");
 }
 
 }  // namespace

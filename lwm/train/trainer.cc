@@ -236,7 +236,7 @@ class Run {
     if (pictures) line.update(WritePictures(last));
     if (!is_root()) return;
     if (line.size() > 1) evaluations_->Append(line);
-    if (last || evaluates || samples || pictures) DrawLoss();
+    if (line.size() > 1) DrawLoss();  // with the measures, which came after the checkpoint
   }
 
   bool HasHeldOut() const { return rows_->summary().held_out_units > 0; }
@@ -294,6 +294,7 @@ class Run {
     state.data_cursor = rows_->SaveState();
     checkpoint_ = SaveCheckpoint(folder_, options, state, *weights_, *optimizer_);
     Say(fmt::format("saved {}", checkpoint_->string()));
+    if (is_root()) DrawLoss();
   }
 
   void WriteSample() {
@@ -306,7 +307,8 @@ class Run {
   }
 
   void DrawLoss() {
-    const std::string problem = PlotLoss(folder_ / "loss.png", LossCurves(folder_));
+    const std::string problem = PlotCurves(folder_ / "loss.png", LossCurves(folder_),
+                                           {.title = folder_.filename().string()});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
   }

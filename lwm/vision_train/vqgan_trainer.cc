@@ -196,8 +196,12 @@ class Run {
 
   void AfterStep(bool last) {
     const bool draws = IsDue(config_.train.grid_every, last);
-    if (draws || IsDue(config_.train.eval_every, last)) MeasureHeldOut(draws);
-    if (IsDue(config_.train.checkpoint_every, last)) Save();
+    const bool measures = draws || IsDue(config_.train.eval_every, last);
+    if (measures) MeasureHeldOut(draws);
+    if (IsDue(config_.train.checkpoint_every, last))
+      Save();
+    else if (measures && is_root())
+      DrawCurves();
   }
 
   void Save() {
@@ -206,6 +210,7 @@ class Run {
                             config::VqganTrainConfigToJson(config_), *learner_,
                             [&](const std::string& problem) { Say("warning: " + problem); });
     Say("saved " + checkpoint_->string());
+    if (is_root()) DrawCurves();
   }
 
   // Rank 0 measures while the others wait.
@@ -224,7 +229,6 @@ class Run {
           result.perplexity));
       if (draws) DrawGrid(images_NHWC, result);
     }
-    if (is_root()) DrawCurves();
     world_.Barrier();
   }
 
@@ -242,9 +246,12 @@ class Run {
   void DrawCurves() {
     train::Curve psnr = train::CurveOf(folder_ / "eval.jsonl", "psnr_db", "held out");
     train::Curve box = train::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
-    std::string problem = train::PlotLoss(folder_ / "loss.png", train::LossCurves(folder_));
+    const std::string title = folder_.filename().string();
+    std::string problem = train::PlotCurves(folder_ / "loss.png", train::LossCurves(folder_),
+                                            {.title = title, .y = "loss"});
     if (problem.empty() && !psnr.points.empty())
-      problem = train::PlotLoss(folder_ / "psnr.png", {psnr, box}, "PSNR, dB");
+      problem = train::PlotCurves(folder_ / "psnr.png", {psnr, box},
+                                  {.title = title, .y = "PSNR, dB", .falls = false});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
   }
