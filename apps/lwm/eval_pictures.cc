@@ -17,6 +17,7 @@
 #include "lwm/vision/picture_grid.h"
 #include "model_flags.h"
 #include "picture_model.h"
+#include "sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -87,8 +88,7 @@ void AddEvalPictures(CLI::App& root) {
                    "pictures that are described and scored; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--scale", flags->options.drawing.scale, "guidance; 1 = none")
-      ->capture_default_str();
+  AddScaleFlag(*command, flags->options.drawing.scale);
   AddSamplingFlags(*command, flags->options.drawing.sampling);
   command->add_option("--grid", flags->grid,
                       "PNG: pictures over what was drawn for their captions");
@@ -98,7 +98,8 @@ void AddEvalPictures(CLI::App& root) {
   AddExamples(*command,
               "  lwm eval-pictures --model runs/any-to-any-small/model --pairs "
               "samples/clipart/train.jsonl --count 48 --json");
-  command->callback([flags] {
+  command->callback([flags, command] {
+    FollowAdvice(*command, flags->model, flags->options.drawing);
     flags->options.drawing.seeds = {flags->run.seed};
     RunEvalPictures(*flags);
   });

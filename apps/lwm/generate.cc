@@ -21,6 +21,7 @@
 #include "model_flags.h"
 #include "picture_folder.h"
 #include "picture_model.h"
+#include "sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -33,6 +34,7 @@ struct GenerateFlags {
   ChatFlags chat;
   infer::GenerateOptions options;
   // with pictures
+  infer::SamplingOptions vision_sampling;
   std::vector<std::string> images;
   std::string vqgan, pictures;
   int64_t max_frames = 8;
@@ -138,7 +140,8 @@ void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt)
   LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
   infer::MixedOptions options;
   options.max_new_tokens = flags.options.max_new_tokens;
-  options.text = options.vision = flags.options.sampling;
+  options.text = flags.options.sampling;
+  options.vision = flags.vision_sampling;
   options.seeds = {flags.options.seed};
   options.ignore_eos = flags.options.ignore_eos;
   options.vocabulary = model.tokenizer().vocab_size();
@@ -157,6 +160,7 @@ void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt)
 
 void RunGenerate(const GenerateFlags& flags) {
   flags.options.sampling.Validate();
+  flags.vision_sampling.Validate();
   Session session(flags.run);
   RequireOneRank(session, "generate");
   const std::string prompt =
@@ -166,6 +170,14 @@ void RunGenerate(const GenerateFlags& flags) {
   const infer::DecodeModel model(weights.config(), weights);
   if (!flags.ids.empty()) return GenerateIds(model, flags);
   GenerateText(model, flags, prompt);
+}
+
+// The flags that were given hold for text and for codes alike.
+void FollowModelAdvice(const CLI::App& command, GenerateFlags& flags) {
+  const infer::ModelSamplingAdvice advice = infer::ReadSamplingAdvice(flags.model);
+  flags.vision_sampling = flags.options.sampling;
+  FollowAdvice(command, advice.text, flags.options.sampling);
+  FollowAdvice(command, advice.vision, flags.vision_sampling);
 }
 
 void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
@@ -230,6 +242,7 @@ void AddGenerate(CLI::App& root) {
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
     flags->options.seed = flags->run.seed;
+    FollowModelAdvice(*command, *flags);
     RunGenerate(*flags);
   });
 }

@@ -17,6 +17,7 @@
 #include "model_flags.h"
 #include "picture_folder.h"
 #include "picture_model.h"
+#include "sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -80,11 +81,12 @@ void AddImage(CLI::App& root) {
       ->capture_default_str();
   AddDrawFlags(*command, *flags);
   AddExamples(*command,
-              "  lwm image --model runs/any-to-any-small/model --prompt armadillo --scale 1 "
-              "--temperature 0.5 --output x.png\n"
+              "  lwm image --model runs/any-to-any-small/model --prompt armadillo "
+              "--output x.png\n"
               "  lwm image --model LWM-Chat-1M --vqgan vqgan --chat --prompt 'a fox in the snow' "
               "--n 4 --output foxes.png");
-  command->callback([flags] {
+  command->callback([flags, command] {
+    FollowAdvice(*command, flags->model, flags->options);
     flags->options.seeds = {flags->run.seed};
     RunImage(*flags);
   });

@@ -12,6 +12,7 @@
 #include "lwm/vision/frames.h"
 #include "lwm/vision/vqgan_import.h"
 #include "model_flags.h"
+#include "sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -87,25 +88,10 @@ std::vector<io::RgbImage> LoadedPictureModel::FramesOf(const at::Tensor& codes_F
   return vision::FramesOfTensor(infer::DecodeFrames(vqgan_, codes_Fn));
 }
 
-void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling) {
-  command.add_option("--temperature", sampling.temperature, "0 = always the likeliest token")
-      ->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "draw from the k likeliest tokens; 0 = all")
-      ->capture_default_str();
-  command
-      .add_option("--top-p", sampling.top_p,
-                  "draw from the fewest likeliest tokens with this probability together")
-      ->capture_default_str();
-}
-
 void AddDrawFlags(CLI::App& command, DrawFlags& flags) {
   command.add_option("--model", flags.model, "model directory")->required();
   command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
-  command
-      .add_option("--scale", flags.options.scale,
-                  "guidance towards the text: 1 = none; small models that know their pictures by "
-                  "heart are best at 1, large ones at 3 to 7")
-      ->capture_default_str();
+  AddScaleFlag(command, flags.options.scale);
   AddSamplingFlags(command, flags.options.sampling);
   command.add_flag("--chat", flags.chat,
                    "ask as the published chat models want it: USER: Generate ... ASSISTANT:");

@@ -51,7 +51,6 @@ struct DrawFlags {
   infer::FrameOptions options;
 };
 void AddDrawFlags(CLI::App& command, DrawFlags& flags);
-void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling);
 
 // The text before <vision>: the prompt, or with --chat what the published chat models were trained
 // on, "... USER: Generate {what} of {prompt} ASSISTANT:".

@@ -13,6 +13,7 @@
 #include "lwm/io/video_writer.h"
 #include "model_flags.h"
 #include "picture_model.h"
+#include "sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -77,9 +78,10 @@ void AddVideo(CLI::App& root) {
       "x.mp4\n"
       "  lwm video --model DIR --prompt 'a city at night' --image first.png --output x.gif\n"
       "  lwm video --model DIR --input clip.mp4 --keep-frames 4 --frames 8 --output x.mp4");
-  command->callback([flags] {
+  command->callback([flags, command] {
     LWM_REQUIRE(!flags->prompt.empty() || !flags->image.empty() || !flags->input.empty(),
                 "lwm video wants --prompt, --image or --input");
+    FollowAdvice(*command, flags->model, flags->options);
     flags->options.seeds = {flags->run.seed};
     RunVideo(*flags);
   });
