@@ -14,8 +14,8 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/dist/launcher.h"
-#include "lwm/ops/short_waits.h"
 #include "lwm/io/video_reader.h"
+#include "lwm/ops/short_waits.h"
 
 namespace lwm::app {
 
