@@ -162,7 +162,8 @@ bool HasFewControls(std::string_view head) {
 
 // What is no text from its first byte to its last.
 std::string OtherName(std::string_view head, size_t nul, size_t bad) {
-  std::string name = BinaryName(head);
+  std::string name = NameBySignature(head, kTextSignatures);
+  if (name.empty()) name = BinaryName(head);
   if (name.empty() && nul != head.npos) name = UnmarkedWideName(head);
   if (!name.empty()) return name;
   if (nul != head.npos) return Cat("binary (byte ", nul, " is NUL)");

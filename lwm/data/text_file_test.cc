@@ -151,7 +151,7 @@ std::string NameOf(std::string head) {
 TEST(ContentKindTest, BinaryFormatsAreNamed) {
   EXPECT_EQ(NameOf("PAR1"), "a Parquet table");
   EXPECT_EQ(NameOf("ARROW1"), "an Arrow table");
-  EXPECT_EQ(NameOf("%PDF-1.7\n"), "binary (byte 9 is NUL)");
+  EXPECT_EQ(NameOf("%PDF-1.7\n%\xE2\xE3"), "a PDF document");
   EXPECT_EQ(NameOf("SQLite format 3"), "an SQLite database");
   EXPECT_EQ(NameOf("\xFF\xD8\xFF\xE0"), "a JPEG image");
   EXPECT_EQ(NameOf("\x28\xB5\x2F\xFD"), "compressed by zstd");

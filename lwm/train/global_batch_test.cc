@@ -27,6 +27,7 @@ TEST(GlobalBatchTest, TotalsAreTheSameForEveryDivisionAndRowsAreDealtInTurn) {
     for (int rank = 0; rank < data_size; ++rank) {
       const GlobalBatch batch = TakeGlobalBatch(CountingRows(), 5, rank, data_size);
       EXPECT_EQ(batch.examples, 15);
+      EXPECT_TRUE(batch.has_targets);
       EXPECT_EQ(batch.tokens, 5 * 32 - 15);
       EXPECT_EQ(batch.allowed_pairs, 5 * 32);
       EXPECT_EQ(batch.rows.size(), static_cast<size_t>((5 + data_size - 1) / data_size));
@@ -47,6 +48,7 @@ TEST(GlobalBatchTest, RanksWithoutARowGetAnEmptyOneOfTheSameLength) {
 TEST(GlobalBatchTest, BatchWithoutExamplesDividesByOne) {
   const GlobalBatch batch = TakeGlobalBatch([] { return EmptyRow(4); }, 2, 0, 1);
   EXPECT_EQ(batch.examples, 1);
+  EXPECT_FALSE(batch.has_targets);
   EXPECT_EQ(batch.tokens, 0);
 }
 
