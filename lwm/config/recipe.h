@@ -16,20 +16,36 @@ namespace lwm::config {
 // What every kind of recipe shares. A Recipe is a struct whose ForEachSection(visit) names its
 // sections, and whose sections name their fields with ForEachField (see train_config.h).
 
-// Refuses names of `values` that are not in `known`, naming the nearest; so a misspelt key never
-// means its default. `what` is "section" or "key in [x]:"; `place` begins the message.
-inline void RequireKnownNames(const Json& values, const std::string& place,
-                              const std::vector<std::string>& known, const std::string& what,
-                              const std::string& help_command) {
-  for (const auto& [name, value] : values.items()) {
-    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-    const std::string nearest = NearestName(name, known);
-    throw Error(ErrorCode::kInvalidArgument,
-                Cat(place, "unknown ", what, " '", name, "'",
-                    nearest.empty() ? Cat("; see ", help_command)
-                                    : Cat("; did you mean '", nearest, "'?")));
-  }
-}
+// The keys ("section.key", of `keys`) that a name means which lacks its section or has a wrong one:
+// "steps", "model.steps" and "run-folder" do. KeysLike takes the nearest in spelling if there is
+// none. Empty: none.
+std::vector<std::string> KeysNamed(std::string name, const std::vector<std::string>& keys);
+std::vector<std::string> KeysLike(std::string name, const std::vector<std::string>& keys);
+// "; did you mean data.scale or pictures.scale?"
+std::string DidYouMean(const std::vector<std::string>& keys);
+
+// Refuses names of `values` that are not in `known.names`, naming a key of another section that is
+// called so, or the nearest name; so a misspelt key never means its default. `place` begins the
+// message.
+struct KnownNames {
+  std::vector<std::string> names;
+  std::string what;                      // "section" or "key in [x]:"
+  std::vector<std::string> recipe_keys;  // "section.key" of all sections
+  std::string help_command;
+};
+void RequireKnownNames(const Json& values, const std::string& place, const KnownNames& known);
+
+// "section.key=value" in parts. Throws Error(kInvalidArgument) with the key of `keys` meant.
+struct SettingText {
+  std::string section, name, value;
+};
+SettingText ParseSetting(const std::string& text, const std::vector<std::string>& keys);
+
+// " (a | b)", or "" where any text will do.
+std::string ChoicesOf(const Limits& limits);
+
+// The lines behind "# ".
+std::string Commented(const std::string& text);
 
 template <class Section>
 std::vector<std::string> FieldNames(Section& section) {
@@ -37,6 +53,17 @@ std::vector<std::string> FieldNames(Section& section) {
   section.ForEachField(
       [&](const char* name, auto&, const Limits&, const char*) { names.emplace_back(name); });
   return names;
+}
+
+// "section.key" of every field in order.
+template <class Recipe>
+std::vector<std::string> RecipeKeys() {
+  std::vector<std::string> keys;
+  Recipe().ForEachSection([&](const char* section_name, auto& section, const char*) {
+    for (const std::string& name : FieldNames(section))
+      keys.push_back(Cat(section_name, ".", name));
+  });
+  return keys;
 }
 
 // Sets what the document holds. Throws Error(kInvalidArgument) naming file, line and key.
@@ -47,10 +74,12 @@ void ApplyDocument(const TomlDocument& document, const std::string& where,
     const auto line = document.line_of.find(key);
     return line == document.line_of.end() ? where + ": " : Cat(where, ":", line->second, ": ");
   };
+  const auto recipe_keys = RecipeKeys<Recipe>();
   std::vector<std::string> sections;
   recipe.ForEachSection([&](const char* name, auto&, const char*) { sections.emplace_back(name); });
   for (const auto& [name, value] : document.values.items()) {
-    RequireKnownNames(Json{{name, value}}, place_of(name), sections, "section", help_command);
+    RequireKnownNames(Json{{name, value}}, place_of(name),
+                      {sections, "section", recipe_keys, help_command});
     LWM_REQUIRE(value.is_object(), place_of(name), "'", name, "' is a section: write [", name, "]");
   }
   recipe.ForEachSection([&](const char* section_name, auto& section, const char*) {
@@ -58,8 +87,8 @@ void ApplyDocument(const TomlDocument& document, const std::string& where,
     const Json& values = document.values.at(section_name);
     const std::vector<std::string> known = FieldNames(section);
     for (const auto& [name, value] : values.items())
-      RequireKnownNames(Json{{name, value}}, place_of(Cat(section_name, ".", name)), known,
-                        Cat("key in [", section_name, "]:"), help_command);
+      RequireKnownNames(Json{{name, value}}, place_of(Cat(section_name, ".", name)),
+                        {known, Cat("key in [", section_name, "]:"), recipe_keys, help_command});
     section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char*) {
       if (!values.contains(name)) return;
       const std::string key = Cat(section_name, ".", name);
@@ -72,22 +101,17 @@ void ApplyDocument(const TomlDocument& document, const std::string& where,
 // train.sample_prompt=42.
 template <class Recipe>
 void ApplyOverride(const std::string& text, const std::string& help_command, Recipe& recipe) {
-  const size_t equals = text.find('=');
-  const size_t dot = text.substr(0, equals).find('.');
-  LWM_REQUIRE(equals != std::string::npos && dot != std::string::npos, "--set ", text,
-              ": want section.key=value, as in --set train.steps=100");
+  const SettingText setting = ParseSetting(text, RecipeKeys<Recipe>());
   TomlDocument document;
-  const std::string section = text.substr(0, dot);
-  const std::string name = text.substr(dot + 1, equals - dot - 1);
-  Json value = ParseTomlValue(text.substr(equals + 1));
+  Json value = ParseTomlValue(setting.value);
   recipe.ForEachSection([&](const char* section_name, auto& fields, const char*) {
     fields.ForEachField([&](const char* field_name, auto& field, const Limits&, const char*) {
-      if (section == section_name && name == field_name &&
+      if (setting.section == section_name && setting.name == field_name &&
           std::is_same_v<std::decay_t<decltype(field)>, std::string> && !value.is_string())
-        value = text.substr(equals + 1);
+        value = setting.value;
     });
   });
-  document.values = {{section, {{name, value}}}};
+  document.values = {{setting.section, {{setting.name, value}}}};
   ApplyDocument(document, "--set " + text, help_command, recipe);
 }
 
@@ -103,17 +127,6 @@ Json RecipeToJson(Recipe recipe) {
   return json;
 }
 
-// "section.key" of every field in order.
-template <class Recipe>
-std::vector<std::string> RecipeKeys() {
-  std::vector<std::string> keys;
-  Recipe().ForEachSection([&](const char* section_name, auto& section, const char*) {
-    for (const std::string& name : FieldNames(section))
-      keys.push_back(Cat(section_name, ".", name));
-  });
-  return keys;
-}
-
 // One line a field: key, default and meaning.
 template <class Section>
 std::string SectionHelp(Section& section) {
@@ -121,10 +134,7 @@ std::string SectionHelp(Section& section) {
   section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char* help) {
     std::string line = Cat("  ", name, " = ", FormatTomlValue(Json(field)));
     line.resize(std::max<size_t>(line.size() + 1, 41), ' ');
-    std::string choices;
-    for (const std::string& choice : limits.choices)
-      choices += (choices.empty() ? " (" : " | ") + choice;
-    text += line + help + (choices.empty() ? "" : choices + ")") + "\n";
+    text += line + help + ChoicesOf(limits) + "\n";
   });
   return text;
 }
@@ -135,6 +145,47 @@ std::string RecipeHelp() {
   std::string text;
   Recipe().ForEachSection([&](const char* section_name, auto& section, const char* about) {
     text += Cat("[", section_name, "]  ", about, "\n", SectionHelp(section));
+  });
+  return text;
+}
+
+template <class T>
+struct EntryOf {
+  static constexpr bool is_table = false;
+};
+template <Table T>
+struct EntryOf<std::vector<T>> {
+  static constexpr bool is_table = true;
+  using Type = T;
+};
+
+// A section as TOML with every key at its default, each under a comment that says what it is. Lists
+// of tables stand in comments at its end.
+template <class Section>
+std::string SectionTemplate(const std::string& head, Section& section) {
+  std::string text = head + "\n", tables;
+  section.ForEachField([&](const char* name, auto& field, const Limits& limits, const char* help) {
+    using Entry = EntryOf<std::decay_t<decltype(field)>>;
+    if constexpr (Entry::is_table) {
+      typename Entry::Type entry;
+      const std::string key = Cat(head.substr(1, head.size() - 2), ".", name);
+      tables += Commented(Cat(help, "\n", SectionTemplate(Cat("[[", key, "]]"), entry)));
+    } else {
+      text += Commented(help + ChoicesOf(limits)) +
+              Cat(name, " = ", FormatTomlValue(Json(field)), "\n");
+    }
+  });
+  return text + tables;
+}
+
+// A recipe with every key at its default; it reads back as such.
+template <class Recipe>
+std::string RecipeTemplate(const std::string& command) {
+  std::string text = Commented(
+      Cat("Every key of a recipe for `", command,
+          "` with its default. Set what the run needs; what is left out is the default."));
+  Recipe().ForEachSection([&](const char* name, auto& section, const char* about) {
+    text += "\n" + Commented(about) + SectionTemplate(Cat("[", name, "]"), section);
   });
   return text;
 }

@@ -197,4 +197,6 @@ std::string TrainConfigHelp() {
          SectionHelp(source);
 }
 
+std::string TrainConfigTemplate() { return RecipeTemplate<TrainConfig>("lwm train"); }
+
 }  // namespace lwm::config

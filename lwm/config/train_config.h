@@ -127,7 +127,7 @@ struct DataSection {
   void ForEachField(Visitor&& field) {
     field("train", train, Limits(), "text or JSONL files, or globs, to train on");
     field("weights", weights, AtLeast(0), "share of rows of each entry of train; empty: by size");
-    field("source", source, Limits(), "instead of train: tables of their own, see below");
+    field("source", source, Limits(), "instead of train: tables of their own, [[data.source]]");
     field("fields", fields, Limits(),
           "field grammar of JSONL lines without their own; a list: alternatives");
     field("min_document_tokens", min_document_tokens, AtLeast(0),
@@ -310,7 +310,9 @@ Json TrainConfigToJson(const TrainConfig& config);
 // "section.key" of every field in order; a test freezes this list.
 std::vector<std::string> TrainConfigKeys();
 
-// The help text: every section, key, default and meaning.
+// The help text: every section, key, default and meaning; and the same as a recipe with comments,
+// which reads back as the defaults.
 std::string TrainConfigHelp();
+std::string TrainConfigTemplate();
 
 }  // namespace lwm::config

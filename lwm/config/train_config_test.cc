@@ -219,7 +219,8 @@ TEST(TrainConfigTest, UnknownNamesAreRefusedWithTheNearestKnown) {
             "r.toml:2: unknown key in [train]: 'step'; did you mean 'steps'?");
   EXPECT_EQ(MessageOf("[optimiser]\nlr = 3\n"),
             "r.toml:1: unknown section 'optimiser'; did you mean 'optimizer'?");
-  EXPECT_EQ(MessageOf("steps = 3\n"), "r.toml:1: unknown section 'steps'; see lwm train --help");
+  EXPECT_EQ(MessageOf("steps = 3\n"),
+            "r.toml:1: unknown section 'steps'; did you mean train.steps?");
   EXPECT_EQ(MessageOf(kRecipe, {"train.seeed=1"}),
             "--set train.seeed=1: unknown key in [train]: 'seeed'; did you mean 'seed'?");
 }

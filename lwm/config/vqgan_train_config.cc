@@ -57,4 +57,8 @@ std::vector<std::string> VqganTrainConfigKeys() { return RecipeKeys<VqganTrainCo
 
 std::string VqganTrainConfigHelp() { return RecipeHelp<VqganTrainConfig>(); }
 
+std::string VqganTrainConfigTemplate() {
+  return RecipeTemplate<VqganTrainConfig>("lwm vqgan train");
+}
+
 }  // namespace lwm::config

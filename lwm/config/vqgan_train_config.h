@@ -191,5 +191,6 @@ VqganTrainConfig ParseVqganTrainConfig(std::string_view toml, const std::string&
 Json VqganTrainConfigToJson(const VqganTrainConfig& config);
 std::vector<std::string> VqganTrainConfigKeys();
 std::string VqganTrainConfigHelp();
+std::string VqganTrainConfigTemplate();
 
 }  // namespace lwm::config
