@@ -70,10 +70,10 @@ void AddAttention(CLI::App& root) {
       root.add_subcommand("attention", "exact attention over the tensors of a file");
   auto flags = std::make_shared<AttentionFlags>();
   command
-      ->add_option("--input", flags->input,
+      ->add_option("-i,--input", flags->input,
                    "safetensors: q [B,H,T,K], k and v [B,G,S,K]; optional segment_ids [B,S], dout")
       ->required();
-  command->add_option("--output", flags->output, "safetensors: out, lse; dq, dk, dv (all f32)")
+  command->add_option("-o,--output", flags->output, "safetensors: out, lse; dq, dk, dv (all f32)")
       ->required();
   command->add_option("--causal", flags->causal, "a query sees no later key")
       ->capture_default_str();
@@ -88,7 +88,7 @@ void AddAttention(CLI::App& root) {
               "--backward --dtype f32");
   command->callback([flags] { RunAttention(*flags); });
 }
-const Command attention("attention", AddAttention);
+const Command attention(Job::kLookInside, "attention", AddAttention);
 
 }  // namespace
 }  // namespace lwm::app

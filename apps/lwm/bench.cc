@@ -49,7 +49,7 @@ void AddBench(CLI::App& root) {
               "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
               "  mpirun -np 2 lwm bench train-step --tokens 4096");
 }
-const Command bench("bench", AddBench);
+const Command bench(Job::kEvaluate, "bench", AddBench);
 
 }  // namespace
 

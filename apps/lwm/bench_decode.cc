@@ -157,7 +157,7 @@ void CheckDepths(const CacheFlags& flags, const config::ModelConfig& config, at:
 // `defaults` says which of the two a command is about; the other is measured where asked for.
 Bench::Measure AddCacheBench(CLI::App& command, const CacheFlags& defaults) {
   auto flags = std::make_shared<CacheFlags>(defaults);
-  command.add_option("--model", flags->model, "model directory")->required();
+  command.add_option("-m,--model", flags->model, "model directory")->required();
   command.add_option("--depths", flags->depths, "tokens already in the cache")
       ->delimiter(',')
       ->check(CLI::NonNegativeNumber)

@@ -69,7 +69,7 @@ Json Measure(Session& session, const VqganBenchFlags& flags, const RunFlags& run
 
 Bench::Measure AddVqgan(CLI::App& command) {
   auto flags = std::make_shared<VqganBenchFlags>();
-  command.add_option("--model", flags->model,
+  command.add_option("-m,--model", flags->model,
                      "VQGAN directory (default: random weights of the published size)");
   command.add_option("--batch", flags->batch, "pictures at once")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))

@@ -6,6 +6,8 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
+#include <iterator>
 #include <vector>
 
 #include "commands.h"
@@ -24,14 +26,14 @@ std::vector<const Command*>& Commands() {
   return commands;
 }
 
-Command::Command(const char* command_name, void (*add_command)(CLI::App& root))
-    : name(command_name), add(add_command) {
+Command::Command(Job command_job, const char* command_name, void (*add_command)(CLI::App& root))
+    : job(command_job), name(command_name), add(add_command) {
   Commands().push_back(this);
 }
 
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command
-      .add_option("--threads", flags.threads,
+      .add_option("-t,--threads", flags.threads,
                   "threads per rank (0: OMP_NUM_THREADS, or cores / ranks on this node)")
       ->check(CLI::NonNegativeNumber);
   command.add_option("--dtype", flags.dtype, "arithmetic of matmul inputs")
@@ -93,6 +95,10 @@ Session::Session(const RunFlags& flags)
   at::set_num_threads(threads_);
   if (threads_ > 1 || world_->size() > 1) WatchCores(threads_);
   io::SetVideoThreads(threads_);
+}
+
+std::string ReadStdin() {
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
 void AddExamples(CLI::App& command, const std::string& examples) {

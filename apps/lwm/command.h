@@ -9,10 +9,14 @@
 
 namespace lwm::app {
 
+// The jobs that `lwm --help` groups commands by, in its order; it leaves out the hidden ones.
+enum class Job { kUse, kTrain, kEvaluate, kConvert, kLookInside, kHidden };
+
 // One subcommand: `add` declares it on the root with its flags, help and examples, and sets a
 // callback that does the work. A file defines one static Command; main.cc lists them all.
 struct Command {
-  Command(const char* command_name, void (*add_command)(CLI::App& root));
+  Command(Job command_job, const char* command_name, void (*add_command)(CLI::App& root));
+  Job job;
   const char* name;
   void (*add)(CLI::App& root);
 };
@@ -37,6 +41,9 @@ class Session {
   std::unique_ptr<dist::Communicator> world_;
   int threads_;
 };
+
+// What stands on stdin, to its end.
+std::string ReadStdin();
 
 // Registers an example line shown at the end of --help.
 void AddExamples(CLI::App& command, const std::string& examples);

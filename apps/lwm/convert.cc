@@ -31,7 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ConvertFlags {
-  std::string from, to, format = "hf", dtype, quantize, config, tokenizer;
+  std::string from, to, format, dtype, quantize, config, tokenizer;
   bool add_vision = false;
   int64_t vision_vocab = 8448;
   uint64_t seed = 42;
@@ -74,6 +74,8 @@ std::optional<io::GgufType> BlocksOf(const ConvertFlags& flags) {
   return flags.quantize == "q8_0" ? io::GgufType::kQ8_0 : io::GgufType::kQ4_0;
 }
 
+bool EndsInGguf(const std::string& path) { return fs::path(path).extension() == ".gguf"; }
+
 void WriteBeside(const Conversion& conversion, const fs::path& folder) {
   for (const auto& [name, content] : conversion.files) WriteFileAtomically(folder / name, content);
   for (const auto& [name, from] : conversion.folders)
@@ -88,7 +90,7 @@ void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
                     BlocksOf(flags).value_or(model::GgufTypeOf(conversion.dtype)),
                     fs::path(flags.to).stem().string(), vocabulary);
   };
-  if (fs::path(flags.to).extension() == ".gguf") return save(flags.to);
+  if (EndsInGguf(flags.to)) return save(flags.to);
   WriteFolderAtomically(flags.to, [&](const fs::path& folder) { save(folder / "model.gguf"); });
 }
 
@@ -133,6 +135,13 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
     conversion.read = model::ReadWithVision(conversion.config, conversion.read, flags.seed);
   }
   return conversion;
+}
+
+// A format that was not given is what the target's name says.
+void SettleFormat(ConvertFlags& flags) {
+  if (flags.format.empty()) flags.format = EndsInGguf(flags.to) ? "gguf" : "hf";
+  LWM_REQUIRE(flags.format == "gguf" || !EndsInGguf(flags.to), flags.to, ": --format ",
+              flags.format, " writes a folder; name one without .gguf, or leave out --format");
 }
 
 void RequireConsistent(const ConvertFlags& flags) {
@@ -183,12 +192,15 @@ void RunConvert(const ConvertFlags& flags) {
 void AddConvert(CLI::App& root) {
   CLI::App* command = root.add_subcommand("convert", "turn a checkpoint into another format");
   auto flags = std::make_shared<ConvertFlags>();
-  command->add_option("--from", flags->from, "checkpoint: a file or a folder, of any known format")
+  command
+      ->add_option("from,--from", flags->from,
+                   "checkpoint: a file or a folder, of any known format")
       ->required();
-  command->add_option("--to", flags->to, "folder to create, or a .gguf file")->required();
-  command->add_option("--format", flags->format, "what to write")
-      ->check(CLI::IsMember({"hf", "lwm-jax", "gguf", "diffusers"}))
-      ->capture_default_str();
+  command->add_option("to,--to", flags->to, "folder to create, or a .gguf file")->required();
+  command
+      ->add_option("--format", flags->format,
+                   "what to write (default: gguf when the target ends in .gguf, else hf)")
+      ->check(CLI::IsMember({"hf", "lwm-jax", "gguf", "diffusers"}));
   command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}));
   command->add_option("--quantize", flags->quantize, "matrices in blocks of 32 weights")
@@ -210,19 +222,22 @@ void AddConvert(CLI::App& root) {
   command->add_option("--max-shard-gb", flags->max_shard_gb, "largest file, 10^9 bytes")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--threads", flags->threads, "threads (0: all cores)")
+  command->add_option("-t,--threads", flags->threads, "threads (0: all cores)")
       ->check(CLI::NonNegativeNumber);
   AddExamples(*command,
-              "  lwm convert --from model.gguf --to model\n"
+              "  lwm convert model.gguf model\n"
               "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
               "  lwm convert --from vqgan --config vq.json --to vqgan-dir --format diffusers\n"
-              "  lwm convert --from model --to model-q8_0.gguf --format gguf --quantize q8_0\n"
+              "  lwm convert model model-q8_0.gguf --quantize q8_0\n"
               "  lwm convert --from model --to model-q8_0 --quantize q8_0\n"
               "  lwm convert --from model --to model-jax --format lwm-jax --dtype bf16\n"
               "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");
-  command->callback([flags] { RunConvert(*flags); });
+  command->callback([flags] {
+    SettleFormat(*flags);
+    RunConvert(*flags);
+  });
 }
-const Command convert("convert", AddConvert);
+const Command convert(Job::kConvert, "convert", AddConvert);
 
 }  // namespace
 }  // namespace lwm::app

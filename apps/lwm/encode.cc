@@ -6,11 +6,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "command.h"
 #include "lwm/base/error.h"
+#include "lwm/base/format.h"
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
@@ -20,6 +22,7 @@
 #include "lwm/io/media_names.h"
 #include "lwm/vision/media_frames.h"
 #include "media_flags.h"
+#include "progress.h"
 
 namespace lwm::app {
 namespace {
@@ -180,27 +183,29 @@ std::optional<Json> TryEncode(const ItemEncoder& encoder, const Item& item, bool
   }
 }
 
+// How far all ranks are, seen from one that has its share of the items.
 class EncodeProgress {
  public:
-  explicit EncodeProgress(int64_t total) : total_(total) {}
+  EncodeProgress(size_t share, size_t total)
+      : total_(static_cast<double>(total)),
+        ranks_(total_ / std::max(1.0, static_cast<double>(share))) {}
 
-  // done: items, in part too.
+  // done: items of this rank, in part too; frames: of this rank.
   void Show(double done, int64_t frames) {
-    constexpr double kSecondsBetween = 3;
-    const double now = MonotonicSeconds();
-    if (now - shown_ < kSecondsBetween) return;
-    shown_ = now;
-    const double seconds = now - start_;
-    const double left = seconds / std::max(done, 1e-3) * (static_cast<double>(total_) - done);
-    std::fprintf(stderr, "encoded %.0f of %lld, %.1f frames/s, %s left\n", done,
-                 static_cast<long long>(total_), static_cast<double>(frames) / seconds,
-                 FormatDuration(left).c_str());
+    if (!progress_.is_due()) return;
+    const double all_done = std::min(total_, done * ranks_);
+    const double left = seconds() / std::max(all_done, 1e-3) * (total_ - all_done);
+    progress_.Show(fmt::format("encoded {:.0f} of {:.0f}, {:.1f} frames/s, {} left", all_done,
+                               total_, static_cast<double>(frames) * ranks_ / seconds(),
+                               FormatDuration(left)));
   }
+  void Finish(const std::string& line) { progress_.Finish(line); }
   double seconds() const { return MonotonicSeconds() - start_; }
 
  private:
-  int64_t total_;
-  double start_ = MonotonicSeconds(), shown_ = start_;
+  double total_, ranks_;
+  double start_ = MonotonicSeconds();
+  Progress progress_;
 };
 
 // Puts the media of some items into the cache; progress(part done, 0 to 1).
@@ -230,7 +235,7 @@ void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder
   const auto& items = inputs.items();
   const auto size = static_cast<size_t>(world.size());
   const size_t share = (items.size() + size - 1 - static_cast<size_t>(world.rank())) / size;
-  EncodeProgress progress(static_cast<int64_t>(share));
+  EncodeProgress progress(share, items.size());
   constexpr size_t kItemsAtOnce = 64;  // their frames share batches
   int64_t done = 0;
   for (size_t begin = static_cast<size_t>(world.rank()); begin < items.size();
@@ -244,13 +249,15 @@ void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder
     });
     done += static_cast<int64_t>(chunk.size());
   }
-  const auto counts = encoder.media().counts();
+  const auto mine = encoder.media().counts();
+  double counts[] = {static_cast<double>(mine.frames), static_cast<double>(mine.encoded),
+                     static_cast<double>(mine.found)};
+  world.AllReduceSum(std::span<double>(counts));  // waits for all
   if (world.rank() == 0)
-    std::fprintf(stderr, "encoded %lld frames of %lld files in %s; %lld were in the cache\n",
-                 static_cast<long long>(counts.frames), static_cast<long long>(counts.encoded),
-                 FormatDuration(progress.seconds()).c_str(), static_cast<long long>(counts.found));
+    progress.Finish(
+        fmt::format("encoded {:.0f} frames of {:.0f} files in {}; {:.0f} were in the cache",
+                    counts[0], counts[1], FormatDuration(progress.seconds()), counts[2]));
   encoder.media().Unload();
-  world.Barrier();
 }
 
 void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder& encoder) {
@@ -297,10 +304,10 @@ void AddEncodeCommand(CLI::App& root) {
   flags->run.dtype = "f32";
   command->add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
   command
-      ->add_option("--input", flags->inputs,
+      ->add_option("-i,--input", flags->inputs,
                    "JSONL whose vision fields name media, or pictures, videos, folders of them")
       ->required();
-  command->add_option("--output", flags->output, "the JSONL file with codes")->required();
+  command->add_option("-o,--output", flags->output, "the JSONL file with codes")->required();
   command->add_option("--code-cache", flags->media.cache,
                       "folder of what was encoded (default: code_cache beside --output)");
   command
@@ -327,7 +334,7 @@ void AddEncodeCommand(CLI::App& root) {
               "A run that was stopped goes on where it was when it is started again.");
   command->callback([flags] { RunEncode(*flags); });
 }
-const Command encode("encode", AddEncodeCommand);
+const Command encode(Job::kTrain, "encode", AddEncodeCommand);
 
 }  // namespace
 }  // namespace lwm::app

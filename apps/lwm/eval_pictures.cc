@@ -72,7 +72,7 @@ void AddEvalPictures(CLI::App& root) {
       root.add_subcommand("eval-pictures", "measure pictures from captions and captions of them");
   auto flags = std::make_shared<EvalPicturesFlags>();
   flags->options.drawing.sampling.temperature = 0.5;
-  command->add_option("--model", flags->model, "model directory")->required();
+  command->add_option("-m,--model", flags->model, "model directory")->required();
   command->add_option("--vqgan", flags->vqgan, "VQGAN directory (default: vqgan in the model's)");
   command->add_option("--pairs", flags->pairs, "JSONL of pictures and captions")->required();
   command->add_option("--caption-key", flags->caption_key, "of its lines")->capture_default_str();
@@ -93,7 +93,7 @@ void AddEvalPictures(CLI::App& root) {
   command->add_option("--grid", flags->grid,
                       "PNG: pictures over what was drawn for their captions");
   command->add_flag("--json", flags->json, "print one JSON object");
-  command->add_option("--output", flags->output, "write that object here instead");
+  command->add_option("-o,--output", flags->output, "write that object here instead");
   AddRunFlags(*command, flags->run);
   AddExamples(*command,
               "  lwm eval-pictures --model runs/any-to-any-small/model --pairs "
@@ -104,7 +104,7 @@ void AddEvalPictures(CLI::App& root) {
     RunEvalPictures(*flags);
   });
 }
-const Command eval_pictures("eval-pictures", AddEvalPictures);
+const Command eval_pictures(Job::kEvaluate, "eval-pictures", AddEvalPictures);
 
 }  // namespace
 }  // namespace lwm::app

@@ -51,8 +51,7 @@ void Print(int64_t line, const data::Example& example) {
 }
 
 void Run(ExamplesFlags flags) {
-  const auto folder = std::filesystem::path(flags.input).parent_path();
-  if (auto media = OpenMedia(flags.media, folder / "code_cache"))
+  if (auto media = OpenMedia(flags.media, UserCodeCache()))
     data::UseMedia(flags.grammar, std::move(media));
   const auto tokenizer = data::OpenTokenizer(flags.tokenizer);
   const data::JsonlFile file(flags.input);
@@ -81,7 +80,7 @@ void AddExamplesCommand(CLI::App& root) {
   command
       ->add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
       ->required();
-  command->add_option("--input", flags->input, "the JSONL file")->required();
+  command->add_option("-i,--input", flags->input, "the JSONL file")->required();
   AddGrammarFlags(*command, flags->grammar);
   AddMediaFlags(*command, flags->media);
   command->add_flag("--strict", flags->strict, "end at a bad line instead of skipping it");
@@ -91,7 +90,7 @@ void AddExamplesCommand(CLI::App& root) {
               "it?\",\n           \"vision\": [256 codes per frame], \"answer\": \"A dog.\"}");
   command->callback([flags] { Run(*flags); });
 }
-const Command examples("examples", AddExamplesCommand);
+const Command examples(Job::kLookInside, "examples", AddExamplesCommand);
 
 }  // namespace
 }  // namespace lwm::app

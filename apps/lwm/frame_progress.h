@@ -3,10 +3,11 @@
 #include <cstdint>
 
 #include "lwm/base/process.h"
+#include "progress.h"
 
 namespace lwm::app {
 
-// Says on stderr how far work on frames is, every few seconds, and at the end how fast it was.
+// Says on stderr how far work on frames is, and at the end how fast it was.
 class FrameProgress {
  public:
   // `what` in the past tense, "encoded".
@@ -15,7 +16,7 @@ class FrameProgress {
   // `frames` more; `share` of all work is done now, in [0, 1], 0 = not known.
   void Add(int64_t frames, double share);
   // Also prints the peak memory and how busy the threads were.
-  void Finish(int threads) const;
+  void Finish(int threads);
 
  private:
   double Seconds() const { return MonotonicSeconds() - start_; }
@@ -23,7 +24,8 @@ class FrameProgress {
 
   const char* what_;
   int64_t done_ = 0;
-  double start_ = MonotonicSeconds(), shown_ = start_, start_cpu_ = ProcessSeconds();
+  double start_ = MonotonicSeconds(), start_cpu_ = ProcessSeconds();
+  Progress progress_;
 };
 
 }  // namespace lwm::app

@@ -163,8 +163,9 @@ void RunGenerate(const GenerateFlags& flags) {
   flags.vision_sampling.Validate();
   Session session(flags.run);
   RequireOneRank(session, "generate");
-  const std::string prompt =
-      flags.prompt_file.empty() ? flags.prompt : data::ReadText(flags.prompt_file);
+  const std::string prompt = flags.prompt_file.empty()  ? flags.prompt
+                             : flags.prompt_file == "-" ? ReadStdin()
+                                                        : data::ReadText(flags.prompt_file);
   if (flags.has_pictures()) return GenerateWithPictures(flags, prompt);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::DecodeModel model(weights.config(), weights);
@@ -202,10 +203,11 @@ void AddGenerate(CLI::App& root) {
   CLI::App* command = root.add_subcommand("generate", "continue a text");
   auto flags = std::make_shared<GenerateFlags>();
   flags->options.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
-  command->add_option("--model", flags->model, "model directory")->required();
+  command->add_option("-m,--model", flags->model, "model directory")->required();
   CLI::Option_group* prompt = command->add_option_group("prompt");
-  prompt->add_option("--prompt", flags->prompt, "text to continue");
-  prompt->add_option("--prompt-file", flags->prompt_file, "file with the text to continue");
+  prompt->add_option("-p,--prompt", flags->prompt, "text to continue");
+  prompt->add_option("-f,--prompt-file", flags->prompt_file,
+                     "file with the text to continue; - reads stdin");
   CLI::Option* ids =
       prompt
           ->add_option("--ids", flags->ids, "token ids, 1,2,3; prints the new ids as a JSON array")
@@ -216,7 +218,7 @@ void AddGenerate(CLI::App& root) {
                  "names such as <|im_start|> in the prompt are special tokens")
       ->excludes(ids);
   AddChatFlags(*command, flags->chat)->excludes(ids)->excludes("--parse-special");
-  command->add_option("--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
+  command->add_option("-n,--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   AddSamplingFlags(*command, flags->options.sampling);
@@ -225,8 +227,9 @@ void AddGenerate(CLI::App& root) {
   AddRunFlags(*command, flags->run);
   AddExamples(
       *command,
-      "  lwm generate --model DIR --prompt 'It was a dark night' --max-new-tokens 100\n"
+      "  lwm generate -m DIR -p 'It was a dark night' -n 100\n"
       "  lwm generate --model DIR --chat --prompt 'What is the capital of France?'\n"
+      "  echo 'It was a dark night' | lwm generate --model DIR --prompt-file -\n"
       "  lwm generate --model DIR --prompt-file book.txt --temperature 0\n"
       "  lwm generate --model DIR --ids 1,529,4924 --temperature 0 --ignore-eos\n"
       "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
@@ -246,7 +249,7 @@ void AddGenerate(CLI::App& root) {
     RunGenerate(*flags);
   });
 }
-const Command generate_command("generate", AddGenerate);
+const Command generate_command(Job::kUse, "generate", AddGenerate);
 
 }  // namespace
 }  // namespace lwm::app

@@ -63,17 +63,17 @@ void AddImage(CLI::App& root) {
   CLI::App* command = root.add_subcommand("image", "draw pictures from text");
   auto flags = std::make_shared<ImageFlags>();
   flags->options.scale = 5;
-  command->add_option("--prompt", flags->prompts, "what to draw; may be given several times")
+  command->add_option("-p,--prompt", flags->prompts, "what to draw; may be given several times")
       ->required()
       ->take_all()
       ->allow_extra_args(false);
   command
       ->add_option(
-          "--output", flags->output,
+          "-o,--output", flags->output,
           "x.png (several pictures: a grid), or a folder for 0.png, 1.png ... that holds no "
           "later numbers")
       ->required();
-  command->add_option("--n", flags->count, "pictures for each prompt")
+  command->add_option("-n,--n", flags->count, "pictures for each prompt")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command->add_option("--columns", flags->columns, "of a grid")
@@ -91,7 +91,7 @@ void AddImage(CLI::App& root) {
     RunImage(*flags);
   });
 }
-const Command image("image", AddImage);
+const Command image(Job::kUse, "image", AddImage);
 
 }  // namespace
 }  // namespace lwm::app

@@ -150,7 +150,7 @@ void AddInspect(CLI::App& root) {
     }
   });
 }
-const Command inspect("inspect", AddInspect);
+const Command inspect(Job::kLookInside, "inspect", AddInspect);
 
 }  // namespace
 }  // namespace lwm::app

@@ -96,14 +96,14 @@ void AddLogits(CLI::App& root) {
   CLI::App* command =
       root.add_subcommand("logits", "logits, losses and gradients of a file of tokens");
   auto flags = std::make_shared<LogitsFlags>();
-  command->add_option("--model", flags->model, "model directory")->required();
+  command->add_option("-m,--model", flags->model, "model directory")->required();
   command
-      ->add_option("--input", flags->input,
+      ->add_option("-i,--input", flags->input,
                    "safetensors: input_ids [B,T] and, optional, vision_mask, labels (-100 = none), "
                    "label_vision_mask, loss_weights, segment_ids")
       ->required();
   command
-      ->add_option("--output", flags->output,
+      ->add_option("-o,--output", flags->output,
                    "safetensors: logits [B,T,V], vision_logits, text_loss, vision_loss, loss, "
                    "grad.NAME")
       ->required();
@@ -116,7 +116,7 @@ void AddLogits(CLI::App& root) {
               "--gradients");
   command->callback([flags] { RunLogits(*flags); });
 }
-const Command logits_command("logits", AddLogits);
+const Command logits_command(Job::kLookInside, "logits", AddLogits);
 
 }  // namespace
 }  // namespace lwm::app

@@ -11,9 +11,11 @@
 #include <cstring>
 #include <filesystem>
 #include <new>
+#include <string_view>
 #include <thread>
 #include <utility>
 
+#include "arguments.h"
 #include "commands.h"
 #include "lwm/base/allocator.h"
 #include "lwm/base/count_of.h"
@@ -25,45 +27,41 @@
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
 #include "lwm/kernels/instruction_set.h"
+#include "version.h"
 
 namespace lwm::app {
 namespace {
 
+const char* GroupOf(Job job) {
+  switch (job) {
+    case Job::kUse:
+      return "Use a model";
+    case Job::kTrain:
+      return "Train";
+    case Job::kEvaluate:
+      return "Evaluate";
+    case Job::kConvert:
+      return "Convert";
+    case Job::kLookInside:
+      return "Look inside";
+    case Job::kHidden:
+      return "";
+  }
+  return "";
+}
+
+// By job, then by name.
 void AddAll(CLI::App& root) {
   auto commands = Commands();
+  const auto key = [](const Command* command) {
+    return std::pair(command->job, std::string_view(command->name));
+  };
   std::sort(commands.begin(), commands.end(),
-            [](const Command* a, const Command* b) { return std::string(a->name) < b->name; });
-  for (const Command* command : commands) command->add(root);
-}
-
-// The innermost command that the arguments name, and how it is called: "lwm vqgan encode".
-std::pair<const CLI::App*, std::string> UsedCommand(const CLI::App& root) {
-  const CLI::App* used = &root;
-  std::string name = "lwm";
-  while (!used->get_subcommands().empty()) {
-    used = used->get_subcommands().front();
-    name += " " + used->get_name();
+            [&](const Command* a, const Command* b) { return key(a) < key(b); });
+  for (const Command* command : commands) {
+    command->add(root);
+    root.get_subcommand(command->name)->group(GroupOf(command->job));
   }
-  return {used, name};
-}
-
-// "--model is required; see lwm generate --help"
-std::string WithHelp(const CLI::App& root, const std::string& message) {
-  return Cat(message, "; see ", UsedCommand(root).second, " --help");
-}
-
-// "unknown argument '--promt'; did you mean '--prompt'?" for what CLI11 could not place.
-std::string ExplainExtras(const CLI::App& root, const CLI::ParseError& error) {
-  const CLI::App* used = UsedCommand(root).first;
-  std::vector<std::string> known;
-  for (const auto* command : used->get_subcommands({})) known.push_back(command->get_name());
-  for (const auto* option : used->get_options()) known.push_back("--" + option->get_single_name());
-  const auto extras = root.remaining(true);
-  const std::string name = extras.empty() ? error.what() : extras.front();
-  const std::string nearest = NearestName(name.substr(0, name.find('=')), known);
-  const std::string message = Cat("unknown argument '", name, "'");
-  return nearest.empty() ? WithHelp(root, message)
-                         : Cat(message, "; did you mean '", nearest, "'?");
 }
 
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
@@ -76,10 +74,13 @@ int LaunchedRank() {
 }
 
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
-// An error of all ranks alike is printed once: the others leave rank 0 time to end them.
-int Fail(const std::string& message, int exit_code) {
-  if (dist::StartedByLauncher() && LaunchedRank() > 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+// An error of all ranks alike is printed once: the others leave rank 0 time to end them, and those
+// that are `alike` for sure say nothing.
+int Fail(const std::string& message, int exit_code, bool alike = false) {
+  constexpr std::chrono::seconds kTimeForRank0(3);
+  const bool is_other = dist::StartedByLauncher() && LaunchedRank() > 0;
+  if (is_other) std::this_thread::sleep_for(kTimeForRank0);
+  if (is_other && alike) return exit_code;
   std::fprintf(stderr, "lwm: %s\n", WithoutControls(message).c_str());
   if (dist::StartedByLauncher()) dist::AbortAllRanks(exit_code);
   return exit_code;
@@ -94,7 +95,7 @@ int Main(int argc, char** argv) {
   CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision", "lwm");
   if (LaunchedRank() > 0) SilenceNotes();
   root.require_subcommand(1);
-  root.set_version_flag("--version", "lwm 0.1.0");
+  root.set_version_flag("--version", VersionText);
   root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");
   AddAll(root);
   try {
@@ -103,13 +104,9 @@ int Main(int argc, char** argv) {
     if (std::fflush(stdout) != 0 || std::ferror(stdout))
       return Fail(Cat("the results could not be written: ", std::strerror(errno)), 1);
     return 0;
-  } catch (const CLI::ExtrasError& error) {
-    return Fail(ExplainExtras(root, error), 2);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return root.exit(error);  // --help, --version
-    // A misspelt flag is the likelier cause of a missing one.
-    if (root.remaining_size(true) > 0) return Fail(ExplainExtras(root, error), 2);
-    return Fail(WithHelp(root, error.what()), 2);
+    return Fail(ExplainParseError(root, error, {argv + 1, argv + argc}), 2, /*alike=*/true);
   } catch (const Error& error) {
     return Fail(error.what(), ExitCode(error));
   } catch (const std::bad_alloc&) {

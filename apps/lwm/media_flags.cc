@@ -1,18 +1,32 @@
 #include "media_flags.h"
 
+#include <cstdlib>
+
 namespace lwm::app {
 
 void AddMediaFlags(CLI::App& command, MediaFlags& flags) {
   command.add_option("--vqgan", flags.vqgan,
                      "model directory of the VQGAN that encodes pictures and videos");
   command.add_option("--code-cache", flags.cache,
-                     "folder of what was encoded (default: code_cache beside the file)");
+                     "folder of what was encoded (default: ~/.cache/lwm/code_cache)");
   command.add_option("--frame-size", flags.frame_size, "side of a frame, pixels; 0: the VQGAN's")
       ->check(CLI::Range(0, 1 << 15))
       ->capture_default_str();
   command.add_option("--vqgan-dtype", flags.dtype, "arithmetic of the VQGAN")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+}
+
+std::filesystem::path UserCodeCache() {
+  std::filesystem::path root;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache == '/') {
+    root = cache;
+  } else if (const char* home = std::getenv("HOME"); home && *home) {
+    root = std::filesystem::path(home) / ".cache";
+  } else {
+    root = std::filesystem::temp_directory_path();
+  }
+  return root / "lwm" / "code_cache";
 }
 
 std::shared_ptr<vision::CodeCache> OpenMedia(const MediaFlags& flags,

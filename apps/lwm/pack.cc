@@ -121,8 +121,9 @@ void PrintStatistics(const Statistics& statistics, const PackFlags& flags) {
                  static_cast<long long>(statistics.without_target));
   for (const char* plan : {"zigzag", "balanced"}) {
     const std::string key = std::string("area_balance_") + plan;
-    std::fprintf(stderr, "attention work of %d ranks, mean / max: %s split %.3f, worst row %.3f\n",
-                 flags.ranks, plan, json[key].get<double>(), json[key + "_worst"].get<double>());
+    std::fprintf(stderr, "attention work of %d %s, mean / max: %s split %.3f, worst row %.3f\n",
+                 flags.ranks, flags.ranks == 1 ? "rank" : "ranks", plan, json[key].get<double>(),
+                 json[key + "_worst"].get<double>());
   }
 }
 
@@ -135,11 +136,11 @@ void PrintRow(const data::Row& row) {
   std::printf("%s\n", object.dump().c_str());
 }
 
-data::JsonlSourceOptions MakeJsonlOptions(const PackFlags& flags, const data::DocumentFile& file) {
+data::JsonlSourceOptions MakeJsonlOptions(const PackFlags& flags) {
   data::JsonlSourceOptions options;
   options.grammar = flags.grammar;
   options.skip_bad_lines = flags.skip_bad_lines;
-  if (auto media = OpenMedia(flags.media, file.path.parent_path() / "code_cache"))
+  if (auto media = OpenMedia(flags.media, UserCodeCache()))
     data::UseMedia(options.grammar, std::move(media));
   return options;
 }
@@ -156,7 +157,7 @@ std::unique_ptr<data::ExampleSource> OpenSource(const PackFlags& flags,
   std::vector<std::unique_ptr<data::ExampleSource>> sources;
   if (!text.empty()) sources.push_back(data::OpenTextSource(text, *tokenizer, options));
   if (!jsonl.empty())
-    sources.push_back(data::OpenJsonlSource(jsonl, tokenizer, MakeJsonlOptions(flags, jsonl[0])));
+    sources.push_back(data::OpenJsonlSource(jsonl, tokenizer, MakeJsonlOptions(flags)));
   return data::JoinSources(std::move(sources));
 }
 
@@ -192,7 +193,8 @@ void AddPack(CLI::App& root) {
   command
       ->add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
       ->required();
-  command->add_option("--input", flags->inputs, "JSONL and text files, folders, globs")->required();
+  command->add_option("-i,--input", flags->inputs, "JSONL and text files, folders, globs")
+      ->required();
   command->add_option("--length", flags->packing.row_tokens, "tokens per row")->required();
   command
       ->add_option("--policy", flags->policy,
@@ -224,7 +226,7 @@ void AddPack(CLI::App& root) {
       "--rows 3");
   command->callback([flags] { Run(*flags); });
 }
-const Command pack("pack", AddPack);
+const Command pack(Job::kLookInside, "pack", AddPack);
 
 }  // namespace
 }  // namespace lwm::app

@@ -2,9 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <cstdio>
+#include <memory>
 
 #include "lwm/base/error.h"
+#include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/model/import.h"
@@ -12,6 +13,7 @@
 #include "lwm/vision/frames.h"
 #include "lwm/vision/vqgan_import.h"
 #include "model_flags.h"
+#include "progress.h"
 #include "sampling_flags.h"
 
 namespace lwm::app {
@@ -24,16 +26,15 @@ std::span<const int32_t> CodesIn(const at::Tensor& codes_Fn) {
   return {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())};
 }
 
-// Says on stderr how far drawing is, every few seconds.
+// Says on stderr how far drawing is.
 infer::OnCodes SayProgress(size_t rows) {
-  const double start = MonotonicSeconds();
-  return [start, rows, shown = start](int64_t done, int64_t all) mutable {
-    const double now = MonotonicSeconds();
-    if (now - shown < 3 && done < all) return;
-    shown = now;
-    std::fprintf(stderr, "drew %lld of %lld codes in %zu rows, %.1f codes/s\n",
-                 static_cast<long long>(done), static_cast<long long>(all), rows,
-                 static_cast<double>(done) * static_cast<double>(rows) / (now - start));
+  const auto progress = std::make_shared<Progress>();
+  return [start = MonotonicSeconds(), rows, progress](int64_t done, int64_t all) {
+    if (done < all && !progress->is_due()) return;
+    const double codes = static_cast<double>(done) * static_cast<double>(rows);
+    const std::string line = fmt::format("drew {} of {} codes in {} rows, {:.1f} codes/s", done,
+                                         all, rows, codes / (MonotonicSeconds() - start));
+    done < all ? progress->Show(line) : progress->Finish(line);
   };
 }
 
@@ -89,7 +90,7 @@ std::vector<io::RgbImage> LoadedPictureModel::FramesOf(const at::Tensor& codes_F
 }
 
 void AddDrawFlags(CLI::App& command, DrawFlags& flags) {
-  command.add_option("--model", flags.model, "model directory")->required();
+  command.add_option("-m,--model", flags.model, "model directory")->required();
   command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
   AddScaleFlag(command, flags.options.scale);
   AddSamplingFlags(command, flags.options.sampling);

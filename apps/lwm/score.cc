@@ -8,11 +8,14 @@
 #include <string>
 
 #include "command.h"
+#include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
+#include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/text_file.h"
 #include "model_flags.h"
+#include "progress.h"
 
 namespace lwm::app {
 namespace {
@@ -24,23 +27,18 @@ struct ScoreFlags {
   bool json = false;
 };
 
-// "4K", "1M", "100".
-std::string ShortCount(int64_t tokens) {
-  if (tokens % (1 << 20) == 0 && tokens > 0) return Cat(tokens >> 20, "M");
-  if (tokens % 1024 == 0 && tokens > 0) return Cat(tokens >> 10, "K");
-  return Cat(tokens);
-}
-
 void PrintRow(const std::string& what, const infer::Tally& tally) {
   std::printf("%-12s %10lld %9.4f %12.3f\n", what.c_str(), static_cast<long long>(tally.tokens),
               tally.Loss(), tally.Perplexity());
 }
 
-void PrintTable(const infer::Score& score) {
+// longest: tokens of the longest row, where its last bucket ends.
+void PrintTable(const infer::Score& score, int64_t longest) {
   std::printf("%-12s %10s %9s %12s\n", "position", "tokens", "loss", "perplexity");
   for (const infer::PositionBucket& bucket : score.buckets)
     if (bucket.tally.tokens > 0)
-      PrintRow(ShortCount(bucket.begin) + "-" + ShortCount(bucket.end), bucket.tally);
+      PrintRow(ShortTokens(bucket.begin) + "-" + ShortTokens(std::min(bucket.end, longest)),
+               bucket.tally);
   if (score.vision.tokens > 0) {
     PrintRow("text", score.text);
     PrintRow("vision", score.vision);
@@ -48,16 +46,24 @@ void PrintTable(const infer::Score& score) {
   PrintRow("all", score.all);
 }
 
-infer::Score ScoreFile(const ScoreFlags& flags, const infer::Scorer& scorer,
-                       const infer::OnScored& on_scored) {
-  if (!flags.input.empty())
-    return infer::ScoreBatch(scorer, infer::ReadTokenBatch(flags.input, scorer.config), on_scored);
+// A score, and the tokens of its longest row.
+struct ScoredFile {
+  infer::Score score;
+  int64_t longest;
+};
+
+ScoredFile ScoreFile(const ScoreFlags& flags, const infer::Scorer& scorer,
+                     const infer::OnScored& on_scored) {
+  if (!flags.input.empty()) {
+    const infer::TokenBatch batch = infer::ReadTokenBatch(flags.input, scorer.config);
+    return {infer::ScoreBatch(scorer, batch, on_scored), batch.tokens()};
+  }
   const auto tokenizer = OpenTokenizerFor(scorer.config, flags.model);
   const std::vector<int32_t> ids = tokenizer->Encode(data::ReadText(flags.text));
   const int64_t whole = std::max<int64_t>(2, static_cast<int64_t>(ids.size()) + 1);
   const int64_t length =
       flags.length > 0 ? flags.length : std::min(whole, scorer.config.max_position_embeddings);
-  return infer::ScoreText(scorer, ids, length, on_scored);
+  return {infer::ScoreText(scorer, ids, length, on_scored), std::min(whole, length)};
 }
 
 void RunScore(const ScoreFlags& flags) {
@@ -66,19 +72,19 @@ void RunScore(const ScoreFlags& flags) {
   dist::Communicator* sp = session.world().size() > 1 ? &session.world() : nullptr;
   const infer::Scorer scorer{weights.config(), weights, {}, sp};
   const double start = MonotonicSeconds();
-  const auto progress = [&](int64_t done, int64_t all) {
-    if (!session.is_root()) return;
-    std::fprintf(stderr, "\rscored %lld of %lld tokens, %.0f tokens/s ",
-                 static_cast<long long>(done), static_cast<long long>(all),
-                 static_cast<double>(done) / (MonotonicSeconds() - start));
-    if (done == all) std::fprintf(stderr, "\n");
+  Progress progress;
+  const auto on_scored = [&](int64_t done, int64_t all) {
+    if (!session.is_root() || (done < all && !progress.is_due())) return;
+    const std::string line = fmt::format("scored {} of {} tokens, {:.0f} tokens/s", done, all,
+                                         static_cast<double>(done) / (MonotonicSeconds() - start));
+    done < all ? progress.Show(line) : progress.Finish(line);
   };
-  const infer::Score score = ScoreFile(flags, scorer, progress);
+  const ScoredFile scored = ScoreFile(flags, scorer, on_scored);
   if (!session.is_root()) return;
   if (flags.json)
-    std::printf("%s\n", infer::ScoreToJson(score).dump().c_str());
+    std::printf("%s\n", infer::ScoreToJson(scored.score).dump().c_str());
   else
-    PrintTable(score);
+    PrintTable(scored.score, scored.longest);
   std::fprintf(stderr, "peak memory %s\n",
                FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
 }
@@ -87,13 +93,13 @@ void AddScore(CLI::App& root) {
   CLI::App* command =
       root.add_subcommand("score", "loss and perplexity of a text, total and by position");
   auto flags = std::make_shared<ScoreFlags>();
-  command->add_option("--model", flags->model, "model directory")->required();
+  command->add_option("-m,--model", flags->model, "model directory")->required();
   CLI::Option_group* source = command->add_option_group("what to score");
   source->add_option("--text", flags->text, "text file")->check(CLI::ExistingFile);
   CLI::Option* input =
       source
           ->add_option(
-              "--input", flags->input,
+              "-i,--input", flags->input,
               "safetensors with input_ids [B,T] and what lwm logits reads beside it; without "
               "labels every next token is predicted")
           ->check(CLI::ExistingFile);
@@ -111,7 +117,7 @@ void AddScore(CLI::App& root) {
               "  mpirun -np 2 lwm score --model DIR --input tokens.safetensors");
   command->callback([flags] { RunScore(*flags); });
 }
-const Command score_command("score", AddScore);
+const Command score_command(Job::kEvaluate, "score", AddScore);
 
 }  // namespace
 }  // namespace lwm::app

@@ -57,7 +57,7 @@ void AddTokenize(CLI::App& root) {
               "  echo '[15043, 3186]' | lwm tokenize --tokenizer tokenizer.model --decode");
   command->callback([path, decode] { Run(*path, *decode); });
 }
-const Command tokenize("tokenize", AddTokenize);
+const Command tokenize(Job::kConvert, "tokenize", AddTokenize);
 
 }  // namespace
 }  // namespace lwm::app

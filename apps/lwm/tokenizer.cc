@@ -50,12 +50,13 @@ void AddTokenizer(CLI::App& root) {
       "train", "train a SentencePiece BPE model (byte fallback, split digits, no normalisation)");
   auto flags = std::make_shared<TrainFlags>();
   data::TokenizerTraining& training = flags->training;
-  train->add_option("--input", training.inputs, "text and JSONL files, folders, globs")->required();
+  train->add_option("-i,--input", training.inputs, "text and JSONL files, folders, globs")
+      ->required();
   train
       ->add_option("--vocab-size", training.vocab_size,
                    "pieces, with the 256 bytes and 3 special ones")
       ->required();
-  train->add_option("--output", flags->output, "the .model file to write")->required();
+  train->add_option("-o,--output", flags->output, "the .model file to write")->required();
   train
       ->add_option("--character-coverage", training.character_coverage,
                    "share of the text's characters that get pieces; rarer ones become bytes")
@@ -67,7 +68,7 @@ void AddTokenizer(CLI::App& root) {
               "--output t.model");
   train->callback([flags] { RunTrain(*flags); });
 }
-const Command tokenizer("tokenizer", AddTokenizer);
+const Command tokenizer(Job::kTrain, "tokenizer", AddTokenizer);
 
 }  // namespace
 }  // namespace lwm::app

@@ -94,13 +94,13 @@ class PictureReport {
   std::optional<infer::PicturePairs> pairs_;
 };
 
-void RunTrain(const RecipeFlags& flags) {
+void RunTrain(RecipeFlags& flags) {
   const config::TrainConfig config = config::ReadTrainConfig(flags.recipe, flags.overrides);
   const std::string& pairs = config.pictures.pairs;
   LWM_REQUIRE_AS(ErrorCode::kNotFound, pairs.empty() || std::filesystem::exists(pairs),
                  "pictures.pairs: there is no file ", pairs);
   Session session(flags.run);
-  train::TrainHooks hooks{MakeRunHooks(session), {}, {}};
+  train::TrainHooks hooks{MakeRunHooks(session, flags), {}, {}};
   hooks.sample = [&](const std::filesystem::path& checkpoint) {
     return Sample(config, checkpoint);
   };
@@ -111,12 +111,15 @@ void RunTrain(const RecipeFlags& flags) {
 void AddTrain(CLI::App& root) {
   CLI::App* command = root.add_subcommand("train", "train or extend a model by a recipe");
   AddRecipeCommand(*command,
-                   "  lwm train --config recipes/quickstart.toml\n"
-                   "  mpirun -np 2 lwm train --config recipes/quickstart.toml "
-                   "--set train.steps=50 --set train.run_folder=runs/try\n",
-                   config::TrainConfigHelp(), RunTrain);
+                   {"lwm train", config::TrainConfigHelp(), config::TrainConfigKeys(),
+                    config::TrainConfigTemplate},
+                   "  lwm train recipes/quickstart.toml\n"
+                   "  mpirun -np 2 lwm train recipes/quickstart.toml "
+                   "--set train.steps=50 --set train.run_folder=runs/try\n"
+                   "  lwm train --template > my.toml\n",
+                   RunTrain);
 }
-const Command train_command("train", AddTrain);
+const Command train_command(Job::kTrain, "train", AddTrain);
 
 }  // namespace
 }  // namespace lwm::app

@@ -54,8 +54,9 @@ void AddVideo(CLI::App& root) {
   auto flags = std::make_shared<VideoFlags>();
   flags->options.frames = 8;
   flags->options.sampling.top_k = 1000;
-  command->add_option("--prompt", flags->prompt, "what it shows; may be left out with a beginning");
-  command->add_option("--output", flags->output, "x.mp4 or x.gif")->required();
+  command->add_option("-p,--prompt", flags->prompt,
+                      "what it shows; may be left out with a beginning");
+  command->add_option("-o,--output", flags->output, "x.mp4 or x.gif")->required();
   command->add_option("--frames", flags->options.frames, "new frames")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -64,8 +65,8 @@ void AddVideo(CLI::App& root) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   auto* first = command->add_option("--image", flags->image, "picture that is the first frame");
-  auto* input =
-      command->add_option("--input", flags->input, "video or GIF to go on from")->excludes(first);
+  auto* input = command->add_option("-i,--input", flags->input, "video or GIF to go on from")
+                    ->excludes(first);
   command
       ->add_option("--keep-frames", flags->keep_frames,
                    "take only so many frames from the beginning of --input (default: all)")
@@ -86,7 +87,7 @@ void AddVideo(CLI::App& root) {
     RunVideo(*flags);
   });
 }
-const Command video("video", AddVideo);
+const Command video(Job::kUse, "video", AddVideo);
 
 }  // namespace
 }  // namespace lwm::app

@@ -12,13 +12,13 @@ void AddVqgan(CLI::App& root) {
   AddVqganTrain(*command);
   AddVqganMeasure(*command);
 }
-const Command vqgan("vqgan", AddVqgan);
+const Command vqgan(Job::kConvert, "vqgan", AddVqgan);
 
 }  // namespace
 
 void AddVqganRunFlags(CLI::App& command, VqganRunFlags& flags) {
   command
-      .add_option("--model", flags.model,
+      .add_option("-m,--model", flags.model,
                   "VQGAN directory (config.json, diffusion_pytorch_model.safetensors), or a model "
                   "directory that holds one")
       ->required();

@@ -60,10 +60,10 @@ void RunDecode(const DecodeFlags& flags) {
 void AddVqganDecode(CLI::App& vqgan) {
   CLI::App* command = vqgan.add_subcommand("decode", "codes to pictures or a video");
   auto flags = std::make_shared<DecodeFlags>();
-  command->add_option("--input", flags->input, "safetensors with integer codes [N,h,w]")
+  command->add_option("-i,--input", flags->input, "safetensors with integer codes [N,h,w]")
       ->required();
   command
-      ->add_option("--output", flags->output,
+      ->add_option("-o,--output", flags->output,
                    "x.safetensors (images f32 [N,H,W,3], not clipped), x.png, x.mp4, x.gif, or a "
                    "folder for 000000.png, 000001.png ... that holds no later numbers")
       ->required();

@@ -175,10 +175,10 @@ void AddVqganEncode(CLI::App& vqgan) {
   auto flags = std::make_shared<EncodeFlags>();
   command->add_option("paths", flags->paths, "pictures, videos, folders of them");
   CLI::Option* tensor =
-      command->add_option("--input", flags->input,
+      command->add_option("-i,--input", flags->input,
                           "safetensors with images f32 [N,H,W,3] in [-1, 1], instead of paths");
   command
-      ->add_option("--output", flags->output,
+      ->add_option("-o,--output", flags->output,
                    "safetensors: codes i32 [N,h,w]; stdout lists the frames of each file")
       ->required();
   command->add_flag("--latents", flags->latents, "also latents f32 [N,h,w,C]");

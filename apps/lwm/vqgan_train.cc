@@ -7,10 +7,10 @@
 namespace lwm::app {
 namespace {
 
-void RunTrain(const RecipeFlags& flags) {
+void RunTrain(RecipeFlags& flags) {
   const auto config = config::ReadVqganTrainConfig(flags.recipe, flags.overrides);
   Session session(flags.run);
-  vision_train::TrainVqgan(config, session.world(), MakeRunHooks(session));
+  vision_train::TrainVqgan(config, session.world(), MakeRunHooks(session, flags));
 }
 
 }  // namespace
@@ -18,12 +18,14 @@ void RunTrain(const RecipeFlags& flags) {
 void AddVqganTrain(CLI::App& vqgan) {
   CLI::App* command = vqgan.add_subcommand("train", "train a VQGAN by a recipe");
   AddRecipeCommand(*command,
-                   "  lwm vqgan train --config recipes/vqgan-clipart.toml\n"
-                   "  mpirun -np 2 lwm vqgan train --config recipes/vqgan-clipart.toml "
+                   {"lwm vqgan train", config::VqganTrainConfigHelp(),
+                    config::VqganTrainConfigKeys(), config::VqganTrainConfigTemplate},
+                   "  lwm vqgan train recipes/vqgan-clipart.toml\n"
+                   "  mpirun -np 2 lwm vqgan train recipes/vqgan-clipart.toml "
                    "--set train.steps=500 --set train.run_folder=runs/try\n"
                    "  lwm vqgan encode --model runs/vqgan-clipart/model photo.jpg --output "
                    "codes.safetensors\n",
-                   config::VqganTrainConfigHelp(), RunTrain);
+                   RunTrain);
 }
 
 }  // namespace lwm::app

@@ -5,6 +5,7 @@
 #include "lwm/base/error.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
+#include "lwm/dist/mpi_version.h"
 
 namespace lwm::dist {
 
@@ -16,6 +17,8 @@ std::unique_ptr<Communicator> MakeWorldCommunicator() {
 }
 
 int RanksOnThisNode() { return 1; }
+
+std::string MpiVersion() { return "none"; }
 
 void AbortAllRanks(int exit_code) {
   std::fflush(nullptr);

@@ -20,6 +20,7 @@
 #include "lwm/base/error.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
+#include "lwm/dist/mpi_version.h"
 
 namespace lwm::dist {
 namespace {
@@ -466,6 +467,13 @@ std::unique_ptr<Communicator> MakeWorldCommunicator() {
 }
 
 int RanksOnThisNode() { return ranks_on_node; }
+
+std::string MpiVersion() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  CheckMpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  return std::string(text).substr(0, std::string(text).find_first_of(",\n"));
+}
 
 void AbortAllRanks(int exit_code) {
   std::fflush(nullptr);

@@ -5,8 +5,10 @@
 #include <unordered_map>
 #include <utility>
 
+#include "lwm/base/error.h"
 #include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/bf16.h"
+#include "lwm/kernels/libraries.h"
 
 namespace lwm::kernels {
 namespace {
@@ -127,6 +129,26 @@ TileMatmul& ThreadTileMatmul(const TileMatmulShape& shape) {
   std::unique_ptr<TileMatmul>& tile = tiles[shape];
   if (!tile) tile = std::make_unique<TileMatmul>(shape);
   return *tile;
+}
+
+std::string MatmulLibrary() {
+  const std::pair<dnnl_cpu_isa_t, const char*> sets[] = {
+      {dnnl_cpu_isa_avx512_core_amx, "AMX"},
+      {dnnl_cpu_isa_avx512_core_bf16, "AVX-512 BF16"},
+      {dnnl_cpu_isa_avx512_core_vnni, "AVX-512 VNNI"},
+      {dnnl_cpu_isa_avx512_core, "AVX-512"},
+      {dnnl_cpu_isa_avx2, "AVX2"},
+      {dnnl_cpu_isa_sse41, "SSE4.1"},
+  };
+  const auto used = static_cast<unsigned>(dnnl_get_effective_cpu_isa());  // a set of bits
+  const char* newest = "no vector instructions";
+  for (const auto& [bits, name] : sets) {
+    if ((used & static_cast<unsigned>(bits)) != static_cast<unsigned>(bits)) continue;
+    newest = name;
+    break;
+  }
+  const dnnl_version_t* version = dnnl_version();
+  return Cat("oneDNN ", version->major, ".", version->minor, ".", version->patch, ", ", newest);
 }
 
 }  // namespace lwm::kernels

@@ -2,23 +2,13 @@
 
 #include <utility>
 
+#include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
 
 namespace lwm::train {
-namespace {
-
-// 950, 12.3K, 1.20M.
-std::string Count(double value) {
-  if (value >= 1e6) return fmt::format("{:.2f}M", value / 1e6);
-  if (value >= 1e4) return fmt::format("{:.1f}K", value / 1e3);
-  return fmt::format("{:.0f}", value);
-}
-
-}  // namespace
-
 Json ToJson(const StepMetrics& m) {
   return {{"step", m.step},
           {"tokens", m.tokens},
@@ -57,24 +47,50 @@ std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* da
   return lines;
 }
 
-StepLog::StepLog(const std::filesystem::path& file, int64_t last_step) : path_(file) {
-  std::string kept;
-  for (const Json& line : ReadStepLog(file, &damage_))
-    if (line.at("step").get<int64_t>() <= last_step) kept += line.dump() + "\n";
+StepLog::StepLog(const std::filesystem::path& file, int64_t last_step, bool csv) : path_(file) {
+  std::string kept, table;
+  for (const Json& line : ReadStepLog(file, &damage_)) {
+    if (line.at("step").get<int64_t>() > last_step) continue;
+    kept += line.dump() + "\n";
+    if (csv) table += CsvRow(line);
+  }
   WriteFileAtomically(file, kept);
   file_.open(file, std::ios::app);
+  if (!csv) return;
+  const std::filesystem::path csv_file = std::filesystem::path(file).replace_extension(".csv");
+  WriteFileAtomically(csv_file, table);
+  csv_.open(csv_file, std::ios::app);
 }
 
 void StepLog::Append(const Json& line) {
   file_ << line.dump() << "\n" << std::flush;
-  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, file_.good(), "cannot write ", path_.string(),
-                 ": is the disk full?");
+  if (csv_.is_open()) csv_ << CsvRow(line) << std::flush;
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, file_.good() && csv_.good(), "cannot write ",
+                 path_.string(), ": is the disk full?");
+}
+
+// The values of the columns; before the first row their names, the step in front.
+std::string StepLog::CsvRow(const Json& line) {
+  std::string text;
+  if (columns_.empty()) {
+    columns_ = {text = "step"};
+    for (const auto& [name, value] : line.items()) {
+      if (name == "step") continue;
+      columns_.push_back(name);
+      text += "," + name;
+    }
+    text += "\n";
+  }
+  for (const std::string& column : columns_)
+    text += (column == "step" ? "" : ",") + (line.contains(column) ? line[column].dump() : "");
+  return text + "\n";
 }
 
 std::string ProgressLine(const StepMetrics& metrics, int64_t steps, double seconds_left) {
   return fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  {} tokens/s  {} left  {:.1f} GiB",
-                     metrics.step, steps, metrics.loss, metrics.lr, Count(metrics.tokens_per_s),
-                     FormatDuration(seconds_left), metrics.peak_gib);
+                     metrics.step, steps, metrics.loss, metrics.lr,
+                     ShortCount(metrics.tokens_per_s), FormatDuration(seconds_left),
+                     metrics.peak_gib);
 }
 
 double AttentionFlops(double allowed_pairs, int64_t layers, int64_t heads, int64_t head_dim) {

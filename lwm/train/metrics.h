@@ -32,9 +32,10 @@ std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* da
 class StepLog {
  public:
   // Opens for a run that goes on after `last_step`: lines beyond it are dropped, so that no step is
-  // there twice, and damaged ones. Throws Error(kInvalidArgument) when the file cannot be written,
-  // Error(kResourceExhausted) when the disk is full.
-  StepLog(const std::filesystem::path& file, int64_t last_step);
+  // there twice, and damaged ones. `csv` keeps the same as a table beside it (x.csv for x.jsonl),
+  // with the keys of the first line as columns. Throws Error(kInvalidArgument) when the file cannot
+  // be written, Error(kResourceExhausted) when the disk is full.
+  StepLog(const std::filesystem::path& file, int64_t last_step, bool csv = false);
 
   // What was wrong with lines that were dropped as damaged, as ReadStepLog says it.
   const std::string& damage() const { return damage_; }
@@ -44,9 +45,12 @@ class StepLog {
   void Append(const Json& line);
 
  private:
+  std::string CsvRow(const Json& line);
+
   std::filesystem::path path_;
   std::string damage_;
-  std::ofstream file_;
+  std::ofstream file_, csv_;
+  std::vector<std::string> columns_;
 };
 
 // "step 120/2000  loss 3.214  12.3K tokens/s  4 min 05 s left  1.2 GiB"

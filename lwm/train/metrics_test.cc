@@ -69,6 +69,21 @@ TEST_F(StepLogTest, UnwritablePlaceIsRefusedAtOnce) {
   }
 }
 
+TEST_F(StepLogTest, ATableKeepsTheSameLinesUnderTheirNames) {
+  {
+    StepLog log(file_, 0, /*csv=*/true);
+    log.Append({{"loss", 2.5}, {"step", 1}});
+    log.Append({{"step", 2}, {"loss", 2.25}, {"new", 1}});
+    log.Append({{"step", 3}});
+  }
+  EXPECT_EQ(ReadFile(folder_ / "metrics.csv"), "step,loss\n1,2.5\n2,2.25\n3,\n");
+  StepLog log(file_, 1, /*csv=*/true);
+  log.Append({{"step", 2}, {"loss", 1.0}});
+  EXPECT_EQ(ReadFile(folder_ / "metrics.csv"), "step,loss\n1,2.5\n2,1.0\n");
+  StepLog(folder_ / "eval.jsonl", 0).Append({{"step", 1}});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "eval.csv"));
+}
+
 TEST(MetricsTest, JsonHasTheFieldsThatScriptsRelyOn) {
   const Json json = ToJson({.step = 3, .tokens = 100, .loss = 2.5});
   for (const char* key : {"step", "tokens", "loss", "text_loss", "vision_loss", "lr", "grad_norm",

@@ -2,6 +2,7 @@
 
 #include <ATen/core/ScalarType.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "lwm/base/count_of.h"
+#include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
@@ -101,9 +103,9 @@ class Run {
   std::string DescribeModel() const {
     const dist::MeshShape& mesh = mesh_.shape();
     return fmt::format(
-        "model: {:.2f} M parameters, {} layers, width {}, vocabulary {}; {} of {} tokens a "
+        "model: {} parameters, {} layers, width {}, vocabulary {}; {} of {} tokens a "
         "step on {} (dp {}, fsdp {}, tp {}, sp {})",
-        static_cast<double>(model_.ParameterCount()) / 1e6, model_.num_hidden_layers,
+        ShortCount(static_cast<double>(model_.ParameterCount())), model_.num_hidden_layers,
         model_.hidden_size, model_.vocab_size,
         CountOf(config_.RowsPerBatch() * config_.optimizer.accumulate, "row"),
         config_.data.row_tokens, CountOf(world_.size(), "rank"), mesh.dp, mesh.fsdp, mesh.tp,
@@ -131,7 +133,7 @@ class Run {
     if (is_root()) {
       WriteFileAtomically(folder_ / "config.json", TrainConfigToJson(config_).dump(2) + "\n");
       WriteFileAtomically(folder_ / tokenizer_->file_name(), tokenizer_->file_content());
-      metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_);
+      metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
       evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
       for (const auto* log : {metrics_.get(), evaluations_.get()})
         if (!log->damage().empty()) Say("warning: " + log->damage());
@@ -247,7 +249,8 @@ class Run {
         Evaluate(*weights_, *rows, config_.data.held_out_rows, MakeStepOptions());
     std::string by_position;
     for (const PositionBucket& bucket : result.buckets)
-      by_position += fmt::format("  {}K {:.3f}", bucket.end / 1024, bucket.loss);
+      by_position += fmt::format(
+          "  {} {:.3f}", ShortTokens(std::min(bucket.end, config_.data.row_tokens)), bucket.loss);
     Say(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.2f}; by position{}", step_,
                     result.losses.loss, std::exp(result.token_loss), by_position));
     return ToJson(result, step_);
@@ -275,7 +278,10 @@ class Run {
       const fs::path folder = folder_ / "pictures";
       fs::create_directories(folder);
       measures = hooks_.pictures(*checkpoint_, folder / fmt::format("step_{}.png", step_), last);
-      Say(fmt::format("pictures at step {}: {}", step_, measures.dump()));
+      std::string text;
+      for (const auto& [name, value] : measures.items())
+        text += fmt::format("{} {} {}", text.empty() ? ":" : ",", name, value.dump());
+      Say(fmt::format("pictures at step {}{}", step_, text));
     });
     return measures;
   }

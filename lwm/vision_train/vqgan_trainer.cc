@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lwm/base/count_of.h"
+#include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
@@ -105,7 +106,7 @@ class Run {
     if (!is_root()) return;
     WriteFileAtomically(folder_ / "config.json",
                         config::VqganTrainConfigToJson(config_).dump(2) + "\n");
-    metrics_ = std::make_unique<train::StepLog>(folder_ / "metrics.jsonl", step_);
+    metrics_ = std::make_unique<train::StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
     evaluations_ = std::make_unique<train::StepLog>(folder_ / "eval.jsonl", step_);
     for (const auto* log : {metrics_.get(), evaluations_.get()})
       if (!log->damage().empty()) Say("warning: " + log->damage());
@@ -116,11 +117,10 @@ class Run {
     const config::VqganConfig& sizes = config_.model.sizes;
     const int64_t side = sizes.sample_size / sizes.Reduction();
     Say(fmt::format(
-        "VQGAN: {:.2f} M weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {}, "
-        "{}",
-        static_cast<double>(sizes.ParameterCount()) / 1e6, sizes.sample_size, sizes.sample_size,
-        side, side, sizes.num_vq_embeddings, config_.train.batch, CountOf(world_.size(), "rank"),
-        config_.train.dtype));
+        "VQGAN: {} weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {}, {}",
+        ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
+        sizes.sample_size, side, side, sizes.num_vq_embeddings, config_.train.batch,
+        CountOf(world_.size(), "rank"), config_.train.dtype));
     Say(fmt::format("data: {} pictures and frames to train on, {} held out{}",
                     pictures_->num_trained(), pictures_->num_held_out(),
                     pictures_->skipped().empty()

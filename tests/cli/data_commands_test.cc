@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -149,6 +151,7 @@ TEST_F(DataCommandsTest, FilesThatAreNoTextAreNamed) {
 class MediaCommandsTest : public DataCommandsTest {
  protected:
   MediaCommandsTest() {
+    setenv("XDG_CACHE_HOME", Path("cache").c_str(), /*overwrite=*/1);
     testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
     std::filesystem::create_directories(folder_ / "media");
     for (uint64_t i = 0; i < 3; ++i)
@@ -184,6 +187,24 @@ TEST_F(MediaCommandsTest, EncodeWritesCodesForPathsAndCountsWhatItSkips) {
   EXPECT_EQ(coded.Parse(2)["image_vision"].size(), 8u);
   const auto again = RunLwm(Encode("media/lines.jsonl", "--skip-bad"));
   EXPECT_NE(again.err.find("encoded 0 frames"), std::string::npos) << again.err;
+}
+
+TEST_F(MediaCommandsTest, CommandsThatLookLeaveTheDataFolderAsItIs) {
+  const auto list = [&] {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "media"))
+      names.insert(entry.path().string());
+    return names;
+  };
+  const auto before = list();
+  const std::string flags = Tokenizer() + " --vqgan " + Path("vqgan") + " --input " +
+                            Path("media/lines.jsonl") + " --fields '[caption],image_vision'";
+  const auto examples = RunLwm("examples " + flags);
+  EXPECT_EQ(examples.lines().size(), 3u) << examples.err;
+  const auto pack = RunLwm("pack --length 64 --skip-bad-lines " + flags);
+  EXPECT_EQ(pack.exit_code, 0) << pack.err;
+  EXPECT_EQ(list(), before);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "cache/lwm/code_cache"));
 }
 
 TEST_F(MediaCommandsTest, EncodeTakesFolders) {
