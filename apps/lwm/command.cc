@@ -17,7 +17,6 @@
 #include "lwm/base/process.h"
 #include "lwm/dist/launcher.h"
 #include "lwm/io/video_reader.h"
-#include "lwm/ops/short_waits.h"
 
 namespace lwm::app {
 
@@ -82,18 +81,15 @@ int ChooseThreads(int flag, const dist::Communicator& world) {
   return threads;
 }
 
-// How threads and ranks wait for each other, from now to the end of the process.
-void WatchCores(int threads) {
-  static ops::ShortWaits short_waits(threads);
-  static const ContentionWatch watch(threads, [](bool contended) { short_waits.Set(contended); });
-}
+// How ranks wait for each other, from now to the end of the process.
+void WatchCores(int threads) { static const ContentionWatch watch(threads, {}); }
 
 }  // namespace
 
 Session::Session(const RunFlags& flags)
     : world_(dist::MakeWorldCommunicator()), threads_(ChooseThreads(flags.threads, *world_)) {
   at::set_num_threads(threads_);
-  if (threads_ > 1 || world_->size() > 1) WatchCores(threads_);
+  if (world_->size() > 1) WatchCores(threads_);
   io::SetVideoThreads(threads_);
 }
 

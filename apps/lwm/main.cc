@@ -18,6 +18,7 @@
 #include "arguments.h"
 #include "commands.h"
 #include "lwm/base/allocator.h"
+#include "lwm/base/core_contention.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -131,11 +132,25 @@ void UseAllCores(char** argv) {
   execv("/proc/self/exe", argv);  // libraries counted cores when they were loaded
 }
 
+// GCC's OpenMP lets waiting threads keep their cores busy for milliseconds, which is quickest on an
+// idle machine but stops everything beside other programs. It reads its settings when it is loaded.
+void WaitShortlyBesideOthers(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+  if (AllowedCores() == 1 || dist::StartedByLauncher())
+    return;  // ranks would take each other for it
+  const CoreTimes before = ReadCoreTimes();
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  if (CoresOfOthers(before, ReadCoreTimes()) < 0.25 + 0.02 * AllowedCores()) return;
+  setenv("GOMP_SPINCOUNT", "100", 1);
+  execv("/proc/self/exe", argv);
+}
+
 }  // namespace
 }  // namespace lwm::app
 
 int main(int argc, char** argv) {
   lwm::app::UseAllCores(argv);
+  lwm::app::WaitShortlyBesideOthers(argv);
   lwm::ConfigureAllocator();
   return lwm::app::Main(argc, argv);
 }
