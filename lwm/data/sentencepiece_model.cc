@@ -20,6 +20,8 @@ constexpr uint32_t kTrainerPadPiece = 48;
 constexpr uint32_t kNormalizerName = 1, kNormalizerCharsMap = 2, kNormalizerPrefix = 3;
 constexpr uint32_t kNormalizerRemoveSpaces = 4, kNormalizerEscape = 5;
 
+constexpr int64_t kBpe = 2;  // of kTrainerModelType
+
 enum Wire : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
 struct Field {
@@ -107,6 +109,10 @@ bool ReadTrainer(std::string_view bytes, SentencePieceModel& model, SpecialPiece
   while (const auto field = reader.Next()) {
     if (field->number == kTrainerSpaceAsSuffix && field->wire == kVarint)
       model.spaces_at_end = field->value != 0;
+    if (field->number == kTrainerModelType && field->wire == kVarint)
+      model.is_bpe = field->value == kBpe;
+    if (field->number == kTrainerByteFallback && field->wire == kVarint)
+      model.byte_fallback = field->value != 0;
     if (field->wire != kBytes) continue;
     if (field->number == kTrainerUnkSurface) model.unknown_surface = field->bytes;
     if (field->number == kTrainerUnkPiece) special.unk = field->bytes;
@@ -185,7 +191,6 @@ void AppendFloat(std::string& out, uint32_t number, float value) {
 }
 
 std::string TrainerSpec(const PieceVocabulary& vocabulary) {
-  constexpr int64_t kBpe = 2;
   std::string out;
   AppendNumber(out, kTrainerModelType, kBpe);
   AppendNumber(out, kTrainerVocabSize, static_cast<int64_t>(vocabulary.piece_V.size()));

@@ -10,6 +10,7 @@ namespace lwm::data {
 // What of a SentencePiece .model file (a serialised protocol buffer) this program looks at.
 struct SentencePieceModel {
   PieceVocabulary vocabulary;
+  bool is_bpe = false, byte_fallback = false;
   bool normalises = false;  // a character map (NFKC and the like) is applied before encoding
   bool removes_extra_spaces = false;
   bool spaces_at_end = false;                      // the space belongs to the word before it

@@ -9,6 +9,7 @@
 #include "lwm/base/file.h"
 #include "lwm/data/example_source.h"
 #include "lwm/data/text_file.h"
+#include "lwm/data/tokenizer_files.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -101,8 +102,8 @@ class TextSource : public ExampleSource {
   TextSource(const std::vector<DocumentFile>& files, const Tokenizer& tokenizer,
              const TextSourceOptions& options)
       : options_(options), has_bos_(tokenizer.begins_with_bos()), name_(NameOfFiles(files)) {
-    // A tokenizer.json does not hold them.
-    const std::string tokenizer_key = Cat(tokenizer.file_content(), has_bos_ ? "+" : "-",
+    // The ids: a tokenizer.json does not hold them.
+    const std::string tokenizer_key = Cat(TokenizerKey(tokenizer), has_bos_ ? "+" : "-",
                                           tokenizer.bos_id(), ' ', tokenizer.eos_id());
     const std::string tokenizer_hash = HashHex(std::as_bytes(std::span(tokenizer_key)));
     for (const DocumentFile& file : files)

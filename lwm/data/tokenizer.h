@@ -55,13 +55,13 @@ class Tokenizer {
   // The id of the piece that is spelled so ("<s>", "\u2581the"); -1 = none.
   virtual int32_t FindPiece(std::string_view /*spelling*/) const { return -1; }
 
-  // The vocabulary's file: its name in a model directory ("tokenizer.model") and its content. What
-  // stands beside it there is in WriteTokenizer's files (tokenizer_files.h).
+  // The vocabulary's file: its name in a model directory ("tokenizer.model") and its content. A
+  // directory holds more: TokenizerFiles (tokenizer_files.h).
   virtual std::string file_name() const = 0;
   virtual const std::string& file_content() const = 0;
 
-  // What the files beside the vocabulary say, completed: names of special tokens by their ids, the
-  // vocabulary's own added tokens among the others.
+  // What the files beside the vocabulary say, completed: flags as they hold, names of special
+  // tokens by their ids, the vocabulary's own added tokens among the others.
   virtual const TokenizerSettings& settings() const;
 
   // The text of `ids` as valid UTF-8: the tokens' bytes joined, without the one leading space that

@@ -213,5 +213,107 @@ TEST(ByteBpeTest, WhatIsNotDoneIsRefusedByName) {
   EXPECT_NE(open(json).find("pre_tokenizer"), std::string::npos);
 }
 
+TEST(ByteBpeTest, WithIgnoreMergesAWordThatIsAPieceIsThatPiece) {
+  ByteBpeVocabulary vocabulary = SmallVocabulary();
+  vocabulary.piece_V.emplace_back("Ġxyz");
+  vocabulary.is_special_V.push_back(0);
+  EXPECT_EQ(Pieces(*MakeByteBpeTokenizer(vocabulary, "small"), "a xyz"), "a/ /x/y/z");
+  vocabulary.ignore_merges = true;
+  const auto tokenizer = MakeByteBpeTokenizer(vocabulary, "small");
+  EXPECT_EQ(Pieces(*tokenizer, "a xyz"), "a/ xyz");
+  EXPECT_EQ(Pieces(*tokenizer, "xyz the"), "x/y/z/ the");
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder / tokenizer->file_name(), tokenizer->file_content());
+  EXPECT_EQ(Pieces(*OpenTokenizer(folder.path()), "a xyz"), "a/ xyz");
+}
+
+TEST(ByteBpeTest, AddedTokensAreFoundInEveryText) {
+  ByteBpeVocabulary vocabulary = SmallVocabulary();
+  const auto size = static_cast<int32_t>(vocabulary.piece_V.size());
+  vocabulary.piece_V.insert(vocabulary.piece_V.end(), {"<think>", "[SEP]", "\u200b"});
+  vocabulary.is_special_V.insert(vocabulary.is_special_V.end(), 3, 0);
+  vocabulary.added = {{.id = size, .content = "<think>"},
+                      {.id = size + 1, .content = "[SEP]", .lstrip = true, .rstrip = true},
+                      {.id = size + 2, .content = "\u200b"}};
+  const auto made = MakeByteBpeTokenizer(vocabulary, "small");
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder / made->file_name(), made->file_content());
+  const auto read = OpenTokenizer(folder.path());
+  for (const Tokenizer* tokenizer : {made.get(), read.get()}) {
+    EXPECT_EQ(Pieces(*tokenizer, "<think><think> the"), "<think>/<think>/ the");
+    EXPECT_EQ(Pieces(*tokenizer, "a [SEP] b"), "a/[SEP]/b");
+    EXPECT_EQ(Pieces(*tokenizer, "x\u200by<|im_end|>").substr(0, 10), "x/\u200b/y/<");
+    EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("a<think>")), "a<think>");
+    EXPECT_EQ(tokenizer->special_tokens().size(), 2U);
+  }
+}
+
+// What `change` of a tokenizer.json makes of it.
+std::string ChangedJson(const std::function<void(Json&)>& change) {
+  Json json = Json::parse(MakeByteBpeTokenizer(SmallVocabulary(), "small")->file_content());
+  change(json);
+  return json.dump();
+}
+
+TEST(ByteBpeTest, ATemplateDecidesWhatStandsAroundATextUnlessTheSettingsDo) {
+  const TemporaryFolder folder;
+  const Json special = {{"SpecialToken", {{"id", "<|im_end|>"}, {"type_id", 0}}}};
+  const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const Json tokens = {{"<|im_end|>", {{"ids", {1}}, {"tokens", {"<|im_end|>"}}}}};
+  const auto write = [&](const Json& single) {
+    WriteFileAtomically(folder / "tokenizer.json", ChangedJson([&](Json& json) {
+                          json["post_processor"] = {{"type", "TemplateProcessing"},
+                                                    {"single", single},
+                                                    {"pair", Json::array()},
+                                                    {"special_tokens", tokens}};
+                        }));
+  };
+  write({special, text, special});
+  auto tokenizer = OpenTokenizer(folder.path());
+  EXPECT_EQ(tokenizer->bos_id(), 1);
+  EXPECT_TRUE(tokenizer->begins_with_bos() && tokenizer->ends_with_eos());
+  WriteFileAtomically(folder / "tokenizer_config.json",
+                      R"({"add_bos_token": false, "add_eos_token": false})");
+  tokenizer = OpenTokenizer(folder.path());
+  EXPECT_FALSE(tokenizer->begins_with_bos() || tokenizer->ends_with_eos());
+  WriteFileAtomically(folder / "tokenizer_config.json", R"({"bos_token": "<|endoftext|>"})");
+  EXPECT_NE(MessageOf([&] { OpenTokenizer(folder.path()); }).find("adds token 1"),
+            std::string::npos);
+  write({special, special, text});
+  EXPECT_NE(MessageOf([&] { OpenTokenizer(folder.path()); }).find("several special tokens"),
+            std::string::npos);
+}
+
+TEST(ByteBpeTest, KeysThatChangeIdsAndAreNotUnderstoodAreRefusedByName) {
+  const TemporaryFolder folder;
+  const std::vector<std::pair<std::string, std::function<void(Json&)>>> changes = {
+      {"dropout", [](Json& json) { json["model"]["dropout"] = 0.1; }},
+      {"end_of_word_suffix", [](Json& json) { json["model"]["end_of_word_suffix"] = "</w>"; }},
+      {"a_new_key", [](Json& json) { json["model"]["a_new_key"] = true; }},
+      {"NFC",
+       [](Json& json) {
+         json["normalizer"] = {{"type", "NFC"}};
+       }},
+      {"RobertaProcessing",
+       [](Json& json) {
+         json["post_processor"] = {{"type", "RobertaProcessing"}};
+       }},
+      {"odd", [](Json& json) { json["added_tokens"][0]["odd"] = true; }},
+      {"other_part", [](Json& json) {
+         json["other_part"] = {{"a", 1}};
+       }}};
+  for (const auto& [name, change] : changes) {
+    WriteFileAtomically(folder / "tokenizer.json", ChangedJson(change));
+    EXPECT_NE(MessageOf([&] { OpenTokenizer(folder.path()); }).find(name), std::string::npos)
+        << name;
+  }
+  WriteFileAtomically(folder / "tokenizer.json", ChangedJson([](Json& json) {
+                        json["model"]["end_of_word_suffix"] = "";
+                        json["model"]["dropout"] = 0.0;
+                        json["truncation"] = {{"max_length", 512}};
+                      }));
+  OpenTokenizer(folder.path());
+}
+
 }  // namespace
 }  // namespace lwm::data

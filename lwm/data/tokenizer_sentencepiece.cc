@@ -104,6 +104,7 @@ class SentencePieceVocabulary final : public Vocabulary {
   }
   bool begins_with_bos() const override { return true; }
   bool ends_with_eos() const override { return false; }
+  std::optional<bool> adds_space() const override { return adds_space_; }
   const std::vector<AddedToken>& added() const override { return added_; }
   std::string file_name() const override { return "tokenizer.model"; }
   const std::string& file_content() const override { return content_; }

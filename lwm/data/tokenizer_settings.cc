@@ -19,6 +19,9 @@ constexpr const char* kAddedTokens = "added_tokens.json";
 constexpr const char* kTemplate = "chat_template.jinja";
 constexpr const char* kTemplateFolder = "additional_chat_templates";
 constexpr const char* kDefault = "default";
+// This program's own key for the tokenizer_config.json that a GGUF file was made with; GGUF's own
+// flags count before it.
+constexpr const char* kConfigInGguf = "lwm.file.tokenizer_config.json";
 
 // The text of "<s>" or {"content": "<s>"}; "" for null and absent ones.
 std::string TokenText(const Json& object, const std::string& key, const std::string& where) {
@@ -178,9 +181,13 @@ void ReadUserDefined(const io::GgufMetadata& metadata, const std::vector<std::st
                      std::vector<AddedToken>& added) {
   constexpr double kUserDefined = 4;
   const std::vector<double> types = metadata.Numbers("tokenizer.ggml.token_type");
+  const auto is_listed = [&](int32_t id) {
+    return std::any_of(added.begin(), added.end(),
+                       [&](const AddedToken& token) { return token.id == id; });
+  };
   const bool has_marks = metadata.Text("tokenizer.ggml.model") == "llama";
   for (size_t id = 0; id < tokens.size() && id < types.size(); ++id)
-    if (types[id] == kUserDefined)
+    if (types[id] == kUserDefined && !is_listed(static_cast<int32_t>(id)))
       added.push_back({.id = static_cast<int32_t>(id),
                        .content = has_marks ? WithSpaces(tokens[id]) : tokens[id],
                        .normalized = false});
@@ -250,19 +257,30 @@ Json ToJson(const AddedToken& token, bool with_id) {
 TokenizerSettings SettingsOfGguf(const io::GgufMetadata& metadata) {
   RefuseUnknownKeys(metadata);
   TokenizerSettings settings;
+  if (const auto text = metadata.Text(kConfigInGguf)) {
+    settings.files[kConfig] = *text;
+    ReadConfig(ParseJson(*text, kConfigInGguf), kConfigInGguf, settings);
+  }
   const std::vector<std::string> tokens = metadata.Texts("tokenizer.ggml.tokens");
   const auto name = [&](const std::string& key) {
     const int64_t id = metadata.Integer("tokenizer.ggml." + key + "_token_id").value_or(-1);
     return id >= 0 && id < static_cast<int64_t>(tokens.size()) ? tokens[static_cast<size_t>(id)]
                                                                : "";
   };
-  settings.bos_token = name("bos");
-  settings.eos_token = name("eos");
-  settings.unk_token = name("unknown");
-  settings.pad_token = name("padding");
-  settings.add_bos = metadata.Flag("tokenizer.ggml.add_bos_token");
-  settings.add_eos = metadata.Flag("tokenizer.ggml.add_eos_token");
-  settings.add_prefix_space = metadata.Flag("tokenizer.ggml.add_space_prefix");
+  // The tokenizer's EOS may be another than the first id that ends a text, which GGUF's key is.
+  const auto read_name = [&](const char* key, std::string& text) {
+    if (text.empty()) text = name(key);
+  };
+  read_name("bos", settings.bos_token);
+  read_name("eos", settings.eos_token);
+  read_name("unknown", settings.unk_token);
+  read_name("padding", settings.pad_token);
+  const auto read_flag = [&](const char* key, std::optional<bool>& flag) {
+    if (const auto stated = metadata.Flag(key)) flag = stated;
+  };
+  read_flag("tokenizer.ggml.add_bos_token", settings.add_bos);
+  read_flag("tokenizer.ggml.add_eos_token", settings.add_eos);
+  read_flag("tokenizer.ggml.add_space_prefix", settings.add_prefix_space);
   ReadUserDefined(metadata, tokens, settings.added);
   for (const std::string& other : metadata.Texts("tokenizer.chat_templates"))
     if (const auto text = metadata.Text("tokenizer.chat_template." + other))

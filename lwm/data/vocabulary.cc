@@ -37,21 +37,27 @@ class SpecialNames {
       : vocabulary_(vocabulary), added_(added) {}
 
   // Sets `id` to the token called `name`, if there is one, else `name` to that of `id`.
-  void Resolve(std::string& name, int32_t& id) {
-    if (const int32_t named = name.empty() ? -1 : Find(name); named >= 0) {
+  // `marks`: makes it a special token.
+  void Resolve(std::string& name, int32_t& id, bool marks = true) {
+    const bool agrees = id >= 0 && name == Text(id);  // of tokens spelled alike, this one
+    if (const int32_t named = agrees ? id : name.empty() ? -1 : Find(name); named >= 0) {
       id = named;
+      if (!marks) return;
       AddedToken& token = added_[named];
       if (token.id < 0) token = {.id = named, .content = name, .normalized = false};
       token.special = true;
     } else if (id >= 0) {
-      const auto found = added_.find(id);
-      name = found != added_.end() ? found->second.content : vocabulary_.Spelling(id);
+      name = Text(id);
     } else {
       name.clear();
     }
   }
 
  private:
+  std::string Text(int32_t id) const {
+    const auto found = added_.find(id);
+    return found != added_.end() ? found->second.content : vocabulary_.Spelling(id);
+  }
   int32_t Find(const std::string& name) const {
     for (const auto& [id, token] : added_)
       if (token.content == name) return id;
@@ -72,6 +78,10 @@ class VocabularyTokenizer final : public Tokenizer, public MarkedEncoder {
         added_(std::move(added)),
         finder_(ValuesOf(added_)) {
     settings_.added = finder_.tokens();
+    settings_.add_bos = begins_with_bos();
+    settings_.add_eos = ends_with_eos();
+    settings_.add_prefix_space = vocabulary_->adds_space();
+    if (settings_.add_prefix_space) settings_.legacy = settings_.legacy.value_or(true);
     vocab_size_ = vocabulary_->size();
     if (!added_.empty()) vocab_size_ = std::max(vocab_size_, added_.rbegin()->first + 1);
     for (const auto& [id, token] : added_)
@@ -162,11 +172,14 @@ const TokenizerSettings& Tokenizer::settings() const {
 std::unique_ptr<Tokenizer> MakeTokenizer(std::unique_ptr<Vocabulary> vocabulary,
                                          TokenizerSettings settings, const std::string& where) {
   std::map<int32_t, AddedToken> added = MergeAdded(*vocabulary, settings, where);
+  // Such vocabularies normalise nothing but spaces, before which tokens are looked for.
+  if (vocabulary->adds_space())
+    for (auto& [id, token] : added) token.normalized = false;
   SpecialIds ids = vocabulary->special_ids();
   SpecialNames names(*vocabulary, added);
   names.Resolve(settings.bos_token, ids.bos);
   names.Resolve(settings.eos_token, ids.eos);
-  names.Resolve(settings.unk_token, ids.unk);
+  names.Resolve(settings.unk_token, ids.unk, /*marks=*/false);  // shown as the vocabulary does
   names.Resolve(settings.pad_token, ids.pad);
   return std::make_unique<VocabularyTokenizer>(std::move(vocabulary), std::move(settings),
                                                std::move(added), ids);

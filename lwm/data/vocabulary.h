@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,8 @@ class Vocabulary {
   // Whether texts begin with BOS and end with EOS where no settings say.
   virtual bool begins_with_bos() const = 0;
   virtual bool ends_with_eos() const = 0;
+  // Whether a space is put before a text; nothing where the question has no meaning.
+  virtual std::optional<bool> adds_space() const { return {}; }
   // Control tokens, and those that the vocabulary's own file adds to its pieces.
   virtual const std::vector<AddedToken>& added() const = 0;
   virtual std::string file_name() const = 0;
