@@ -17,6 +17,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_files.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_blocks.h"
 #include "lwm/model/add_vision.h"
@@ -77,14 +78,16 @@ std::optional<io::GgufType> BlocksOf(const ConvertFlags& flags) {
 bool EndsInGguf(const std::string& path) { return fs::path(path).extension() == ".gguf"; }
 
 void WriteBeside(const Conversion& conversion, const fs::path& folder) {
-  for (const auto& [name, content] : conversion.files) WriteFileAtomically(folder / name, content);
+  data::WriteFiles(conversion.files, folder);
   for (const auto& [name, from] : conversion.folders)
     fs::copy(from, folder / name, fs::copy_options::recursive);
 }
 
 void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
   const model::GgufVocabulary vocabulary =
-      conversion.tokenizer ? GgufVocabularyOf(*conversion.tokenizer) : model::GgufVocabulary();
+      conversion.tokenizer
+          ? GgufVocabularyOf(*conversion.tokenizer, conversion.config, conversion.files)
+          : model::GgufVocabulary();
   const auto save = [&](const fs::path& file) {
     model::SaveGguf(conversion.config, conversion.read, file,
                     BlocksOf(flags).value_or(model::GgufTypeOf(conversion.dtype)),
@@ -119,14 +122,11 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
   Conversion conversion;
   conversion.config = source.config();
   conversion.dtype = TargetDtype(flags, source);
-  const bool is_folder = fs::is_directory(flags.from), is_gguf = source.source().format() == "gguf";
+  const bool is_folder = fs::is_directory(flags.from);
   conversion.tokenizer = FindTokenizer(flags.tokenizer, source.source(), FolderOf(flags.from),
                                        source.config().vocab_size);
-  const bool keep_tokenizer = flags.tokenizer.empty() && !is_gguf;
-  if (is_folder || !is_gguf)
-    conversion.files = FilesBesideWeights(FolderOf(flags.from), keep_tokenizer);
-  if (conversion.tokenizer && !keep_tokenizer)
-    conversion.files[conversion.tokenizer->file_name()] = conversion.tokenizer->file_content();
+  conversion.files = FilesBesideWeights(FolderOf(flags.from), source.source(),
+                                        conversion.tokenizer.get(), conversion.config);
   if (const fs::path vqgan = FolderOf(flags.from) / "vqgan"; is_folder && fs::is_directory(vqgan))
     conversion.folders["vqgan"] = vqgan;
   conversion.read = [&](const model::TensorSpec& spec) { return source.Read(spec); };

@@ -20,13 +20,18 @@ std::unique_ptr<data::Tokenizer> FindTokenizer(const std::string& named,
                                                const std::filesystem::path& folder,
                                                int64_t vocab_size);
 
-// The files that stand beside the weights in a model directory and belong to the model: settings of
-// generation and, `with_tokenizer`, the tokenizer's. Name -> content.
+// What is to stand beside the weights in a model directory, name -> content: the tokenizer's files
+// (without one that this program reads: those in `folder`, as they are) and the settings of
+// generation, of the folder or of a GGUF source, with all ids that end a text.
 std::map<std::string, std::string> FilesBesideWeights(const std::filesystem::path& folder,
-                                                      bool with_tokenizer);
+                                                      const io::TensorSource& source,
+                                                      const data::Tokenizer* tokenizer,
+                                                      const config::ModelConfig& config);
 
-// The tokenizer as a GGUF file states it. Throws Error(kInvalidArgument) when its way of cutting
-// words has no name there.
-model::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer);
+// The tokenizer as a GGUF file states it, with what else of `files` it can carry. Throws
+// Error(kInvalidArgument) when its way of cutting words has no name there.
+model::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer,
+                                       const config::ModelConfig& config,
+                                       const std::map<std::string, std::string>& files);
 
 }  // namespace lwm::app

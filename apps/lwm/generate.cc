@@ -167,6 +167,7 @@ void RunGenerate(const GenerateFlags& flags) {
                              : flags.prompt_file == "-" ? ReadStdin()
                                                         : data::ReadText(flags.prompt_file);
   if (flags.has_pictures()) return GenerateWithPictures(flags, prompt);
+  WarnOfSettingsNotFollowed(flags.model);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::DecodeModel model(weights.config(), weights);
   if (!flags.ids.empty()) return GenerateIds(model, flags);

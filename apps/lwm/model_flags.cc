@@ -1,6 +1,11 @@
 #include "model_flags.h"
 
+#include <cstdio>
+#include <filesystem>
+
 #include "lwm/base/error.h"
+#include "lwm/base/json.h"
+#include "lwm/config/generation_config.h"
 #include "lwm/model/model_directory.h"
 
 namespace lwm::app {
@@ -27,7 +32,19 @@ std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::s
   std::vector<int32_t> ids =
       parse_special ? data::EncodeWithSpecialTokens(tokenizer, text) : tokenizer.Encode(text);
   if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
+  if (tokenizer.ends_with_eos()) ids.push_back(tokenizer.eos_id());
   return ids;
+}
+
+void WarnOfSettingsNotFollowed(const std::string& model) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::is_directory(model) ? fs::path(model) : fs::path(model).parent_path();
+  const fs::path file = folder / "generation_config.json";
+  if (!fs::exists(file)) return;
+  for (const std::string& setting : config::SettingsNotFollowed(ReadJsonFile(file)))
+    std::fprintf(stderr,
+                 "warning: %s: %s is not followed; programs that follow it give another text\n",
+                 file.c_str(), setting.c_str());
 }
 
 void RequireOneRank(Session& session, const char* command) {

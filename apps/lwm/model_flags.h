@@ -23,10 +23,14 @@ model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& pa
 std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
                                                   const std::string& path);
 
-// BOS, where the tokenizer begins texts with it, then the text; `parse_special` reads the names of
-// special tokens in it as those tokens.
+// BOS, where the tokenizer begins texts with it, then the text, then EOS, where it ends them so;
+// `parse_special` reads the names of special tokens in it as those tokens.
 std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
                                   bool parse_special = false);
+
+// One line on stderr for each setting of the model's generation_config.json that would change the
+// text and that this program does not follow.
+void WarnOfSettingsNotFollowed(const std::string& model);
 
 // Throws Error(kInvalidArgument) when mpirun started several ranks for a command that uses one.
 void RequireOneRank(Session& session, const char* command);

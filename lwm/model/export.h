@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,16 @@ struct GgufVocabulary {
   std::string cut;                  // with merges: tokenizer.ggml.pre, how texts become words
   std::vector<int32_t> types;  // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
   int64_t bos = 1, eos = 2, unknown = 0, padding = -1;  // -1 = none
-  bool add_bos = true, add_space_prefix = true;
+  bool add_bos = true, add_eos = false, add_space_prefix = true;
+  std::vector<int64_t> more_eos;                      // the other ids that end a text
+  std::map<std::string, std::string> chat_templates;  // by name, "default" the one without
+  std::map<std::string, std::string> files;  // JSON files that GGUF has no keys for: name -> text
 };
+
+// Keys of this program's own in GGUF: all ids that end a text, where they are more than three, and
+// the prefix of `files`.
+inline constexpr char kGgufEosIds[] = "lwm.eos_token_ids";
+inline constexpr char kGgufFiles[] = "lwm.file.";
 
 // Writes a GGUF file of architecture "llama": matrices in `type` (F32, F16, BF16, Q8_0 or Q4_0; in
 // F16 where rows are no whole blocks), norms in F32. A tied head is left out. No tokens, no

@@ -74,6 +74,30 @@ void AddArchitecture(io::GgufKeys& keys, const ModelConfig& config, const std::s
   AddRope(keys, config);
 }
 
+// The second and third id that end a text have keys of their own.
+void AddMoreEos(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
+  const std::vector<int64_t>& more = vocabulary.more_eos;
+  if (!more.empty()) AddSize(keys, "tokenizer.ggml.eot_token_id", more[0]);
+  if (more.size() > 1) AddSize(keys, "tokenizer.ggml.eom_token_id", more[1]);
+  if (more.size() < 3) return;
+  std::vector<int32_t> all = {static_cast<int32_t>(vocabulary.eos)};
+  for (const int64_t id : more) all.push_back(static_cast<int32_t>(id));
+  keys.AddIntegers(kGgufEosIds, all);
+}
+
+void AddChatTemplates(io::GgufKeys& keys, const std::map<std::string, std::string>& templates) {
+  std::vector<std::string> names;
+  for (const auto& [name, text] : templates) {
+    if (name == "default") {
+      keys.AddText("tokenizer.chat_template", text);
+      continue;
+    }
+    names.push_back(name);
+    keys.AddText("tokenizer.chat_template." + name, text);
+  }
+  if (!names.empty()) keys.AddTexts("tokenizer.chat_templates", names);
+}
+
 void AddVocabulary(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
   if (vocabulary.tokens.empty()) return;
   const bool byte_level = !vocabulary.cut.empty();
@@ -93,8 +117,9 @@ void AddVocabulary(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
   for (const auto& [key, id] : ids)
     if (id >= 0) AddSize(keys, key, id);
   keys.AddFlag("tokenizer.ggml.add_bos_token", vocabulary.add_bos);
-  keys.AddFlag("tokenizer.ggml.add_eos_token", false);
+  keys.AddFlag("tokenizer.ggml.add_eos_token", vocabulary.add_eos);
   if (!byte_level) keys.AddFlag("tokenizer.ggml.add_space_prefix", vocabulary.add_space_prefix);
+  AddChatTemplates(keys, vocabulary.chat_templates);
 }
 
 // A tokenizer smaller than the table gets pieces that nothing encodes to: llama.cpp wants one per
@@ -117,6 +142,8 @@ void SaveGguf(const ModelConfig& config, const ReadWeight& read, const std::file
   io::GgufKeys keys;
   AddArchitecture(keys, config, name, type);
   AddVocabulary(keys, PaddedVocabulary(vocabulary, config.vocab_size));
+  AddMoreEos(keys, vocabulary);
+  for (const auto& [file_name, text] : vocabulary.files) keys.AddText(kGgufFiles + file_name, text);
   const std::vector<TensorSpec> specs = AllTensorSpecs(config);
   std::vector<io::GgufWriter::Tensor> tensors;
   for (const TensorSpec& spec : specs)

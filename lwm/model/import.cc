@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
+#include "lwm/config/generation_config.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/unwrapped_source.h"
 #include "lwm/model/finite.h"
@@ -43,16 +44,34 @@ at::Tensor ReadStored(const std::shared_ptr<const io::TensorSource>& shared,
   return ReadTensorRows(source, rule.source_name, rule.layer, 1).squeeze(0);
 }
 
+// A tied head is often stored all the same. One that is not the embedding was trained by itself:
+// neither may be dropped without a word.
+void RequireOneHead(const std::shared_ptr<const io::TensorSource>& source) {
+  const std::string head = "lm_head.weight", embedding = "model.embed_tokens.weight";
+  if (!source->contains(head) || !source->contains(embedding)) return;
+  const at::Tensor head_VD = ViewTensor(source, head), table_VD = ViewTensor(source, embedding);
+  const bool same =
+      head_VD.sizes() == table_VD.sizes() && at::equal(head_VD, table_VD.to(head_VD.scalar_type()));
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, same, source->where(), ": tie_word_embeddings is true, ",
+                 "but the file holds a ", head, " that differs from ", embedding,
+                 "; set tie_word_embeddings to false in config.json to use the stored head, or ",
+                 "remove ", head, " to use the embedding");
+}
+
 fs::path ConfigBeside(const fs::path& path) {
   return (fs::is_directory(path) ? path : path.parent_path()) / "config.json";
 }
 
 config::ModelConfig FindConfig(const fs::path& path, const std::optional<fs::path>& config_json,
                                const io::TensorSource& source) {
-  if (config_json) return config::ReadModelConfig(*config_json);
+  const auto read = [](const fs::path& file) {
+    config::ModelConfig config = config::ReadModelConfig(file);
+    config::AddGenerationEos(file.parent_path(), config);
+    return config;
+  };
+  if (config_json) return read(*config_json);
   const bool states_itself = source.format() == "gguf" || source.format() == "llama2c";
-  if (!states_itself && fs::exists(ConfigBeside(path)))
-    return config::ReadModelConfig(ConfigBeside(path));
+  if (!states_itself && fs::exists(ConfigBeside(path))) return read(ConfigBeside(path));
   auto config = ConfigOfSource(source);
   LWM_REQUIRE(config.has_value(), path.string(), " (", source.format(),
               ") does not state heads, rope_theta and length; give them as a Hugging Face "
@@ -67,6 +86,7 @@ ModelSource::ModelSource(const config::ModelConfig& config,
     : config_(config), source_(std::move(source)) {
   config_.Validate();
   rules_ = MakeWeightRules(config_, *source_);
+  if (config_.tie_word_embeddings) RequireOneHead(source_);
 }
 
 at::Tensor ModelSource::Read(const TensorSpec& spec) const {

@@ -5,6 +5,7 @@
 #include "lwm/base/error.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/llama2c_source.h"
+#include "lwm/model/export.h"
 #include "lwm/model/import.h"
 
 namespace lwm::model {
@@ -42,7 +43,7 @@ class GgufConfigReader {
     config.vocab_size = VocabSize();
     config.tie_word_embeddings = !source_.contains("output.weight");
     config.bos_token_id = meta().Integer("tokenizer.ggml.bos_token_id").value_or(1);
-    config.eos_token_id = meta().Integer("tokenizer.ggml.eos_token_id").value_or(2);
+    ReadEos(config);
     ReadRope(config);
     return config;
   }
@@ -90,6 +91,18 @@ class GgufConfigReader {
                        source_.info("token_embd.weight").shape.size() == 2,
                    source_.where(), ": token_embd.weight is missing or no matrix");
     return source_.info("token_embd.weight").shape[0];
+  }
+
+  // The ids of the end of a text, of a turn and of a message, and the list that this program writes
+  // when there are more.
+  void ReadEos(ModelConfig& config) const {
+    config.eos_token_id = meta().Integer("tokenizer.ggml.eos_token_id").value_or(2);
+    const auto add = [&](int64_t id) {
+      if (id >= 0 && !config.EndsText(id)) config.more_eos_token_ids.push_back(id);
+    };
+    for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
+      add(meta().Integer(key).value_or(-1));
+    for (const double id : meta().Numbers(kGgufEosIds)) add(static_cast<int64_t>(id));
   }
 
   void ReadRope(ModelConfig& config) const {
