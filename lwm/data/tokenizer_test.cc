@@ -11,6 +11,7 @@
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/utf8.h"
 #include "tests/llama_pieces.h"
+#include "tests/temporary_folder.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -137,6 +138,64 @@ TEST_F(TokenizerTest, EncodingWordByWordEqualsEncodingTheWholeText) {
     const std::string text = RandomText(random, random.Below(60));
     EXPECT_EQ(tokenizer->Encode(text), whole->Encode(text)) << text;
   }
+}
+
+// The ids of the model's folder with the given tokenizer_config.json and added_tokens.json.
+std::unique_ptr<Tokenizer> WithSettings(const std::string& model, const std::string& config,
+                                        const std::string& added = "{}") {
+  const testing_support::TemporaryFolder folder;
+  WriteFileAtomically(folder / "tokenizer.model", model);
+  WriteFileAtomically(folder / "tokenizer_config.json", config);
+  WriteFileAtomically(folder / "added_tokens.json", added);
+  return OpenTokenizer(folder.path());
+}
+
+std::vector<int32_t> Join(std::vector<int32_t> ids, const std::vector<int32_t>& more) {
+  ids.insert(ids.end(), more.begin(), more.end());
+  return ids;
+}
+
+TEST_F(TokenizerTest, AddedTokensOfTheFolderAreSingleTokens) {
+  const std::string added = R"({"<tool>": 700, "<|im_end|>": 702})";
+  const auto tokenizer = WithSettings(
+      *model_, R"({"eos_token": "<|im_end|>", "legacy": false, "additional_special_tokens": []})",
+      added);
+  EXPECT_EQ(tokenizer->vocab_size(), 703);
+  EXPECT_EQ(tokenizer->eos_id(), 702);
+  const auto plain = WithSettings(*model_, R"({"add_prefix_space": false})");
+  const std::vector<int32_t> tom = Open()->Encode("Tom"), rest = plain->Encode("was  here");
+  EXPECT_EQ(tokenizer->Encode("Tom<tool>was  here"), Join(Join(tom, {700}), rest));
+  EXPECT_EQ(tokenizer->Encode("Tom<|im_end|>").size(),
+            plain->Encode("<|im_end|>").size() + tom.size());
+  EXPECT_EQ(tokenizer->EncodeSpecial("Tom<|im_end|>"), Join(tom, {702}));
+  EXPECT_EQ(tokenizer->TokenBytes(700), "<tool>");
+  EXPECT_EQ(tokenizer->TokenBytes(701), "");
+  EXPECT_EQ(tokenizer->TokenBytes(702), "");
+  EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("Tom<tool>was  here")), "Tom<tool>was  here");
+}
+
+TEST_F(TokenizerTest, TheSpaceBeforeATextFollowsTheSettings) {
+  const std::vector<int32_t> with = Open()->Encode("Tom"), two = Open()->Encode(" Tom");
+  const std::string added = R"({"<tool>": 700})";
+  const auto old = WithSettings(*model_, R"({"legacy": true})", added);
+  EXPECT_EQ(old->Encode("Tom<tool>Tom"), Join(Join(with, {700}), with));
+  EXPECT_EQ(old->Encode(" Tom"), two);
+  const auto first = WithSettings(*model_, R"({"legacy": false})", added);
+  EXPECT_EQ(first->Encode(" Tom"), with);  // a text that begins with a space gets no other
+  EXPECT_EQ(first->Encode("\u2581Tom"), with);
+  const auto none = WithSettings(*model_, R"({"add_prefix_space": false})", added);
+  EXPECT_EQ(none->Encode(" Tom"), with);
+  EXPECT_NE(none->Encode("Tom"), with);
+  EXPECT_EQ(none->Decode(none->Encode(" Tom")), " Tom");
+  EXPECT_EQ(first->Encode("<tool>Tom"), Join({700}, none->Encode("Tom")));
+}
+
+TEST_F(TokenizerTest, BosAndEosAroundATextFollowTheSettings) {
+  EXPECT_TRUE(Open()->begins_with_bos() && !Open()->ends_with_eos());
+  const auto tokenizer =
+      WithSettings(*model_, R"({"add_bos_token": false, "add_eos_token": true})");
+  EXPECT_TRUE(!tokenizer->begins_with_bos() && tokenizer->ends_with_eos());
+  EXPECT_EQ(tokenizer->bos_id(), 1);
 }
 
 TEST_F(TokenizerTest, StreamedPiecesJoinToTheWholeAndNeverSplitACharacter) {

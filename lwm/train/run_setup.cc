@@ -10,8 +10,10 @@
 #include "lwm/base/folder_lock.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/config/generation_config.h"
 #include "lwm/data/documents.h"
 #include "lwm/data/tokenizer_difference.h"
+#include "lwm/data/tokenizer_files.h"
 #include "lwm/model/import.h"
 #include "lwm/vision/code_cache.h"
 #include "lwm/vision/vqgan_import.h"
@@ -29,6 +31,9 @@ void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) 
   for (const data::DocumentFile& document : data::FindDocuments(config.data.TrainPaths()).files)
     training.inputs.push_back(document.path);
   training.vocab_size = static_cast<int32_t>(config.data.train_tokenizer_vocab);
+  // Those of an earlier run in this folder would change how the new one is read.
+  for (const char* name : {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"})
+    fs::remove(file.parent_path() / name);
   WriteFileAtomically(file, data::TrainTokenizer(training));
 }
 
@@ -153,6 +158,24 @@ InitOptions MakeInitOptions(const config::TrainConfig& config, const config::Mod
   return options;
 }
 
+// Texts are learned to end with `eos`. Other ids that ended a text of the model that training began
+// with still do, unless another tokenizer gives them another meaning.
+void SetEos(int64_t eos, bool keeps_ids, config::ModelConfig& model) {
+  std::vector<int64_t> others;
+  if (keeps_ids || model.EndsText(eos)) {
+    others = model.more_eos_token_ids;
+    others.insert(others.begin(), model.eos_token_id);
+    std::erase(others, eos);
+    std::erase_if(others, [](int64_t id) { return id < 0; });
+  }
+  if (eos < 0 && !others.empty()) {
+    eos = others.front();
+    others.erase(others.begin());
+  }
+  model.eos_token_id = eos;
+  model.more_eos_token_ids = std::move(others);
+}
+
 bool IsVisionTensor(const std::string& name) {
   return name == "model.vision_embed_tokens.weight" || name == "vision_head.weight";
 }
@@ -234,12 +257,25 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
       config, source ? &source->config() : nullptr, tokenizer.vocab_size());
   // A tokenizer.json does not name them itself: a resumed run reads them from the checkpoint.
   resolved.bos_token_id = tokenizer.bos_id();
-  if (resolved.eos_token_id != tokenizer.eos_id()) resolved.more_eos_token_ids.clear();
-  resolved.eos_token_id = tokenizer.eos_id();
+  const bool keeps_ids = !config.model.init.empty() && config.data.tokenizer.empty();
+  SetEos(tokenizer.eos_id(), keeps_ids, resolved);
   if (const int64_t codes = resolved.has_vision() ? CodesPerFrame(config.data) : 0; codes > 0)
     resolved.codes_per_frame = codes;  // what the model is to draw
   RequireVisionFits(config, resolved);
   return resolved;
+}
+
+std::map<std::string, std::string> FilesBesideModel(const config::TrainConfig& config,
+                                                    const std::optional<fs::path>& checkpoint,
+                                                    const data::Tokenizer& tokenizer,
+                                                    const config::ModelConfig& model) {
+  std::map<std::string, std::string> files = data::TokenizerFiles(tokenizer);
+  const fs::path from = checkpoint.value_or(config.model.init);
+  const fs::path generation =
+      (fs::is_directory(from) ? from : from.parent_path()) / "generation_config.json";
+  if (!from.empty() && fs::exists(generation))
+    files["generation_config.json"] = config::WithEosOf(model, ReadFile(generation));
+  return files;
 }
 
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,12 @@ std::shared_ptr<const data::Tokenizer> PrepareTokenizer(
 config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<std::filesystem::path>& checkpoint,
                                  const data::Tokenizer& tokenizer);
+
+// What stands beside the weights in the run's model directories, name -> content: the tokenizer's
+// files, and generation_config.json of the model that training began with.
+std::map<std::string, std::string> FilesBesideModel(
+    const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
+    const data::Tokenizer& tokenizer, const config::ModelConfig& model);
 
 // The stream of rows that all ranks read; a cache of token files is written by rank 0 alone. Media
 // are encoded first, divided over the ranks; `say` gets progress on every rank, and on rank 0 what

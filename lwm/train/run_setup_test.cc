@@ -54,6 +54,7 @@ TEST(RunSetupTest, TheModelEndsTextsAsItsTokenizerDoes) {
   const config::ModelConfig model = Prepared({});
   EXPECT_EQ(model.bos_token_id, -1);
   EXPECT_EQ(model.eos_token_id, 258);
+  EXPECT_TRUE(model.more_eos_token_ids.empty());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/data/tokenizer_files.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/checkpoint.h"
@@ -88,6 +90,7 @@ class Run {
       Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
     tokenizer_ = PrepareTokenizer(config_, checkpoint_, world_);
     model_ = PrepareModel(config_, checkpoint_, *tokenizer_);
+    files_ = FilesBesideModel(config_, checkpoint_, *tokenizer_, model_);
     const MemoryQuestion question = MakeMemoryQuestion(config_, model_, mesh_.shape());
     Say(DescribeModel());
     Say("memory: about " + Describe(EstimateTraining(question)));
@@ -132,7 +135,7 @@ class Run {
     }
     if (is_root()) {
       WriteFileAtomically(folder_ / "config.json", TrainConfigToJson(config_).dump(2) + "\n");
-      WriteFileAtomically(folder_ / tokenizer_->file_name(), tokenizer_->file_content());
+      data::WriteFiles(files_, folder_);
       metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
       evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
       for (const auto* log : {metrics_.get(), evaluations_.get()})
@@ -290,8 +293,12 @@ class Run {
     CheckpointOptions options{
         .keep = config_.train.checkpoint_keep,
         .config = ModelConfigToJson(model_, "float32"),
-        .companions = {{tokenizer_->file_name(), folder_ / tokenizer_->file_name()}},
+        .companions = {},
         .warn = [&](const std::string& problem) { Say("warning: " + problem); }};
+    for (const auto& [name, content] : files_) {
+      const fs::path first = *fs::path(name).begin();  // a file, or the folder that holds it
+      options.companions[first] = folder_ / first;
+    }
     if (const fs::path vqgan = io::FindCheckpoint(config_.data.vqgan); !vqgan.empty())
       options.companions["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
     TrainerState state;
@@ -329,6 +336,7 @@ class Run {
   std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   config::ModelConfig model_;
+  std::map<std::string, std::string> files_;  // beside the weights: name -> content
   std::unique_ptr<data::RowLoader> rows_;
   std::unique_ptr<ShardedWeights> weights_;
   std::unique_ptr<AdamW> optimizer_;

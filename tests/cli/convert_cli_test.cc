@@ -147,5 +147,38 @@ TEST_F(ConvertCliTest, WhatBelongsToTheModelIsCarriedAlong) {
           << name << file;
 }
 
+// A SentencePiece folder with added tokens, a template, two ids that end a text and defaults of
+// generation keeps them all in a folder, in GGUF, and in a folder made of that.
+TEST_F(ConvertCliTest, TokensTemplateAndStopsGoThroughEveryFormat) {
+  const fs::path model = folder_ / "model";
+  fs::remove(model / "tokenizer.json");
+  WriteFileAtomically(model / "added_tokens.json", R"({"<tool>": 512, "<|im_end|>": 513})");
+  WriteFileAtomically(model / "tokenizer_config.json",
+                      R"({"legacy": false, "add_bos_token": false, "eos_token": "<|im_end|>",
+                          "chat_template": "{{ x }}", "padding_side": "left"})");
+  WriteFileAtomically(model / "generation_config.json",
+                      R"({"eos_token_id": [7, 8, 9], "temperature": 0.6})");
+  Convert(Path("model"), "hf");
+  Convert(Path("hf"), "m.gguf", "--format gguf");
+  Convert(Path("m.gguf"), "back");
+  const std::string texts = "\"Once<tool>upon <|im_end|>\"\n\"  a time\"\n";
+  const auto expected = RunLwm("tokenize --tokenizer " + Path("model"), texts);
+  EXPECT_NE(expected.out.find("512"), std::string::npos) << expected.err;
+  for (const char* name : {"hf", "m.gguf", "back"})
+    EXPECT_EQ(RunLwm("tokenize --tokenizer " + Path(name), texts).out, expected.out) << name;
+  for (const char* name : {"hf", "back"}) {
+    const fs::path folder = folder_ / name;
+    const Json config = ReadJsonFile(folder / "tokenizer_config.json");
+    EXPECT_EQ(config["chat_template"], "{{ x }}") << name;
+    EXPECT_EQ(config["padding_side"], "left") << name;
+    EXPECT_EQ(config["added_tokens_decoder"]["513"]["content"], "<|im_end|>") << name;
+    EXPECT_EQ(config["add_bos_token"], false) << name;
+    const Json generation = ReadJsonFile(folder / "generation_config.json");
+    EXPECT_EQ(generation["temperature"], 0.6) << name;
+    EXPECT_EQ(generation["eos_token_id"], Json::parse("[2, 7, 8, 9]")) << name;
+    EXPECT_EQ(ReadJsonFile(folder / "config.json")["eos_token_id"], generation["eos_token_id"]);
+  }
+}
+
 }  // namespace
 }  // namespace lwm
