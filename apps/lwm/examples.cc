@@ -55,6 +55,7 @@ void Run(ExamplesFlags flags) {
     data::UseMedia(flags.grammar, std::move(media));
   const auto tokenizer = data::OpenTokenizer(flags.tokenizer);
   const data::JsonlFile file(flags.input);
+  const std::filesystem::path folder = std::filesystem::path(flags.input).parent_path();
   int64_t bad = 0, good = 0;
   for (int64_t line = 0; line < file.lines(); ++line) {
     if (file.is_blank(line)) continue;
