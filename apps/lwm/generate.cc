@@ -85,7 +85,9 @@ void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
   };
   const infer::GenerateResult result = infer::Generate(
       model, std::vector<int64_t>(prompt_ids.begin(), prompt_ids.end()), options, [&](int64_t id) {
-        print(decoder.Push(static_cast<int32_t>(id)));
+        // An end-of-text token may be an ordinary piece, which would show its name.
+        if (options.ignore_eos || !model.config().EndsText(id))
+          print(decoder.Push(static_cast<int32_t>(id)));
         return true;
       });
   print(decoder.Finish());

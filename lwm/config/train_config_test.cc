@@ -309,7 +309,7 @@ TEST(TrainConfigTest, ModelDirectoryIsExtendedNotContradicted) {
   ModelConfig init = ResolveModelConfig(ParseTrainConfig(kRecipe, "r", {}), nullptr, 300);
   init.rope_theta = 7;
   const auto resolve = [&](const std::vector<std::string>& overrides) {
-    std::vector<std::string> all = {"model.init=somewhere"};
+    std::vector<std::string> all = {"model.init=somewhere", "data.train_tokenizer_vocab=0"};
     all.insert(all.end(), overrides.begin(), overrides.end());
     return ResolveModelConfig(ParseTrainConfig(kRecipe, "r", all), &init, 300);
   };

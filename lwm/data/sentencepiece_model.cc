@@ -1,5 +1,6 @@
 #include "lwm/data/sentencepiece_model.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <optional>
@@ -194,7 +195,10 @@ std::string TrainerSpec(const PieceVocabulary& vocabulary) {
   std::string out;
   AppendNumber(out, kTrainerModelType, kBpe);
   AppendNumber(out, kTrainerVocabSize, static_cast<int64_t>(vocabulary.piece_V.size()));
-  AppendNumber(out, kTrainerByteFallback, 1);
+  // With some byte pieces SentencePiece wants all 256, without any it falls back to unk.
+  AppendNumber(out, kTrainerByteFallback,
+               std::find(vocabulary.type_V.begin(), vocabulary.type_V.end(),
+                         PieceVocabulary::Type::kByte) != vocabulary.type_V.end());
   const auto add_special = [&](uint32_t id_field, uint32_t piece_field, int32_t id) {
     AppendNumber(out, id_field, id);
     if (id >= 0) AppendBytes(out, piece_field, vocabulary.piece_V[static_cast<size_t>(id)]);

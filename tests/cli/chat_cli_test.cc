@@ -133,7 +133,8 @@ TEST(SmolLm2ChatTest, AnswersAQuestionWithItsOwnTemplate) {
   EXPECT_EQ(run.out, "The capital of France is Paris.\n");
   run = RunLwm(flags + "'What is the capital of France?' --chat --system 'Answer in French.'");
   EXPECT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_NE(run.out.find("Paris"), std::string::npos) << run.out;
+  EXPECT_NE(run.out.find("France"), std::string::npos) << run.out;
+  EXPECT_EQ(run.out.find("The capital"), std::string::npos) << run.out;
 }
 
 }  // namespace

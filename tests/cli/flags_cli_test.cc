@@ -78,7 +78,7 @@ TEST_F(FlagsCliTest, UnknownFlagsNameTheNearest) {
   ExpectUsageError("score -m x --txt y", "did you mean '--text'?");
   ExpectUsageError("generate -m x -prompt y",
                    "unknown argument '-prompt'; did you mean '--prompt'");
-  ExpectUsageError("generate -m x -p y --temp 0", "did you mean '--temperature'?");
+  ExpectUsageError("generate -m x -p y --temperatur 0", "did you mean '--temperature'?");
   ExpectUsageError("generate -m x -p y --max_new_tokens=3", "did you mean '--max-new-tokens'?");
   ExpectUsageError("genrate", "did you mean 'generate'?");
 }

@@ -266,7 +266,7 @@ TEST_F(TrainCliTest, AnswersBehindTheRowAreCountedOrRefused) {
   EXPECT_NE(pad.err.find("warning: 4 of 6 lines"), std::string::npos) << pad.err;
   EXPECT_NE(pad.err.find("no token to learn"), std::string::npos) << pad.err;
   ExpectRefusal(Train(flags + "pad --set data.row_tokens=4"), 2,
-                {"none of 6 lines", "no token to learn"});
+                {"none of 6 lines", "has a token to learn"});
 }
 
 TEST_F(TrainCliTest, WeightsThatAreNotNumbersAreRefusedByName) {
