@@ -8,7 +8,7 @@
 int main(int argc, char** argv) try {
   if (argc != 3) throw std::runtime_error("usage: continue_text MODEL TEXT");
   const auto tokenizer = lwm::data::OpenTokenizer(argv[1]);
-  const auto weights = lwm::model::LoadModel(argv[1], at::kFloat);
+  auto weights = lwm::model::LoadModel(argv[1], at::kFloat);
   std::vector<int64_t> prompt;
   if (tokenizer->begins_with_bos()) prompt.push_back(tokenizer->bos_id());
   for (const int32_t id : tokenizer->Encode(argv[2])) prompt.push_back(id);
