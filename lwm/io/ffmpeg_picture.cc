@@ -14,6 +14,7 @@ extern "C" {
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/io/video_reader.h"
 
 namespace lwm::io {
 namespace {
@@ -37,9 +38,12 @@ int ShownWidth(const AVFrame& frame, AVRational pixel_aspect, const std::string&
   constexpr double kMost = 32768;
   if (pixel_aspect.num <= 0 || pixel_aspect.den <= 0) return frame.width;
   const double width = std::floor(frame.width * av_q2d(pixel_aspect) + 1e-9);
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, width >= 1 && width <= kMost, where,
-                 ": pixels of aspect ", pixel_aspect.num, ":", pixel_aspect.den, " would show ",
-                 frame.width, " columns as ", width, "; want 1 to ", kMost);
+  const bool fits = width >= 1 && width <= kMost &&
+                    width * frame.height <= static_cast<double>(VideoReader::kMostPixels);
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, fits, where, ": pixels of aspect ", pixel_aspect.num, ":",
+                 pixel_aspect.den, " would show ", frame.width, " x ", frame.height, " as ", width,
+                 " x ", frame.height, "; want 1 to ", kMost, " columns and at most ",
+                 VideoReader::kMostPixels, " pixels");
   return static_cast<int>(width);
 }
 

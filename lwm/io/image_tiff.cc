@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -93,20 +94,16 @@ bool ReadFloats(TIFF* tiff, RgbImage& image) {
 }
 
 // All other kinds as RGBA of 8 bits, multiplied by alpha; in the order in which they are stored.
+// libtiff's pixels are numbers with red in the lowest byte: on a little-endian machine, bytes RGBA.
 bool ReadRgba(TIFF* tiff, std::vector<uint8_t>& rgba, std::array<char, 1024>& message) {
+  static_assert(std::endian::native == std::endian::little);
   constexpr int kStopOnError = 1;
   TIFFRGBAImage reader;
   if (TIFFRGBAImageBegin(&reader, tiff, kStopOnError, message.data()) != 1) return false;
   reader.req_orientation = reader.orientation;
-  std::vector<uint32_t> raster(rgba.size() / 4);
-  const bool well = TIFFRGBAImageGet(&reader, raster.data(), reader.width, reader.height) == 1;
+  const bool well = TIFFRGBAImageGet(&reader, reinterpret_cast<uint32_t*>(rgba.data()),
+                                     reader.width, reader.height) == 1;
   TIFFRGBAImageEnd(&reader);
-  for (size_t i = 0; i < raster.size(); ++i) {
-    rgba[4 * i] = static_cast<uint8_t>(TIFFGetR(raster[i]));
-    rgba[4 * i + 1] = static_cast<uint8_t>(TIFFGetG(raster[i]));
-    rgba[4 * i + 2] = static_cast<uint8_t>(TIFFGetB(raster[i]));
-    rgba[4 * i + 3] = static_cast<uint8_t>(TIFFGetA(raster[i]));
-  }
   return well;
 }
 

@@ -89,6 +89,17 @@ TEST(VideoSizeTest, FramesAreLimitedBeforeTheyAreAllocated) {
   EXPECT_NE(message.find("67108864"), std::string::npos) << message;
 }
 
+TEST(VideoSizeTest, PixelAspectThatWidensBeyondTheLimitIsRefused) {
+  std::string mp4 = ReadFile(Golden("wide_pixels.mp4"));
+  const size_t at = mp4.find("pasp");
+  ASSERT_NE(at, std::string::npos);
+  mp4.replace(at + 4, 4, std::string("\0\1\0\0", 4));  // 65536:1, 64 times too wide
+  VideoReader reader(std::as_bytes(std::span(mp4)), "wide");
+  ASSERT_TRUE(reader.Grab());
+  const std::string message = MessageOf([&] { reader.Retrieve(); }, ErrorCode::kCorruptData);
+  EXPECT_NE(message.find("aspect"), std::string::npos) << message;
+}
+
 TEST(VideoTimeTest, EditListsAndVaryingRatesAreFollowed) {
   EXPECT_EQ(Frames(Golden("trimmed.mp4")).size(), 14u);
   VideoReader varying(Golden("varying.mkv"));
