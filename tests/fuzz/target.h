@@ -27,6 +27,11 @@ int ReadOrRefuse(const uint8_t* data, size_t size, const Read& read) {
   return 0;
 }
 
+// Whether a reader of data may refuse its input like this: as damaged, or as a Git LFS pointer.
+inline bool IsRefusal(const Error& error) {
+  return error.code() == ErrorCode::kCorruptData || error.code() == ErrorCode::kNotFound;
+}
+
 // The input as a file, for readers that open one.
 class InputFile {
  public:
