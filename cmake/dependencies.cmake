@@ -33,6 +33,12 @@ if(NOT TARGET lwm_deps::libtorch)
   add_library(lwm_deps::libtorch INTERFACE IMPORTED GLOBAL)
   target_include_directories(lwm_deps::libtorch SYSTEM INTERFACE
     ${LIBTORCH_ROOT}/include ${LIBTORCH_ROOT}/include/torch/csrc/api/include)
+  # Debian's oneDNN comes before LibTorch, which holds a oneDNN of its own: both export the initialiser
+  # of their AVX2 matrix products under one name (std::call_once over a type of theirs), and the first
+  # of them in this order serves both. With LibTorch's first, our attention tiles fail without AVX-512.
+  # An option, since CMake sorts libraries.
+  target_link_options(lwm_deps::libtorch INTERFACE
+    LINKER:--push-state,--no-as-needed,${LWM_LIBRARY_dnnl},--pop-state)
   target_link_libraries(lwm_deps::libtorch INTERFACE
     ${LIBTORCH_ROOT}/lib/libtorch_cpu.so ${LIBTORCH_ROOT}/lib/libc10.so)
   # at::parallel_for is a header template that runs serially without OpenMP. The wheel's own copy of
