@@ -137,7 +137,7 @@ Conversion Plan(const ConvertFlags& flags, const model::ModelSource& source) {
   return conversion;
 }
 
-// A format that was not given is what the target's name says.
+// Without --format: gguf for a target that ends in .gguf, else hf.
 void SettleFormat(ConvertFlags& flags) {
   if (flags.format.empty()) flags.format = EndsInGguf(flags.to) ? "gguf" : "hf";
   LWM_REQUIRE(flags.format == "gguf" || !EndsInGguf(flags.to), flags.to, ": --format ",

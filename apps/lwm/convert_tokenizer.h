@@ -20,9 +20,9 @@ std::unique_ptr<data::Tokenizer> FindTokenizer(const std::string& named,
                                                const std::filesystem::path& folder,
                                                int64_t vocab_size);
 
-// What is to stand beside the weights in a model directory, name -> content: the tokenizer's files
-// (without one that this program reads: those in `folder`, as they are) and the settings of
-// generation, of the folder or of a GGUF source, with all ids that end a text.
+// The files of a model directory other than config and weights, name -> content: the tokenizer's
+// files (copied from `folder` unread if this program cannot read its tokenizer) and
+// generation_config.json, from the folder or made from a GGUF source, with all end-of-text ids.
 std::map<std::string, std::string> FilesBesideWeights(const std::filesystem::path& folder,
                                                       const io::TensorSource& source,
                                                       const data::Tokenizer* tokenizer,

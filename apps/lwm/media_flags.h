@@ -18,8 +18,8 @@ struct MediaFlags {
 // --vqgan, --code-cache, --frame-size, --vqgan-dtype.
 void AddMediaFlags(CLI::App& command, MediaFlags& flags);
 
-// A folder of this user's for what a command that only looks has encoded: the data's own folder is
-// not written to. $XDG_CACHE_HOME or ~/.cache, without a home the system's temporary folder.
+// The per-user code cache, for commands that must not write into the data's own folder. Under
+// $XDG_CACHE_HOME or ~/.cache, or in the system's temporary folder if there is no home.
 std::filesystem::path UserCodeCache();
 
 // nullptr without --vqgan. The cache is `folder` unless --code-cache says otherwise.

@@ -5,7 +5,7 @@
 
 namespace lwm::app {
 
-// One line on stderr for each: what a person should know about the input.
+// Prints each note about the input as a line on stderr.
 void PrintNotes(const std::vector<std::string>& notes);
 
 }  // namespace lwm::app

@@ -9,8 +9,8 @@
 
 namespace lwm::app {
 
-// --temperature, --top-k and --top-p. A flag that is not given is what the model advises, and
-// without advice the value that `sampling` has here.
+// Adds --temperature, --top-k and --top-p. Defaults: the model's advice (FollowAdvice), else the
+// values that `sampling` holds now.
 void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling);
 
 // The same for --scale, the guidance of images and video.

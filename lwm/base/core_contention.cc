@@ -26,8 +26,8 @@ double SpareCores(int cores) { return 0.25 + 0.02 * cores; }
 
 std::atomic<bool> cores_are_contended{false};
 
-// Of one "cpuN user nice system idle iowait irq softirq steal ..." line of /proc/stat, in ticks;
-// what is stolen from a virtual machine is no program's of ours.
+// Busy ticks in a line "cpuN user nice system idle iowait irq softirq steal ..." of /proc/stat.
+// Steal is not counted: another virtual machine had that time, no process of this system.
 double BusyTicks(std::istringstream& numbers) {
   double user = 0, nice = 0, system = 0, idle = 0, wait = 0, irq = 0, softirq = 0;
   numbers >> user >> nice >> system >> idle >> wait >> irq >> softirq;

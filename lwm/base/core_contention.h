@@ -27,8 +27,8 @@ double CoresOfOthers(const CoreTimes& from, const CoreTimes& to);
 // thread.
 bool CoresAreContended();
 
-// Looks a few times a second whether the threads of this process and what others run fit on the
-// cores that it may use. One at a time.
+// Checks a few times a second whether this process's threads and the load of other processes
+// together exceed the cores that it may use. Only one watch may exist at a time.
 class ContentionWatch {
  public:
   // threads: those that this process computes with. changed, which may be empty, runs on the

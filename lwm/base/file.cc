@@ -60,7 +60,7 @@ void RenameAndSync(const fs::path& from, const fs::path& to) {
 }
 
 std::string ReadFileStart(const fs::path& path, size_t bytes) {
-  // What a pointer is can only be told from all of it.
+  // Only a whole pointer file can be recognised as one.
   std::string start = ReadAtMost(path, std::max(bytes, kGitLfsPointerBytes));
   RefuseGitLfsPointer(start, path.string());
   start.resize(std::min(bytes, start.size()));

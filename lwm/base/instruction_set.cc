@@ -9,7 +9,7 @@
 namespace lwm {
 namespace {
 
-// What each library calls a generation; nullptr: it is not held back.
+// Each library's own name for a generation; nullptr = no limit is set.
 struct Names {
   const char *ours, *onednn, *libtorch, *mkl;
 };

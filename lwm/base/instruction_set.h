@@ -10,8 +10,9 @@ enum class InstructionSet { kAvx2, kAvx512, kAvx512Bf16, kAmx };
 // "avx2", "avx512", "avx512_bf16", "amx". Throws Error(kInvalidArgument) for anything else.
 InstructionSet ParseInstructionSet(const std::string& name);
 
-// The newest that this process may use: what the environment variable LWM_MAX_ISA names, read once;
-// kAmx without it. Throws as above. What the processor lacks is never used, whatever this says.
+// The newest instruction set that this process may use: the value of the environment variable
+// LWM_MAX_ISA, read once, or kAmx if it is unset. An upper limit: instructions that the processor
+// lacks are never used. Throws as ParseInstructionSet.
 InstructionSet MostInstructions();
 
 // Holds LibTorch, oneDNN and MKL to a generation by their environment variables, of which those

@@ -159,8 +159,8 @@ struct EntryOf<std::vector<T>> {
   using Type = T;
 };
 
-// A section as TOML with every key at its default, each under a comment that says what it is. Lists
-// of tables stand in comments at its end.
+// A section as TOML: every key with its default, after a comment with its description. Lists of
+// tables are written as comments at the end.
 template <class Section>
 std::string SectionTemplate(const std::string& head, Section& section) {
   std::string text = head + "\n", tables;

@@ -118,7 +118,7 @@ int32_t TemplateToken(const Json& piece, const Json& processor, const std::strin
   return ids[0];
 }
 
-// What a template puts around a text: at most one token before it, one after it.
+// Reads a template post-processor: at most one special token before the text and one after it.
 void ReadTemplate(const Json& processor, const std::string& where, ByteBpeVocabulary& vocabulary) {
   bool after_text = false;
   for (const Json& piece : JsonGet<std::vector<Json>>(processor, "single", where)) {
