@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "lwm/base/error.h"
-#include "lwm/data/marked_encoder.h"
 #include "lwm/data/tokenizer_settings.h"
 
 namespace lwm::data {
@@ -40,9 +38,7 @@ jinja::Variables VariablesOf(const TokenizerSettings& settings,
 std::vector<int32_t> EncodeChat(const Tokenizer& tokenizer, const jinja::Template& chat_template,
                                 const std::vector<ChatMessage>& messages) {
   const Text text = chat_template.Render(VariablesOf(tokenizer.settings(), messages));
-  const auto* encoder = dynamic_cast<const MarkedEncoder*>(&tokenizer);
-  LWM_CHECK(encoder, "the tokenizer cannot tell a template from messages");
-  std::vector<int32_t> ids = encoder->EncodeMarked(text.bytes(), text.foreign());
+  std::vector<int32_t> ids = tokenizer.EncodeMarked(text.bytes(), text.foreign());
   const bool has_bos = !ids.empty() && ids[0] == tokenizer.bos_id();
   if (tokenizer.begins_with_bos() && !has_bos) ids.insert(ids.begin(), tokenizer.bos_id());
   return ids;

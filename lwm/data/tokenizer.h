@@ -29,6 +29,13 @@ class Tokenizer {
   // As Encode, but special tokens in the text are these tokens too.
   virtual std::vector<int32_t> EncodeSpecial(std::string_view text) const { return Encode(text); }
 
+  // As EncodeSpecial, but bytes of `text` whose entry in `foreign` is not 0 (a user's message in a
+  // chat template) are never part of a special token. `foreign` may be empty: none.
+  virtual std::vector<int32_t> EncodeMarked(std::string_view text,
+                                            std::string_view /*foreign*/) const {
+    return Encode(text);
+  }
+
   // The bytes that one token adds to a text. Control tokens (BOS, EOS) add none, a byte token one,
   // which need not be valid UTF-8 by itself. Throws Error(kInvalidArgument) on an id outside
   // [0, vocab_size()).

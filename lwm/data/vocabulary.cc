@@ -3,7 +3,6 @@
 #include <map>
 
 #include "lwm/base/error.h"
-#include "lwm/data/marked_encoder.h"
 
 namespace lwm::data {
 namespace {
@@ -68,7 +67,7 @@ class SpecialNames {
   std::map<int32_t, AddedToken>& added_;
 };
 
-class VocabularyTokenizer final : public Tokenizer, public MarkedEncoder {
+class VocabularyTokenizer final : public Tokenizer {
  public:
   VocabularyTokenizer(std::unique_ptr<Vocabulary> vocabulary, TokenizerSettings settings,
                       std::map<int32_t, AddedToken> added, const SpecialIds& ids)
