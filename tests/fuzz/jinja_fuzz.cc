@@ -15,7 +15,7 @@ const lwm::jinja::Variables& Conversation() {
                               {{"role", "user"}, {"content", "\x01U \xC3\xA9"}},
                               {{"role", "assistant"}, {"content", "\x01 A"}}};
   static const lwm::jinja::Variables variables = {
-      {"messages", ValueOf(messages, /*foreign=*/true)},
+      {"messages", lwm::jinja::ValueOf(messages, /*foreign=*/true)},
       {"bos_token", Value::Of(lwm::jinja::Text("<s>"))},
       {"eos_token", Value::Of(lwm::jinja::Text("</s>"))},
       {"tools", Value::OfNone()},
