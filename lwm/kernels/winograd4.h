@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lwm::kernels {
+
+// The transforms of Winograd's F(4x4, 3x3) on bf16 pictures: a 3x3 convolution of stride 1 with a
+// border of one zero pixel, as matrix products over tiles of 4 x 4 outputs. A plain convolution
+// takes 36 products, 4 times fewer multiplications than the definition; one of a picture whose
+// pixels were repeated to 2 x 2 takes 25 (the fifth point of interpolation, -1, is a zero of the
+// repetition), 5.76 times fewer. Sources: Lavin and Gray 2016, "Fast Algorithms for Convolutional
+// Neural Networks"; Barabasz and others 2020, "Error Analysis and Improving the Accuracy of
+// Winograd Convolution", on the choice of points.
+//
+// Pictures are bf16 (their bits) [N,H,W,C] with channels last, arithmetic is f32. Tile t of
+// ceil(height / 4) x ceil(width / 4) in each picture of outputs, rows first, pictures after each
+// other. What the transforms give lies in planes [tiles, C], `plane` floats apart.
+struct Winograd4Grid {
+  size_t height, width;  // of one picture that goes in, pixels, >= 1
+  bool doubles;          // whether its pixels are repeated first
+
+  size_t out_height() const { return doubles ? 2 * height : height; }
+  size_t out_width() const { return doubles ? 2 * width : width; }
+  size_t tiles_across() const { return (out_width() + 3) / 4; }
+  size_t tiles_per_image() const { return (out_height() + 3) / 4 * tiles_across(); }
+
+  size_t planes() const { return doubles ? 16 : 36; }    // of transformed inputs
+  size_t products() const { return doubles ? 25 : 36; }  // planes of what they are multiplied to
+  // The plane of inputs that product k takes: when doubling, two of five take the same.
+  size_t plane_of(size_t k) const {
+    return doubles ? (k / 5 - k / 15) * 4 + (k % 5 - k % 5 / 3) : k;
+  }
+};
+
+constexpr size_t kWinograd4Panel = 32;  // output channels that weights and products keep together
+constexpr size_t kMostWinograd4Products = 36;
+
+// Tiles [first, first + tiles) of the pictures, each with its border, transformed.
+//
+//   x_NHWC   in   of all pictures
+//   zeros_C  in   [channels] zeros, the border
+//   v_KTC    out  planes() planes [tiles, channels]
+//
+// Domain: any channels and alignment. Threads: any, on disjoint outputs.
+void Winograd4Input(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* zeros_C,
+                    size_t channels, size_t first, size_t tiles, size_t plane,
+                    float* v_KTC) noexcept;
+
+// One panel of weights: the products() matrices [I, 32] that v is multiplied with, in integers of
+// 16 bits with a scale for each product and output channel. An output channel with a weight that is
+// not finite gets scales of NaN.
+//
+//   w_9IO    in   f32 [3,3,in,stride]; its first 32 columns are the panel
+//   u_KI32   out  i16 [products(),in,32]; weight = u * scale
+//   scale_K32  out  f32 [products(),32]
+//
+// Accuracy: each within scale / 2, at most 1.6e-5 of the largest of its product and channel.
+void Winograd4Weights(const Winograd4Grid& grid, const float* w_9IO, size_t in, size_t stride,
+                      int16_t* u_KI32, float* scale_K32) noexcept;
+
+// Channels of pictures that Winograd4Output writes.
+struct Winograd4Result {
+  size_t channels;                // at most 32
+  size_t pixel;                   // from one pixel to the next: all channels of the picture
+  const float* bias_C;            // added to every pixel
+  const uint16_t* residual_NHWC;  // added to the result; null = nothing; may be y_NHWC
+  uint16_t* y_NHWC;               // rounded once, to nearest even
+};
+
+// The outputs of tiles [first, first + tiles) from products m_KT32, products() planes [tiles, 32].
+void Winograd4Output(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size_t first,
+                     size_t tiles, const Winograd4Result& result) noexcept;
+
+}  // namespace lwm::kernels
