@@ -94,6 +94,11 @@ FrozenConv::FrozenConv(ConvKind kind, const at::Tensor& weight_OIHW, const at::T
                        at::ScalarType dtype)
     : kind_(kind) {
   const bool is_wide = std::min(weight_OIHW.size(0), weight_OIHW.size(1)) >= kSmallestWinograd;
+  if (dtype == at::kBFloat16 && ops::Winograd4IsFaster() && is_wide && kind != ConvKind::kHalve &&
+      weight_OIHW.size(2) == 3) {
+    winograd4_ = ops::Winograd4Conv2d(weight_OIHW, bias_O, kind == ConvKind::kDouble);
+    return;
+  }
   if (kind == ConvKind::kSame && weight_OIHW.size(2) == 3 && dtype == at::kFloat && is_wide) {
     winograd_ = ops::WinogradConv2d(weight_OIHW.to(dtype), bias_O.to(dtype));
     return;
@@ -106,6 +111,7 @@ FrozenConv::FrozenConv(ConvKind kind, const at::Tensor& weight_OIHW, const at::T
 
 at::Tensor FrozenConv::Run(const at::Tensor& x_NCHW) const {
   if (winograd_.defined()) return winograd_.Run(x_NCHW);
+  if (winograd4_.defined()) return winograd4_.Run(x_NCHW);
   switch (kind_) {
     case ConvKind::kSame:
       return at::conv2d(x_NCHW, weight_OIHW_, bias_O_, 1, weight_OIHW_.size(2) / 2);
@@ -121,6 +127,7 @@ at::Tensor FrozenConv::Run(const at::Tensor& x_NCHW) const {
 void FrozenConv::AddTo(at::Tensor& y_NCHW, const at::Tensor& x_NCHW) const {
   LWM_CHECK(kind_ == ConvKind::kSame, "only plain convolutions add to another picture");
   if (winograd_.defined()) return winograd_.AddTo(y_NCHW, x_NCHW);
+  if (winograd4_.defined()) return winograd4_.AddTo(y_NCHW, x_NCHW);
   if (!TheAddingConvolution().Runs(x_NCHW.scalar_type())) {
     y_NCHW.add_(Run(x_NCHW));
     return;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lwm/ops/winograd4_conv.h"
 #include "lwm/ops/winograd_conv.h"
 
 namespace lwm::vision {
@@ -29,7 +30,8 @@ class FrozenConv {
 
  private:
   ConvKind kind_;
-  ops::WinogradConv2d winograd_;     // undefined where the next two are used
+  ops::WinogradConv2d winograd_;  // one of these three is defined
+  ops::Winograd4Conv2d winograd4_;
   at::Tensor weight_OIHW_, bias_O_;  // kDouble: [4 O,I,2,2], phases (row, column) outside
 };
 
