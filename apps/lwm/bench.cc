@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/base/process.h"
+#include "lwm/ops/product.h"
 #include "lwm/train/run_loop.h"
 
 namespace lwm::app {
@@ -65,7 +66,7 @@ double MeasureMatmulGflops() {
   double best_seconds = 1e9;
   for (int i = 0; i < 8; ++i) {
     const double start = MonotonicSeconds();
-    at::mm_out(product, a, b);
+    ops::ProductInto(product, a, b);
     best_seconds = std::min(best_seconds, MonotonicSeconds() - start);
   }
   return 2.0 * n * n * n / best_seconds / 1e9;

@@ -20,7 +20,7 @@ struct Bench {
   Measure (*add)(CLI::App& command);
 };
 
-// Largest of several measurements of bf16 2048^3 through at::matmul on all threads, GFLOP/s.
+// Largest of several measurements of bf16 2048^3 through ops::ProductInto on all threads, GFLOP/s.
 double MeasureMatmulGflops();
 
 }  // namespace lwm::app

@@ -9,6 +9,7 @@
 #include "lwm/kernels/swiglu.h"
 #include "lwm/ops/element.h"
 #include "lwm/ops/linear.h"
+#include "lwm/ops/product.h"
 
 namespace lwm::ops {
 namespace {
@@ -65,7 +66,7 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights
     const at::Tensor up_SF = Linear(x_SD, weights.up_FD);
     SwigluInPlace(gate_SF, up_SF);
     at::Tensor y_SD = y_TD.narrow(0, t, count);
-    at::mm_out(y_SD, gate_SF, weights.down_DF.t());
+    ProductInto(y_SD, gate_SF, weights.down_DF.t());
   }
   return y_TD;
 }
@@ -86,14 +87,14 @@ at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
     const at::Tensor x_SD = x_TD.narrow(0, t, count), dy_SD = dy_TD.narrow(0, t, count);
     at::Tensor gate_SF = Linear(x_SD, weights.gate_FD);
     at::Tensor up_SF = Linear(x_SD, weights.up_FD);
-    at::Tensor a_SF = at::mm(dy_SD, weights.down_DF);
+    at::Tensor a_SF = Product(dy_SD, weights.down_DF);
     SwigluBackwardInPlace(a_SF, gate_SF, up_SF);
     AddWeightGradient(dy_SD, a_SF, gradients.down_DF);
     AddWeightGradient(gate_SF, x_SD, gradients.gate_FD);
     AddWeightGradient(up_SF, x_SD, gradients.up_FD);
     at::Tensor dx_SD = dx_TD.narrow(0, t, count);
-    at::mm_out(dx_SD, gate_SF, weights.gate_FD);
-    dx_SD.addmm_(up_SF, weights.up_FD);
+    ProductInto(dx_SD, gate_SF, weights.gate_FD);
+    AddProduct(dx_SD, up_SF, weights.up_FD);
   }
   return dx_TD;
 }

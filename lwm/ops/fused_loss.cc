@@ -15,6 +15,7 @@
 #include "lwm/kernels/matmul_tile.h"
 #include "lwm/ops/element.h"
 #include "lwm/ops/linear.h"
+#include "lwm/ops/product.h"
 
 namespace lwm::ops {
 namespace {
@@ -59,7 +60,7 @@ struct SliceOutput {
 // f32: logits as one matrix product, turned into their gradient in place when weights are given.
 at::Tensor SliceF32(const at::Tensor& x_SD, const at::Tensor& head_VD, const int64_t* target_S,
                     const SliceOutput& out) {
-  at::Tensor logits_SV = at::linear(x_SD, head_VD);
+  at::Tensor logits_SV = ProductTransposed(x_SD, head_VD);
   const int64_t vocab = head_VD.size(0);
   float* logits = logits_SV.mutable_data_ptr<float>();
   at::parallel_for(0, x_SD.size(0), 4, [&](int64_t begin, int64_t end) {
@@ -216,7 +217,7 @@ LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
                                       : TiledSlice(x_SD, head_VD, target_S, out).Run();
     if (!backward) continue;
     at::Tensor dx_SD = result.dx_TD.narrow(0, t, count);
-    at::mm_out(dx_SD, dlogits_SV, head_VD);
+    ProductInto(dx_SD, dlogits_SV, head_VD);
     AddWeightGradient(dlogits_SV, x_SD, *dhead_VD);
   }
   result.loss = WeightedSum(weight_T, result.nll_T);

@@ -9,6 +9,7 @@
 #include "lwm/kernels/accumulate.h"
 #include "lwm/kernels/transpose.h"
 #include "lwm/ops/element.h"
+#include "lwm/ops/product.h"
 
 namespace lwm::ops {
 namespace {
@@ -58,7 +59,7 @@ at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC) {
                   x_TC.scalar_type() == w_RC.scalar_type(),
               "Linear: want x [tokens,cols] and w [rows,cols] of one dtype, got x ", x_TC.sizes(),
               " ", x_TC.scalar_type(), " w ", w_RC.sizes(), " ", w_RC.scalar_type());
-  return at::linear(x_TC, w_RC);
+  return ProductTransposed(x_TC, w_RC);
 }
 
 void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tensor& dw_RC) {
@@ -67,7 +68,8 @@ void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tens
     dw_RC.addmm_(dy_TR.t(), x_TC);
     return;
   }
-  AddWeightGradientBf16(dy_TR, x_TC, dw_RC);
+  if (LibTorchMultipliesBf16()) return AddWeightGradientBf16(dy_TR, x_TC, dw_RC);
+  AddWidenedProduct(dw_RC, dy_TR.t(), x_TC);
 }
 
 at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const at::Tensor& w_RC,
@@ -82,7 +84,7 @@ at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const
       "LinearBackward: want one dtype, got dy ", dy_TR.scalar_type(), " x ", x_TC.scalar_type(),
       " w ", w_RC.scalar_type());
   AddWeightGradient(dy_TR, x_TC, dw_RC);
-  return at::mm(dy_TR, w_RC);
+  return Product(dy_TR, w_RC);
 }
 
 }  // namespace lwm::ops

@@ -7,7 +7,8 @@ namespace lwm::ops {
 // y = x w^T over [T,C] and [R,C]; matmul inputs in their own dtype, f32 accumulation.
 at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC);
 
-// dw_RC (f32) += dy^T x over dy [T,R], x [T,C]; a bf16 product is rounded once before it is added.
+// dw_RC (f32) += dy^T x over dy [T,R], x [T,C]; a bf16 product is rounded at most
+// once before it is added.
 void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tensor& dw_RC);
 
 // dx = dy w, dtype of dy; dw_RC (f32) += dy^T x.

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace lwm::ops {
+
+// Products of two matrices of one dtype, f32 or bf16, summed in f32. LibTorch computes them, but
+// for bf16 on processors where it has no vector instructions for that (AVX2 only) and would
+// multiply numbers one by one: there blocks of both sides are widened to f32, and the whole sums
+// rounded once.
+//
+// Any strides; fast when rows or columns are contiguous. Not differentiable. Throw
+// Error(kInvalidArgument) when shapes or dtypes do not match.
+
+// Whether LibTorch multiplies bf16 with vector instructions here, as far as LWM_MAX_ISA allows. The
+// same holds for its convolutions.
+bool LibTorchMultipliesBf16();
+
+// a_MK b_KN, in their dtype.
+at::Tensor Product(const at::Tensor& a_MK, const at::Tensor& b_KN);
+
+// x_TC w_RC^T, in their dtype.
+at::Tensor ProductTransposed(const at::Tensor& x_TC, const at::Tensor& w_RC);
+
+// out_MN = a_MK b_KN. `out` has their dtype and overlaps neither.
+void ProductInto(at::Tensor& out_MN, const at::Tensor& a_MK, const at::Tensor& b_KN);
+
+// out_MN += a_MK b_KN; in bf16 the new sum is rounded once.
+void AddProduct(at::Tensor& out_MN, const at::Tensor& a_MK, const at::Tensor& b_KN);
+
+// out_MN += a_MK b_KN in blocks of f32 whatever the processor has: slower where LibTorch multiplies
+// bf16. `out` may be f32 too; nothing is rounded then.
+void AddWidenedProduct(at::Tensor& out_MN, const at::Tensor& a_MK, const at::Tensor& b_KN);
+
+// The most that such a product of bf16 [m,k] and [k,n] holds beside its operands and its result,
+// bytes, at most 9 MiB; 0 where LibTorch multiplies bf16.
+int64_t ProductScratchBytes(int64_t m, int64_t k, int64_t n);
+
+}  // namespace lwm::ops
