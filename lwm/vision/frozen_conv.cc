@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/vision/conv2d.h"
 
 namespace lwm::vision {
 namespace {
@@ -92,24 +93,30 @@ const AddingConvolution& TheAddingConvolution() {
 
 FrozenConv::FrozenConv(ConvKind kind, const at::Tensor& weight_OIHW, const at::Tensor& bias_O,
                        at::ScalarType dtype)
-    : kind_(kind) {
+    : kind_(kind), dtype_(dtype), arithmetic_(ConvArithmetic(dtype)) {
   const bool is_wide = std::min(weight_OIHW.size(0), weight_OIHW.size(1)) >= kSmallestWinograd;
   if (dtype == at::kBFloat16 && ops::Winograd4IsFaster() && is_wide && kind != ConvKind::kHalve &&
       weight_OIHW.size(2) == 3) {
     winograd4_ = ops::Winograd4Conv2d(weight_OIHW, bias_O, kind == ConvKind::kDouble);
+    arithmetic_ = dtype;  // it reads and writes bf16 itself
     return;
   }
-  if (kind == ConvKind::kSame && weight_OIHW.size(2) == 3 && dtype == at::kFloat && is_wide) {
-    winograd_ = ops::WinogradConv2d(weight_OIHW.to(dtype), bias_O.to(dtype));
+  if (kind == ConvKind::kSame && weight_OIHW.size(2) == 3 && arithmetic_ == at::kFloat && is_wide) {
+    winograd_ = ops::WinogradConv2d(weight_OIHW.to(arithmetic_), bias_O.to(arithmetic_));
     return;
   }
   const bool doubles = kind == ConvKind::kDouble;
   weight_OIHW_ =
-      (doubles ? FoldDoubling(weight_OIHW) : weight_OIHW).to(dtype).contiguous(kChannelsLast);
-  bias_O_ = (doubles ? bias_O.repeat({4}) : bias_O).to(dtype);
+      (doubles ? FoldDoubling(weight_OIHW) : weight_OIHW).to(arithmetic_).contiguous(kChannelsLast);
+  bias_O_ = (doubles ? bias_O.repeat({4}) : bias_O).to(arithmetic_);
 }
 
 at::Tensor FrozenConv::Run(const at::Tensor& x_NCHW) const {
+  if (arithmetic_ == dtype_) return Compute(x_NCHW);
+  return Compute(x_NCHW.to(arithmetic_)).to(dtype_);
+}
+
+at::Tensor FrozenConv::Compute(const at::Tensor& x_NCHW) const {
   if (winograd_.defined()) return winograd_.Run(x_NCHW);
   if (winograd4_.defined()) return winograd4_.Run(x_NCHW);
   switch (kind_) {
@@ -126,6 +133,10 @@ at::Tensor FrozenConv::Run(const at::Tensor& x_NCHW) const {
 
 void FrozenConv::AddTo(at::Tensor& y_NCHW, const at::Tensor& x_NCHW) const {
   LWM_CHECK(kind_ == ConvKind::kSame, "only plain convolutions add to another picture");
+  if (arithmetic_ != dtype_) {
+    y_NCHW.copy_(y_NCHW.to(arithmetic_).add_(Compute(x_NCHW.to(arithmetic_))));
+    return;
+  }
   if (winograd_.defined()) return winograd_.AddTo(y_NCHW, x_NCHW);
   if (winograd4_.defined()) return winograd4_.AddTo(y_NCHW, x_NCHW);
   if (!TheAddingConvolution().Runs(x_NCHW.scalar_type())) {

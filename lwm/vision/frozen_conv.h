@@ -20,7 +20,8 @@ enum class ConvKind {
 // channels-last layout. Safe to use from many threads; not differentiable.
 class FrozenConv {
  public:
-  // `weight_OIHW` and `bias_O` of any float type; `dtype` (f32 or bf16) is that of the arithmetic.
+  // `weight_OIHW` and `bias_O` of any float type; `dtype` (f32 or bf16) is that of pictures. The
+  // arithmetic is in ConvArithmetic of it, and its results are rounded once.
   FrozenConv(ConvKind kind, const at::Tensor& weight_OIHW, const at::Tensor& bias_O,
              at::ScalarType dtype);
 
@@ -29,8 +30,11 @@ class FrozenConv {
   void AddTo(at::Tensor& y_NCHW, const at::Tensor& x_NCHW) const;
 
  private:
+  at::Tensor Compute(const at::Tensor& x_NCHW) const;  // in the dtype of the arithmetic
+
   ConvKind kind_;
-  ops::WinogradConv2d winograd_;  // one of these three is defined
+  at::ScalarType dtype_, arithmetic_;  // of pictures, of what computes
+  ops::WinogradConv2d winograd_;       // one of these three is defined
   ops::Winograd4Conv2d winograd4_;
   at::Tensor weight_OIHW_, bias_O_;  // kDouble: [4 O,I,2,2], phases (row, column) outside
 };

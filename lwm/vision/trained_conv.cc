@@ -12,6 +12,7 @@
 #include "lwm/base/error.h"
 #include "lwm/ops/conv_gradient.h"
 #include "lwm/ops/winograd_conv.h"
+#include "lwm/vision/conv2d.h"
 
 namespace lwm::vision {
 namespace {
@@ -85,6 +86,11 @@ at::Tensor TrainedConv(const at::Tensor& x_NCHW, const at::Tensor& weight_OIHW,
                   (x_NCHW.scalar_type() == at::kFloat || x_NCHW.scalar_type() == at::kBFloat16),
               "TrainedConv: want x and weights of one dtype, f32 or bf16, got ",
               x_NCHW.scalar_type(), " and ", weight_OIHW.scalar_type());
+  const at::ScalarType dtype = x_NCHW.scalar_type(), arithmetic = ConvArithmetic(dtype);
+  if (arithmetic != dtype)
+    return TrainedConv(x_NCHW.to(arithmetic), weight_OIHW.to(arithmetic), bias_O.to(arithmetic),
+                       stride, padding)
+        .to(dtype);
   if (RunsAsWinograd(x_NCHW, weight_OIHW, stride, padding))
     return ops::WinogradTrainedConv2d(x_NCHW, weight_OIHW, bias_O);
   return TrainedConvFunction::apply(x_NCHW.contiguous(kChannelsLast),

@@ -13,6 +13,8 @@ namespace lwm::vision {
 //   x_NCHW        [N,I,H,W]; weight_OIHW [O,I,k,k]; bias_O [O]; all of one dtype
 //   return        [N,O,h,w]
 //
+// Where LibTorch has no vector instructions for bf16, bf16 is widened to f32 (ConvArithmetic) and
+// results and gradients are rounded once; that keeps x and weights in f32 until the backward.
 // Differentiable once in x, weight and bias by LibTorch's autograd.
 at::Tensor TrainedConv(const at::Tensor& x_NCHW, const at::Tensor& weight_OIHW,
                        const at::Tensor& bias_O, int64_t stride, int64_t padding);

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/vision/conv2d.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -29,7 +30,7 @@ void RequireConfig(const DiscriminatorConfig& config) {
 
 at::Tensor Conv(const at::Tensor& x_NCHW, const at::Tensor& weight_OIHW, const at::Tensor& bias_O,
                 int64_t stride) {
-  return at::conv2d(x_NCHW, weight_OIHW, bias_O, stride, 1);
+  return vision::Conv2d(x_NCHW, weight_OIHW, bias_O, stride, 1);
 }
 
 }  // namespace

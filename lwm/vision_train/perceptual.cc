@@ -9,6 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/io/safetensors_source.h"
+#include "lwm/vision/conv2d.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -160,7 +161,7 @@ std::vector<at::Tensor> FeatureNet::Features(const at::Tensor& images_NHWC) cons
   for (const Level& level : levels_) {
     if (!features.empty()) x = at::max_pool2d(x, {2, 2});
     for (const Conv& conv : level.convs)
-      x = at::relu(at::conv2d(x, conv.weight_OIHW, conv.bias_O, 1, 1));
+      x = at::relu(vision::Conv2d(x, conv.weight_OIHW, conv.bias_O, 1, 1));
     features.push_back(x);
   }
   return features;
