@@ -9,6 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/kernels/winograd.h"
+#include "lwm/ops/serial_mkl.h"
 
 namespace lwm::ops {
 namespace {
@@ -63,6 +64,7 @@ struct Job {
 void RunByTiles(const Job& job, const at::Tensor& weight_KIO, int64_t all, int64_t at_once) {
   at::parallel_for(0, (all + at_once - 1) / at_once, 1, [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
+    const SerialMkl serial;
     const at::Tensor v_KTI = MakePlanes(at_once, job.in), m_KTO = MakePlanes(at_once, job.out);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task * at_once, tiles = std::min(at_once, all - first);
@@ -82,6 +84,7 @@ void RunByPlanes(const Job& job, const at::Tensor& weight_KIO, int64_t tiles) {
   });
   at::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
+    const SerialMkl serial;
     at::Tensor product_KTO = m_KTO.slice(0, begin, end);
     at::bmm_out(product_KTO, v_KTI.slice(0, begin, end), weight_KIO.slice(0, begin, end));
   });
@@ -156,6 +159,7 @@ struct WeightGradientJob {
     Transform(first, tiles);
     at::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
       const at::NoGradGuard no_grad;
+      const SerialMkl serial;
       at::Tensor sum_KOI = du_KOI.slice(0, begin, end);
       const at::Tensor dm_KOT = dm_KTO.slice(0, begin, end).narrow(1, 0, tiles).transpose(1, 2);
       const at::Tensor some_KTI = v_KTI.slice(0, begin, end).narrow(1, 0, tiles);
