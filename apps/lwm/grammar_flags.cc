@@ -41,7 +41,8 @@ void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
                      "put before the first field of a line if that is text");
   command.add_option("--separator", grammar.subfield_separator, "between the parts of a+b")
       ->capture_default_str();
-  command.add_flag("!--no-bos", grammar.add_bos, "put no BOS before an example");
+  command.add_flag("!--no-bos", grammar.add_bos,
+                   "put no BOS before an example, even where the tokenizer's settings want one");
   command.add_flag("!--no-eos", grammar.add_eos, "put no EOS after an example");
 }
 

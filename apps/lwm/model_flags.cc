@@ -31,7 +31,7 @@ std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::s
                                   bool parse_special) {
   std::vector<int32_t> ids =
       parse_special ? data::EncodeWithSpecialTokens(tokenizer, text) : tokenizer.Encode(text);
-  if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
+  if (const auto bos = tokenizer.leading_bos()) ids.insert(ids.begin(), *bos);
   if (tokenizer.ends_with_eos()) ids.push_back(tokenizer.eos_id());
   return ids;
 }

@@ -58,7 +58,7 @@ LoadedPictureModel::LoadedPictureModel(const std::string& model, const std::stri
 
 infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) const {
   infer::MixedSequence sequence;
-  if (tokenizer_->bos_id() >= 0) sequence.Add(tokenizer_->bos_id(), false);
+  if (const auto bos = tokenizer_->leading_bos()) sequence.Add(*bos, false);
   sequence.AddText(tokenizer_->Encode(text));
   return sequence;
 }

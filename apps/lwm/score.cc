@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "command.h"
@@ -63,7 +64,8 @@ ScoredFile ScoreFile(const ScoreFlags& flags, const infer::Scorer& scorer,
   const int64_t whole = std::max<int64_t>(2, static_cast<int64_t>(ids.size()) + 1);
   const int64_t length =
       flags.length > 0 ? flags.length : std::min(whole, scorer.config.max_position_embeddings);
-  return {infer::ScoreText(scorer, ids, length, on_scored), std::min(whole, length)};
+  const std::optional<int32_t> bos = tokenizer->leading_bos();
+  return {infer::ScoreText(scorer, bos, ids, length, on_scored), std::min(whole, length)};
 }
 
 void RunScore(const ScoreFlags& flags) {

@@ -39,8 +39,8 @@ std::vector<int32_t> EncodeChat(const Tokenizer& tokenizer, const jinja::Templat
                                 const std::vector<ChatMessage>& messages) {
   const Text text = chat_template.Render(VariablesOf(tokenizer.settings(), messages));
   std::vector<int32_t> ids = tokenizer.EncodeMarked(text.bytes(), text.foreign());
-  const bool has_bos = !ids.empty() && ids[0] == tokenizer.bos_id();
-  if (tokenizer.begins_with_bos() && !has_bos) ids.insert(ids.begin(), tokenizer.bos_id());
+  const std::optional<int32_t> bos = tokenizer.leading_bos();
+  if (bos && (ids.empty() || ids[0] != *bos)) ids.insert(ids.begin(), *bos);
   return ids;
 }
 

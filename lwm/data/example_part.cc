@@ -92,7 +92,8 @@ Example BuildFromParts(const std::vector<ExamplePart>& parts, const LinePlace& p
                        const Tokenizer& tokenizer, const FieldGrammar& grammar) {
   ExampleBuilder builder(place, tokenizer, grammar);
   const size_t dropped = DrawsDrop(place, grammar) ? PartsBeforeLearnedVision(parts) : 0;
-  if (grammar.add_bos) builder.Add({.kind = Kind::kBos, .loss_weight = 0});
+  if (grammar.add_bos && tokenizer.leading_bos())
+    builder.Add({.kind = Kind::kBos, .loss_weight = 0});
   for (size_t i = 0; i < parts.size(); ++i)
     if (i >= dropped || !parts[i].is_condition) builder.Add(parts[i]);
   if (grammar.add_eos) builder.Add({.kind = Kind::kEos});

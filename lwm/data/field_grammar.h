@@ -22,9 +22,9 @@ namespace lwm::data {
 //   <|bos|> <|eos|>   those tokens
 // A field whose name contains "vision" holds a flat list of codes, tokens_per_frame per frame, or
 // media (see VisionCodes); it becomes "<vision>", per frame its codes and eof_code (eov_code after
-// the last), "</vision>". BOS (not learned) and EOS (learned) are put around all of it.
-// An object without "fields" that has "chat", or "messages" and neither "text" nor fields of the
-// grammar, is a conversation (see ChatParts).
+// the last), "</vision>". BOS (not learned; where Tokenizer::leading_bos() has one) and EOS
+// (learned) are put around all of it. An object without "fields" that has "chat", or "messages" and
+// neither "text" nor fields of the grammar, is a conversation (see ChatParts).
 struct FieldGrammar {
   std::vector<std::string> fields;  // for objects without "fields", as there; empty = "text"
   int fields_index = -1;            // of a list of fields, take this one; -1 = drawn

@@ -10,6 +10,7 @@
 #include "lwm/data/packing.h"
 #include "lwm/data/python_random.h"
 #include "lwm/io/safetensors.h"
+#include "tests/byte_tokenizer.h"
 #include "tests/llama_pieces.h"
 
 namespace lwm::data {
@@ -149,6 +150,21 @@ TEST(FieldGrammarTest, PaddedRowsEqualThePublishedBatches) {
     ++r;
   }
   EXPECT_EQ(r, 13u);
+}
+
+TEST(FieldGrammarTest, BosBeginsExamplesWhereTheTokenizersTextsDo) {
+  class WithoutLeadingBos : public testing_support::ByteTokenizer {
+   public:
+    bool begins_with_bos() const override { return false; }
+  };
+  const auto text_of = [](const Json& object, const Tokenizer& tokenizer) {
+    return testing_support::BytesAsText(BuildExample(object, {}, tokenizer, {}));
+  };
+  const WithoutLeadingBos without;
+  ASSERT_EQ(without.bos_id(), 1);
+  EXPECT_EQ(text_of({{"text", "ab"}}, testing_support::ByteTokenizer()), "^ab$");
+  EXPECT_EQ(text_of({{"text", "ab"}}, without), "ab$");
+  EXPECT_EQ(text_of({{"text", "ab"}, {"fields", "<|bos|>,text"}}, without), "^ab$");  // asked for
 }
 
 TEST(FieldGrammarTest, ChoiceEqualsCPython) {

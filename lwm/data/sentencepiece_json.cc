@@ -86,7 +86,7 @@ Json TemplateOf(const Tokenizer& tokenizer) {
     tokens[name] = {{"id", name}, {"ids", Json::array({id})}, {"tokens", Json::array({name})}};
   };
   const TokenizerSettings& settings = tokenizer.settings();
-  if (tokenizer.begins_with_bos()) add(settings.bos_token, tokenizer.bos_id());
+  if (const auto bos = tokenizer.leading_bos()) add(settings.bos_token, *bos);
   single.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
   if (tokenizer.ends_with_eos()) add(settings.eos_token, tokenizer.eos_id());
   if (tokens.empty()) return {};

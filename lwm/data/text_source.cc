@@ -66,7 +66,7 @@ TokenisedText TokenizeFile(const fs::path& path, const Tokenizer& tokenizer) {
   const TextFile file(path);
   file.RequireUtf8();
   std::vector<int32_t> ids = tokenizer.Encode(file.text());
-  if (tokenizer.begins_with_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
+  if (const auto bos = tokenizer.leading_bos()) ids.insert(ids.begin(), *bos);
   if (tokenizer.eos_id() >= 0) ids.push_back(tokenizer.eos_id());
   return {std::move(ids), HashHex(std::as_bytes(std::span(file.text())))};
 }

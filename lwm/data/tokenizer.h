@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,10 +52,16 @@ class Tokenizer {
   virtual int32_t unk_id() const = 0;
   virtual int32_t pad_id() const = 0;
 
-  // The one rule for BOS: true when the models of this vocabulary expect it before every text (and
-  // there is one). So for EOS after every text.
+  // True when the models of this vocabulary expect BOS before every text (and there is one). So for
+  // EOS after every text.
   virtual bool begins_with_bos() const = 0;
   virtual bool ends_with_eos() const { return false; }
+  // The one rule for BOS, in training, generation, scoring and evaluation: the token to put before
+  // a text, nothing where begins_with_bos() is false. bos_id() alone does not decide: many
+  // vocabularies name a BOS that their models never saw.
+  std::optional<int32_t> leading_bos() const {
+    return begins_with_bos() ? std::optional(bos_id()) : std::nullopt;
+  }
 
   // The control tokens under their names ("<|im_start|>"), which Encode reads as plain text.
   virtual const std::vector<std::pair<std::string, int32_t>>& special_tokens() const = 0;

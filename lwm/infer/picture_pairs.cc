@@ -36,7 +36,7 @@ void InParts(int64_t count, int64_t part, const std::function<void(int64_t, int6
 
 MixedSequence Beginning(const PictureModel& model) {
   MixedSequence sequence;
-  if (model.tokenizer.bos_id() >= 0) sequence.Add(model.tokenizer.bos_id(), false);
+  if (const auto bos = model.tokenizer.leading_bos()) sequence.Add(*bos, false);
   return sequence;
 }
 

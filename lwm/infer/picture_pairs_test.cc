@@ -78,6 +78,25 @@ TEST_F(PicturePairsTest, LinesBecomePicturesAndTheirCodes) {
   EXPECT_EQ(SomePairs(pairs_, 0).size(), 5);
 }
 
+TEST_F(PicturePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
+  const TemporaryFolder folder;
+  WriteFileAtomically(folder / tokenizer_->file_name(), tokenizer_->file_content());
+  WriteFileAtomically(folder / "tokenizer_config.json", R"({"add_bos_token": false})");
+  const auto without = data::OpenTokenizer(folder.path());
+  ASSERT_EQ(without->bos_id(), tokenizer_->bos_id());  // it has one, and does not use it
+  const PictureModel model = Model();
+  const PictureModel bare{*decoder_, *weights_, *without, vqgan_, model.layout};
+  const std::span<const int32_t> codes(pairs_.codes_Pn.const_data_ptr<int32_t>(),
+                                       static_cast<size_t>(pairs_.codes_Pn.size(1)));
+  for (const auto& [with_bos, without_bos] :
+       {std::pair{PicturePrompt(model, "red"), PicturePrompt(bare, "red")},
+        std::pair{CaptionPrompt(model, codes), CaptionPrompt(bare, codes)}}) {
+    EXPECT_EQ(with_bos.id_n.front(), tokenizer_->bos_id());
+    EXPECT_TRUE(std::equal(with_bos.id_n.begin() + 1, with_bos.id_n.end(), without_bos.id_n.begin(),
+                           without_bos.id_n.end()));
+  }
+}
+
 TEST_F(PicturePairsTest, TheCodeLossIsThatOfReadingTokenByToken) {
   const PictureModel model = Model();
   const std::vector<size_t> other = {1, 2, 3, 4, 0};

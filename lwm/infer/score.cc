@@ -72,13 +72,13 @@ Json TallyToJson(const Tally& tally) {
   return {{"tokens", tally.tokens}, {"loss", tally.Loss()}, {"perplexity", tally.Perplexity()}};
 }
 
-TokenBatch TextRow(std::span<const int32_t> ids, int32_t bos) {
+TokenBatch TextRow(std::span<const int32_t> ids, std::optional<int32_t> bos) {
   const auto count = static_cast<int64_t>(ids.size());
   const at::Tensor id_S =
       at::tensor(at::ArrayRef<int32_t>(ids.data(), ids.size()), at::kInt).to(at::kLong);
   TokenBatch row;
-  if (bos >= 0) {
-    row.id_BT = at::cat({at::full({1}, bos, at::kLong), id_S.slice(0, 0, count - 1)}).unsqueeze(0);
+  if (bos) {
+    row.id_BT = at::cat({at::full({1}, *bos, at::kLong), id_S.slice(0, 0, count - 1)}).unsqueeze(0);
     row.target_BT = id_S.unsqueeze(0);
   } else {
     row.id_BT = id_S.slice(0, 0, count - 1).unsqueeze(0);
@@ -121,19 +121,17 @@ Score ScoreBatch(const Scorer& scorer, const TokenBatch& batch, const OnScored& 
   return score;
 }
 
-Score ScoreText(const Scorer& scorer, std::span<const int32_t> ids, int64_t length,
-                const OnScored& on_scored) {
+Score ScoreText(const Scorer& scorer, std::optional<int32_t> bos, std::span<const int32_t> ids,
+                int64_t length, const OnScored& on_scored) {
   const int64_t context = ContextLimit(scorer.config);
   LWM_REQUIRE(length >= 2 && length <= context, "length is ", length, ", want 2 to ", context,
               " (max_position_embeddings)");
-  const auto bos = static_cast<int32_t>(scorer.config.bos_token_id);
   const auto all = static_cast<int64_t>(ids.size());
-  LWM_REQUIRE(all >= (bos >= 0 ? 1 : 2), "the text has ", all,
-              " tokens: there is nothing to predict");
+  LWM_REQUIRE(all >= (bos ? 1 : 2), "the text has ", all, " tokens: there is nothing to predict");
   Score score;
   for (int64_t begin = 0; begin < all; begin += length) {
     const auto count = static_cast<size_t>(std::min(length, all - begin));
-    if (bos < 0 && count < 2) break;
+    if (!bos && count < 2) break;
     const TokenBatch row = TextRow(ids.subspan(static_cast<size_t>(begin), count), bos);
     for (const at::Tensor& id_BT : {row.id_BT, row.target_BT})
       CheckTokenIds(id_BT, {}, scorer.config, /*may_be_absent=*/false, "text");

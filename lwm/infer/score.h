@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -50,11 +51,11 @@ using OnScored = std::function<void(int64_t done, int64_t all)>;
 // a segment. Never holds logits of more than a slice of tokens.
 Score ScoreBatch(const Scorer& scorer, const TokenBatch& batch, const OnScored& on_scored);
 
-// Scores a text of any length in rows of up to `length` tokens; each row begins with a BOS (the
-// config's; none if negative), so that every token of the text is predicted exactly once, or with
-// no BOS all but each row's first. Throws Error(kInvalidArgument) on a length outside [2, context],
-// an empty text, an id out of range.
-Score ScoreText(const Scorer& scorer, std::span<const int32_t> ids, int64_t length,
-                const OnScored& on_scored);
+// Scores a text of any length in rows of up to `length` tokens. Each row begins with `bos`
+// (Tokenizer::leading_bos()), so that every token of the text is predicted exactly once; without it
+// each row's first token is not predicted. Throws Error(kInvalidArgument) on a length outside
+// [2, context], an empty text, an id out of range.
+Score ScoreText(const Scorer& scorer, std::optional<int32_t> bos, std::span<const int32_t> ids,
+                int64_t length, const OnScored& on_scored);
 
 }  // namespace lwm::infer

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "lwm/base/error.h"
 #include "tests/tiny_model.h"
@@ -13,6 +14,8 @@ namespace {
 
 using testing_support::TinyConfig;
 using testing_support::TinyWeights;
+
+constexpr int32_t kBos = 1;
 
 void Ignore(int64_t, int64_t) {}
 
@@ -48,11 +51,10 @@ TEST(ScoreTest, ATextIsScoredOnceInRowsThatBeginWithBos) {
   const auto config = TinyConfig();
   auto weights = TinyWeights(config);
   const auto ids = RandomIds(2500, config.vocab_size);
-  const Score score = ScoreText({config, weights, {}}, ids, 1100, Ignore);
+  const Score score = ScoreText({config, weights, {}}, kBos, ids, 1100, Ignore);
   double all = 0, first = 0;
   for (const auto& [begin, end] : {std::pair{0, 1100}, {1100, 2200}, {2200, 2500}}) {
-    const at::Tensor nll_T =
-        ReferenceNll(config, weights, RowOfText(ids, begin, end, config.bos_token_id));
+    const at::Tensor nll_T = ReferenceNll(config, weights, RowOfText(ids, begin, end, kBos));
     all += nll_T.sum().item<double>();
     first += nll_T.slice(0, 0, 1024).sum().item<double>();
   }
@@ -67,6 +69,22 @@ TEST(ScoreTest, ATextIsScoredOnceInRowsThatBeginWithBos) {
   EXPECT_NEAR(score.buckets[0].tally.nll / first, 1, 1e-6);
   EXPECT_NEAR(score.buckets[1].tally.nll / (all - first), 1, 1e-6);
   EXPECT_NEAR(score.all.Perplexity(), std::exp(all / 2500), 1e-3);
+}
+
+TEST(ScoreTest, WithoutBosEachRowsFirstTokenIsReadAndNotPredicted) {
+  const auto config =
+      TinyConfig();  // it names a BOS, which the tokenizer does not put before texts
+  auto weights = TinyWeights(config);
+  const auto ids = RandomIds(41, config.vocab_size);
+  const Score score = ScoreText({config, weights, {}}, std::nullopt, ids, 20, Ignore);
+  double all = 0;
+  for (const auto& [begin, end] : {std::pair{0, 20}, {20, 40}}) {  // the last row has one token
+    const auto first = static_cast<int32_t>(ids[static_cast<size_t>(begin)]);
+    all +=
+        ReferenceNll(config, weights, RowOfText(ids, begin + 1, end, first)).sum().item<double>();
+  }
+  EXPECT_EQ(score.all.tokens, 38);
+  EXPECT_NEAR(score.all.nll / all, 1, 1e-6);
 }
 
 TEST(ScoreTest, ABatchWithoutLabelsPredictsTheNextTokenOfEachSegment) {
@@ -108,29 +126,29 @@ TEST(ScoreTest, VisionTargetsAreCountedApart) {
 TEST(ScoreTest, NothingToPredictIsRefused) {
   const auto config = TinyConfig();
   auto weights = TinyWeights(config);
-  EXPECT_THROW(ScoreText({config, weights, {}}, {}, 16, Ignore), Error);
-  EXPECT_THROW(ScoreText({config, weights, {}}, RandomIds(9, 9), 2049, Ignore), Error);
+  EXPECT_THROW(ScoreText({config, weights, {}}, kBos, {}, 16, Ignore), Error);
+  EXPECT_THROW(ScoreText({config, weights, {}}, std::nullopt, RandomIds(1, 9), 16, Ignore), Error);
+  EXPECT_THROW(ScoreText({config, weights, {}}, kBos, RandomIds(9, 9), 2049, Ignore), Error);
   const TokenBatch batch =
       MakeTokenBatch({{"input_ids", at::zeros({3, 1}, at::kInt)}}, config, "x");
   EXPECT_THROW(ScoreBatch({config, weights, {}}, batch, Ignore), Error);
 }
 
 TEST(ScoreTest, IdsOutsideTheVocabularyAreRefusedWhereverTheyStand) {
-  auto config = TinyConfig();
+  const auto config = TinyConfig();
   auto weights = TinyWeights(config);
-  const auto message = [&](const std::vector<int32_t>& ids) -> std::string {
+  const auto message = [&](std::optional<int32_t> bos,
+                           const std::vector<int32_t>& ids) -> std::string {
     try {
-      ScoreText({config, weights, {}}, ids, 16, Ignore);
+      ScoreText({config, weights, {}}, bos, ids, 16, Ignore);
     } catch (const Error& error) {
       return error.what();
     }
     return "accepted";
   };
-  EXPECT_EQ(message({1, 61}), "text: text id 61 is outside the vocabulary of 61");
-  config.bos_token_id = -1;
-  EXPECT_EQ(message({61, 1}), "text: text id 61 is outside the vocabulary of 61");
-  config.bos_token_id = 70;  // a config that does not fit its weights
-  EXPECT_EQ(message({2, 1}), "text: text id 70 is outside the vocabulary of 61");
+  EXPECT_EQ(message(kBos, {1, 61}), "text: text id 61 is outside the vocabulary of 61");
+  EXPECT_EQ(message(std::nullopt, {61, 1}), "text: text id 61 is outside the vocabulary of 61");
+  EXPECT_EQ(message(70, {2, 1}), "text: text id 70 is outside the vocabulary of 61");
 }
 
 }  // namespace

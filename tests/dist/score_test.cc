@@ -24,8 +24,9 @@ TEST(ScoreOverRanksTest, EqualsTheScoreOfOneRank) {
   const at::Tensor id_T = at::randint(config.vocab_size, {1403}, at::kInt);
   const std::span<const int32_t> ids(id_T.const_data_ptr<int32_t>(), 1403);
   const auto ignore = [](int64_t, int64_t) {};
-  const Score one = ScoreText({config, weights, {}}, ids, 1201, ignore);
-  const Score shared = ScoreText({config, weights, {}, &lwm::testing::World()}, ids, 1201, ignore);
+  const Score one = ScoreText({config, weights, {}}, 1, ids, 1201, ignore);
+  const Score shared =
+      ScoreText({config, weights, {}, &lwm::testing::World()}, 1, ids, 1201, ignore);
   EXPECT_EQ(one.all.tokens, 1403);
   ExpectSame(shared.all, one.all);
   ASSERT_EQ(shared.buckets.size(), one.buckets.size());
