@@ -225,6 +225,7 @@ void AddGenerate(CLI::App& root) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   AddSamplingFlags(*command, flags->options.sampling);
+  AddRepetitionPenaltyFlag(*command, flags->options.sampling.repetition_penalty);
   AddPictureFlags(*command, *flags);
   command->add_flag("--ignore-eos", flags->options.ignore_eos, "go on after the end of the text");
   AddRunFlags(*command, flags->run);

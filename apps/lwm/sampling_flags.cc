@@ -27,6 +27,13 @@ void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling) {
           "nucleus sampling: smallest token set with total probability p");
 }
 
+void AddRepetitionPenaltyFlag(CLI::App& command, double& penalty) {
+  AddFlag(
+      command, "--repetition-penalty", penalty,
+      "of tokens in the prompt or drawn before: divides positive logits and multiplies negative "
+      "ones; 1 = none");
+}
+
 void AddScaleFlag(CLI::App& command, double& scale) {
   AddFlag(command, "--scale", scale,
           "guidance towards the text: 1 = none; small models that know their images by heart are "
@@ -35,6 +42,7 @@ void AddScaleFlag(CLI::App& command, double& scale) {
 
 void FollowAdvice(const CLI::App& command, const infer::SamplingAdvice& advice,
                   infer::SamplingOptions& sampling) {
+  Follow(command, "--repetition-penalty", advice.repetition_penalty, sampling.repetition_penalty);
   Follow(command, "--temperature", advice.temperature, sampling.temperature);
   Follow(command, "--top-k", advice.top_k, sampling.top_k);
   Follow(command, "--top-p", advice.top_p, sampling.top_p);

@@ -13,6 +13,9 @@ namespace lwm::app {
 // values that `sampling` holds now.
 void AddSamplingFlags(CLI::App& command, infer::SamplingOptions& sampling);
 
+// The same for --repetition-penalty, of text.
+void AddRepetitionPenaltyFlag(CLI::App& command, double& penalty);
+
 // The same for --scale, the guidance of images and video.
 void AddScaleFlag(CLI::App& command, double& scale);
 

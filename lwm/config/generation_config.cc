@@ -49,8 +49,7 @@ std::string WithEosOf(const ModelConfig& config, const std::string& generation) 
 
 std::vector<std::string> SettingsNotFollowed(const Json& generation) {
   // Each with the value that changes nothing.
-  const std::pair<const char*, Json> settings[] = {{"repetition_penalty", 1},
-                                                   {"encoder_repetition_penalty", 1},
+  const std::pair<const char*, Json> settings[] = {{"encoder_repetition_penalty", 1},
                                                    {"no_repeat_ngram_size", 0},
                                                    {"encoder_no_repeat_ngram_size", 0},
                                                    {"num_beams", 1},

@@ -22,7 +22,7 @@ void AddGenerationEos(const std::filesystem::path& folder, ModelConfig& config);
 std::string WithEosOf(const ModelConfig& config, const std::string& generation);
 
 // Keys of a generation config that would change the tokens or the end of a text drawn greedily, and
-// that this program does not follow, as "repetition_penalty 1.1".
+// that this program does not follow, as "num_beams 4".
 std::vector<std::string> SettingsNotFollowed(const Json& generation);
 
 }  // namespace lwm::config

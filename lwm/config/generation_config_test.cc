@@ -54,9 +54,9 @@ TEST(GenerationConfigTest, DamagedIdsAreRefusedByName) {
 
 TEST(GenerationConfigTest, SettingsThatAreNotFollowedAreNamed) {
   EXPECT_EQ(SettingsNotFollowed(Json::parse(
-                R"({"repetition_penalty": 1.1, "num_beams": 1, "temperature": 0.6,
+                R"({"num_beams": 4, "repetition_penalty": 1.1, "temperature": 0.6,
                     "stop_strings": ["x"], "suppress_tokens": [], "min_length": 0})")),
-            (std::vector<std::string>{"repetition_penalty 1.1", "stop_strings [\"x\"]"}));
+            (std::vector<std::string>{"num_beams 4", "stop_strings [\"x\"]"}));
 }
 
 }  // namespace

@@ -187,6 +187,7 @@ void DrawNext(const DecodeModel& model, const at::Tensor& x_BD, int64_t vocabula
       const int64_t id = begin + sampler.Sample(RowOf(logits_RV, static_cast<int64_t>(r))
                                                     .subspan(static_cast<size_t>(begin),
                                                              static_cast<size_t>(end - begin)));
+      if (head == Head::kText) sampler.See(id);
       row.added.Add(id, head == Head::kVision);
       row.state.Read(id, head == Head::kVision);
     }
@@ -204,8 +205,11 @@ std::vector<GrowingRow> MakeRows(const FrameLayout& layout,
                     Sampler(options.text, seeds[b]),
                     Sampler(options.vision, DeriveKey(seeds[b], 1)),
                     {}});
-    for (size_t i = 0; i < prompts[b].id_n.size(); ++i)
-      rows.back().state.Read(prompts[b].id_n[i], prompts[b].vision_n[i] != 0);
+    for (size_t i = 0; i < prompts[b].id_n.size(); ++i) {
+      const bool is_vision = prompts[b].vision_n[i] != 0;
+      rows.back().state.Read(prompts[b].id_n[i], is_vision);
+      if (!is_vision) rows.back().text.See(prompts[b].id_n[i]);
+    }
   }
   return rows;
 }

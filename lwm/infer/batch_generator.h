@@ -41,8 +41,8 @@ at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
 
 struct MixedOptions {
   int64_t max_new_tokens = 256;  // of each row, text and vision
-  SamplingOptions text, vision;
-  std::vector<uint64_t> seeds;  // as in FrameOptions
+  SamplingOptions text, vision;  // a repetition penalty holds for text only
+  std::vector<uint64_t> seeds;   // as in FrameOptions
   bool ignore_eos = false;
   int64_t vocabulary = 0;  // draw text ids below this only; 0 = all
   int64_t max_frames = 0;  // of a clip that the model writes; 0 = it decides

@@ -60,6 +60,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
                         const GenerateOptions& options, const OnToken& on_token) {
   CheckRequest(model, prompt_ids, options);
   Sampler sampler(options.sampling, options.seed);
+  for (const int64_t id : prompt_ids) sampler.See(id);
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(prompt_ids.size());
   // The last new token is never read, so the context may be full when it is drawn.
@@ -75,6 +76,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
   while (true) {
     const int64_t id = sampler.Sample(Drawable(logits_1V, options.vocabulary));
     result.new_ids.push_back(id);
+    sampler.See(id);
     const bool go_on = on_token(id);
     if (!options.ignore_eos && model.config().EndsText(id)) {
       result.stop = GenerateResult::Stop::kEndOfText;

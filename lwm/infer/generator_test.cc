@@ -26,7 +26,8 @@ GenerateOptions Greedy(int64_t max_new_tokens) {
 
 // Greedy continuation that computes everything anew for each token.
 std::vector<int64_t> GreedyWithoutCache(const config::ModelConfig& config,
-                                        model::WeightStore& weights, int64_t count) {
+                                        model::WeightStore& weights, int64_t count,
+                                        double repetition_penalty = 1) {
   std::vector<int64_t> ids = kPrompt;
   for (int64_t i = 0; i < count; ++i) {
     const auto tokens = static_cast<int64_t>(ids.size());
@@ -36,7 +37,11 @@ std::vector<int64_t> GreedyWithoutCache(const config::ModelConfig& config,
                                     ops::MakeCausalView(1, tokens)};
     const at::Tensor last_D =
         model::DecoderHidden(config, weights, input, {}).select(0, 0).select(0, tokens - 1);
-    ids.push_back(at::mv(weights.Outer().head_VD, last_D).argmax().item<int64_t>());
+    const at::Tensor logits_V = at::mv(weights.Outer().head_VD, last_D);
+    const at::Tensor seen_N = at::tensor(ids, at::kLong), seen_logits_N = logits_V.index({seen_N});
+    logits_V.index_put_({seen_N}, at::where(seen_logits_N.lt(0), seen_logits_N * repetition_penalty,
+                                            seen_logits_N / repetition_penalty));
+    ids.push_back(logits_V.argmax().item<int64_t>());
   }
   return {ids.begin() + static_cast<std::ptrdiff_t>(kPrompt.size()), ids.end()};
 }
@@ -60,6 +65,14 @@ TEST_F(GeneratorTest, GreedyEqualsTheForwardWithoutACache) {
   EXPECT_EQ(result.prompt_tokens, 5);
   EXPECT_GT(result.PrefillTokensPerSecond(), 0);
   EXPECT_GT(result.DecodeTokensPerSecond(), 0);
+}
+
+TEST_F(GeneratorTest, TokensOfThePromptAndDrawnOnesArePenalised) {
+  GenerateOptions options = Greedy(20);
+  options.sampling.repetition_penalty = 1.3;
+  const auto ids = Generate(model_, kPrompt, options, GoOn).new_ids;
+  EXPECT_EQ(ids, GreedyWithoutCache(config_, weights_, 20, 1.3));
+  EXPECT_NE(ids, Generate(model_, kPrompt, Greedy(20), GoOn).new_ids);
 }
 
 TEST_F(GeneratorTest, EndsAtTheEndOfTextUnlessToldToGoOn) {

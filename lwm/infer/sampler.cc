@@ -40,6 +40,8 @@ int64_t MostLikely(std::span<const float> logits_V) {
 }  // namespace
 
 void SamplingOptions::Validate() const {
+  LWM_REQUIRE(std::isfinite(repetition_penalty) && repetition_penalty > 0, "repetition-penalty is ",
+              repetition_penalty, ", want a number > 0 (1 = none)");
   LWM_REQUIRE(std::isfinite(temperature) && temperature >= 0, "temperature is ", temperature,
               ", want a number >= 0 (0 = greedy)");
   LWM_REQUIRE(top_k >= 0, "top-k is ", top_k, ", want >= 0 (0 = all tokens)");
@@ -50,7 +52,24 @@ Sampler::Sampler(const SamplingOptions& options, uint64_t seed) : options_(optio
   options.Validate();
 }
 
-int64_t Sampler::Sample(std::span<const float> logits_V) {
+void Sampler::See(int64_t index) {
+  if (options_.repetition_penalty != 1) seen_.insert(index);
+}
+
+std::span<const float> Sampler::Penalised(std::span<const float> logits_V) {
+  if (seen_.empty()) return logits_V;
+  const auto penalty = static_cast<float>(options_.repetition_penalty);
+  penalised_V_.assign(logits_V.begin(), logits_V.end());
+  for (const int64_t index : seen_) {
+    const auto v = static_cast<size_t>(index);
+    if (v >= logits_V.size()) continue;  // read, and not to be drawn
+    penalised_V_[v] = logits_V[v] < 0 ? logits_V[v] * penalty : logits_V[v] / penalty;
+  }
+  return penalised_V_;
+}
+
+int64_t Sampler::Sample(std::span<const float> unpenalised_V) {
+  const std::span<const float> logits_V = Penalised(unpenalised_V);
   const int64_t best = MostLikely(logits_V);
   if (options_.temperature == 0 || options_.top_k == 1) return best;
   const double max = logits_V[static_cast<size_t>(best)];

@@ -84,6 +84,27 @@ TEST(SamplerTest, MinusInfinityIsNeverDrawn) {
   ExpectFrequencies({}, {-kInfinity, 0, -kInfinity, 0}, {{1, 0.5}, {3, 0.5}});
 }
 
+// Hugging Face's rule, before the temperature: 2 / 2 = 1 and -1 * 2 = -2.
+TEST(SamplerTest, RepetitionPenaltyLowersTokensThatWereSeen) {
+  const std::vector<float> logits = {2, 1.5, -1, -1.5};
+  Sampler greedy({.repetition_penalty = 2, .temperature = 0}, 1);
+  EXPECT_EQ(greedy.Sample(logits), 0);
+  greedy.See(0);
+  greedy.See(0);   // once or twice is the same
+  greedy.See(17);  // an id that may be read and not drawn
+  EXPECT_EQ(greedy.Sample(logits), 1);
+  greedy.See(1);
+  EXPECT_EQ(greedy.Sample(logits), 0);
+  const std::vector<float> negative = {-1, -1.5};
+  EXPECT_EQ(greedy.Sample(negative), 0);  // both were seen
+  Sampler first({.repetition_penalty = 2, .temperature = 0}, 1);
+  first.See(0);
+  EXPECT_EQ(first.Sample(negative), 1);
+  Sampler without({.temperature = 0}, 1);
+  without.See(0);
+  EXPECT_EQ(without.Sample(logits), 0);
+}
+
 TEST(SamplerTest, TheSeedDecidesTheSequence) {
   Sampler a({}, 3), b({}, 3), c({}, 4);
   std::vector<int64_t> from_a, from_b, from_c;
@@ -115,6 +136,7 @@ TEST(SamplerTest, LogitsThatAreNoNumbersAreRefusedNamingTheToken) {
 TEST(SamplerTest, OptionsOutOfRangeAreRefused) {
   EXPECT_THROW(Sampler({.temperature = -1}, 1), Error);
   EXPECT_THROW(Sampler({.temperature = std::nan("")}, 1), Error);
+  EXPECT_THROW(Sampler({.repetition_penalty = 0}, 1), Error);
   EXPECT_THROW(Sampler({.top_k = -1}, 1), Error);
   EXPECT_THROW(Sampler({.top_p = 0}, 1), Error);
   EXPECT_THROW(Sampler({.top_p = 1.5}, 1), Error);

@@ -36,11 +36,12 @@ TEST_F(SamplingAdviceTest, NoFileIsNoAdvice) {
 
 TEST_F(SamplingAdviceTest, TextAndVisionAreReadApart) {
   const auto advice = Read(
-      R"({"temperature": 0.6, "top_p": 0.9, "eos_token_id": [1, 2],
+      R"({"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1, "eos_token_id": [1, 2],
           "vision_sampling": {"temperature": 0.5, "top_k": 100, "guidance_scale": 3}})");
   EXPECT_EQ(advice.text.temperature, 0.6);
   EXPECT_EQ(advice.text.top_p, 0.9);
-  EXPECT_FALSE(advice.text.top_k);
+  EXPECT_EQ(advice.text.repetition_penalty, 1.1);
+  EXPECT_FALSE(advice.text.top_k || advice.vision.repetition_penalty);
   EXPECT_EQ(advice.vision.temperature, 0.5);
   EXPECT_EQ(advice.vision.top_k, 100);
   EXPECT_EQ(advice.vision.guidance_scale, 3);
@@ -52,9 +53,10 @@ TEST_F(SamplingAdviceTest, NotToSampleIsTemperatureZero) {
 }
 
 TEST_F(SamplingAdviceTest, WrongTypesAndValuesAreRefused) {
-  for (const char* json : {R"({"temperature": "hot"})", R"({"temperature": -1})", R"({"top_p": 2})",
-                           R"({"top_k": -3})", R"({"vision_sampling": 1})",
-                           R"({"vision_sampling": {"guidance_scale": -1}})", "[1]"})
+  for (const char* json :
+       {R"({"temperature": "hot"})", R"({"temperature": -1})", R"({"top_p": 2})",
+        R"({"top_k": -3})", R"({"repetition_penalty": 0})", R"({"repetition_penalty": "1"})",
+        R"({"vision_sampling": 1})", R"({"vision_sampling": {"guidance_scale": -1}})", "[1]"})
     EXPECT_EQ(CodeOf(json), ErrorCode::kCorruptData) << json;
 }
 
