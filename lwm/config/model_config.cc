@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "lwm/base/error.h"
+#include "lwm/config/unsupported_settings.h"
 
 namespace lwm::config {
 namespace {
@@ -142,13 +143,12 @@ RopeScaling ParseRopeScaling(const Fields& rope, int64_t max_position_embeddings
 
 void ParseRope(const Fields& fields, ModelConfig& config) {
   config.rope_theta = fields.Number("rope_theta", config.rope_theta);
-  if (fields.Number("partial_rotary_factor", 1) != 1)
-    fields.Fail("partial_rotary_factor", "must be 1: partly rotated heads are not supported");
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
     if (!fields.Has(key)) continue;
     const Fields rope(fields.Object(key), Cat(fields.where(), ": ", key));
     config.rope_theta = rope.Number("rope_theta", config.rope_theta);
     config.rope_scaling = ParseRopeScaling(rope, config.max_position_embeddings);
+    RefuseUnknownRopeSettings(fields.Object(key), rope.where());
     return;
   }
 }
@@ -163,10 +163,6 @@ void RequireKnownArchitecture(const Fields& fields, const Json& json) {
   if (type != "lwm" && type != "llama" && !(type.empty() && fields.Has("architectures")))
     fields.Fail("model_type", (type.empty() ? "is missing" : "is \"" + type + "\"") +
                                   "; \"llama\" (text) and \"lwm\" (text and vision) run");
-  for (const char* key : {"attention_bias", "mlp_bias"})
-    if (fields.Flag(key, false)) fields.Fail(key, "is true; layers with a bias are not supported");
-  const std::string act = fields.Text("hidden_act", "silu");
-  if (act != "silu") fields.Fail("hidden_act", "is \"" + act + "\"; only \"silu\" is supported");
 }
 
 void ParseHeads(const Fields& fields, ModelConfig& config) {
@@ -325,6 +321,7 @@ ModelConfig ParseModelConfig(const Json& json, const std::string& where) {
   } catch (const Error& error) {
     throw Error(ErrorCode::kCorruptData, Cat(where, ": ", error.what()));
   }
+  RefuseUnsupportedSettings(json, config, where);
   return config;
 }
 

@@ -56,9 +56,9 @@ struct ModelConfig {
 
 // config.json of a LlamaForCausalLM (old: rope_theta, rope_scaling, torch_dtype; new:
 // rope_parameters, dtype) or of model_type "lwm". Absent head counts and head_dim get Hugging
-// Face's defaults; a missing size is refused, never guessed; so is another architecture,
-// attention_bias, a hidden_act other than silu. Throws Error(kCorruptData) naming `where` and the
-// field.
+// Face's defaults; a missing size is refused, never guessed; so is another architecture
+// and a setting that changes the arithmetic and is not implemented (unsupported_settings.h). Throws
+// Error(kCorruptData) naming `where` and the field.
 ModelConfig ParseModelConfig(const Json& json, const std::string& where);
 ModelConfig ReadModelConfig(const std::filesystem::path& file);
 
