@@ -57,7 +57,7 @@ int ThreadsOfEnvironment() {
 // A machine's memory may be spent on stacks long before so many are of use.
 void RequireSensible(int threads, const char* who) {
   const int most = std::max(64, 4 * MachineCores());
-  LWM_REQUIRE(threads <= most, who, " asks for ", threads, " threads; this machine has ",
+  LWM_REQUIRE(threads <= most, who, " asks for ", CountOf(threads, "thread"), "; this machine has ",
               CountOf(MachineCores(), "core"), ", want at most ", most);
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/base/json.h"
@@ -276,12 +277,11 @@ void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncode
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, skipped < size, "none of ", size, " could be encoded; ",
                  flags.output, " was not written");
   output.Commit();
-  std::fprintf(stderr, "wrote %lld lines to %s, skipped %lld\n",
-               static_cast<long long>(size - skipped), flags.output.c_str(),
-               static_cast<long long>(skipped));
+  std::fprintf(stderr, "wrote %s to %s, skipped %lld\n", CountOf(size - skipped, "line").c_str(),
+               flags.output.c_str(), static_cast<long long>(skipped));
   if (inputs.passed_over() > 0)
-    std::fprintf(stderr, "passed over %lld files that are no media by their names\n",
-                 static_cast<long long>(inputs.passed_over()));
+    std::fprintf(stderr, "passed over %s: no pictures or videos by name\n",
+                 CountOf(inputs.passed_over(), "file").c_str());
 }
 
 void RunEncode(EncodeFlags flags) {

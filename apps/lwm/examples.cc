@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "grammar_flags.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/data/documents.h"
@@ -69,9 +70,9 @@ void Run(ExamplesFlags flags) {
       ++bad;
     }
   }
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, good > 0 || bad == 0, flags.input, ": none of ", bad,
-                 " lines is an example");
-  if (bad > 0) std::fprintf(stderr, "lwm: skipped %lld lines\n", static_cast<long long>(bad));
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, good > 0 || bad == 0, flags.input, ": none of ",
+                 CountOf(bad, "line"), " is an example");
+  if (bad > 0) std::fprintf(stderr, "lwm: skipped %s\n", CountOf(bad, "line").c_str());
 }
 
 void AddExamplesCommand(CLI::App& root) {

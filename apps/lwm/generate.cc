@@ -11,6 +11,7 @@
 
 #include "chat_prompt.h"
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
@@ -48,11 +49,10 @@ constexpr char kContextFull[] = "stopped: the model's context is full\n";
 void PrintStatistics(const infer::GenerateResult& result) {
   if (result.stop == infer::GenerateResult::Stop::kContextFull)
     std::fprintf(stderr, "%s", kContextFull);
-  std::fprintf(stderr,
-               "prefill %lld tokens, %.1f tokens/s; decode %zu tokens, %.1f tokens/s; peak "
-               "memory %s\n",
-               static_cast<long long>(result.prompt_tokens), result.PrefillTokensPerSecond(),
-               result.new_ids.size(), result.DecodeTokensPerSecond(),
+  std::fprintf(stderr, "prefill %s, %.1f tokens/s; decode %s, %.1f tokens/s; peak memory %s\n",
+               CountOf(result.prompt_tokens, "token").c_str(), result.PrefillTokensPerSecond(),
+               CountOf(static_cast<int64_t>(result.new_ids.size()), "token").c_str(),
+               result.DecodeTokensPerSecond(),
                FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
 }
 
@@ -132,7 +132,8 @@ void WriteFrames(const LoadedPictureModel& model, const infer::MixedSequence& ad
   const auto frames =
       model.FramesOf(at::tensor(codes, at::kInt).view({-1, static_cast<int64_t>(per_frame)}));
   for (const io::RgbImage& frame : frames) folder.Add(frame);
-  std::fprintf(stderr, "wrote %zu pictures to %s\n", frames.size(), name.c_str());
+  std::fprintf(stderr, "wrote %s to %s\n",
+               CountOf(static_cast<int64_t>(frames.size()), "picture").c_str(), name.c_str());
 }
 
 void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt) {

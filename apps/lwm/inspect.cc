@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
@@ -121,8 +122,9 @@ void PrintTable(const Json& result) {
   for (const Json& tensor : result["tensors"])
     width = std::max(width, tensor["name"].get_ref<const std::string&>().size());
   const std::string size = FormatBytes(static_cast<double>(result["bytes"].get<uint64_t>()));
-  std::printf("%s: %s, %zu tensors, %s\n", result["path"].get<std::string>().c_str(),
-              result["format"].get<std::string>().c_str(), result["tensors"].size(), size.c_str());
+  const std::string tensors = CountOf(static_cast<int64_t>(result["tensors"].size()), "tensor");
+  std::printf("%s: %s, %s, %s\n", result["path"].get<std::string>().c_str(),
+              result["format"].get<std::string>().c_str(), tensors.c_str(), size.c_str());
   if (!result["config"].is_null())
     std::printf("config: %s\n", ConfigLine(result["config"]).c_str());
   if (!result["tokenizer"].is_null())

@@ -9,6 +9,7 @@
 
 #include "command.h"
 #include "grammar_flags.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/data/documents.h"
@@ -104,25 +105,25 @@ void PrintStatistics(const Statistics& statistics, const PackFlags& flags) {
     std::fprintf(stderr, "%s\n", json.dump().c_str());
     return;
   }
-  std::fprintf(stderr, "%lld rows of %lld tokens, %.2f %% filled; %lld segments, %lld text and ",
-               static_cast<long long>(statistics.rows),
-               static_cast<long long>(flags.packing.row_tokens), 100 * json["fill"].get<double>(),
-               static_cast<long long>(statistics.segments),
-               static_cast<long long>(statistics.text_targets));
-  std::fprintf(stderr, "%lld vision targets\n", static_cast<long long>(statistics.vision_targets));
+  std::fprintf(stderr, "%s of %s, %.2f %% filled; %s, %lld text and %s\n",
+               CountOf(statistics.rows, "row").c_str(),
+               CountOf(flags.packing.row_tokens, "token").c_str(), 100 * json["fill"].get<double>(),
+               CountOf(statistics.segments, "segment").c_str(),
+               static_cast<long long>(statistics.text_targets),
+               CountOf(statistics.vision_targets, "vision target").c_str());
   if (statistics.skipped > 0)
-    std::fprintf(stderr, "lwm: skipped %lld lines\n", static_cast<long long>(statistics.skipped));
+    std::fprintf(stderr, "lwm: skipped %s\n", CountOf(statistics.skipped, "line").c_str());
   if (statistics.longer_than_row > 0)
-    std::fprintf(stderr, "lwm: %lld examples are longer than a row of %lld tokens and are cut\n",
-                 static_cast<long long>(statistics.longer_than_row),
-                 static_cast<long long>(flags.packing.row_tokens));
+    std::fprintf(stderr, "lwm: cut %s longer than a row of %s\n",
+                 CountOf(statistics.longer_than_row, "example").c_str(),
+                 CountOf(flags.packing.row_tokens, "token").c_str());
   if (statistics.without_target > 0)
-    std::fprintf(stderr, "lwm: %lld examples have no token to learn\n",
-                 static_cast<long long>(statistics.without_target));
+    std::fprintf(stderr, "lwm: %s without a token to learn\n",
+                 CountOf(statistics.without_target, "example").c_str());
   for (const char* plan : {"zigzag", "balanced"}) {
     const std::string key = std::string("area_balance_") + plan;
-    std::fprintf(stderr, "attention work of %d %s, mean / max: %s split %.3f, worst row %.3f\n",
-                 flags.ranks, flags.ranks == 1 ? "rank" : "ranks", plan, json[key].get<double>(),
+    std::fprintf(stderr, "attention work of %s, mean / max: %s split %.3f, worst row %.3f\n",
+                 CountOf(flags.ranks, "rank").c_str(), plan, json[key].get<double>(),
                  json[key + "_worst"].get<double>());
   }
 }

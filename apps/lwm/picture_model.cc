@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/base/process.h"
@@ -32,8 +33,9 @@ infer::OnCodes SayProgress(size_t rows) {
   return [start = MonotonicSeconds(), rows, progress](int64_t done, int64_t all) {
     if (done < all && !progress->is_due()) return;
     const double codes = static_cast<double>(done) * static_cast<double>(rows);
-    const std::string line = fmt::format("drew {} of {} codes in {} rows, {:.1f} codes/s", done,
-                                         all, rows, codes / (MonotonicSeconds() - start));
+    const std::string line = fmt::format(
+        "drew {} of {} in {}, {:.1f} codes/s", done, CountOf(all, "code"),
+        CountOf(static_cast<int64_t>(rows), "row"), codes / (MonotonicSeconds() - start));
     done < all ? progress->Show(line) : progress->Finish(line);
   };
 }

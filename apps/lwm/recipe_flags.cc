@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "arguments.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/config/recipe.h"
 
@@ -95,8 +96,7 @@ void AddRecipeCommand(CLI::App& command, const RecipeKind& kind, const std::stri
 train::RunHooks MakeRunHooks(Session& session, RecipeFlags& flags) {
   if (session.is_root() && !flags.log_file.empty()) {
     flags.log = std::make_shared<LogFile>(flags.log_file);
-    flags.log->Add(Cat(flags.recipe, " on ", session.world().size(),
-                       session.world().size() == 1 ? " rank" : " ranks"));
+    flags.log->Add(Cat(flags.recipe, " on ", CountOf(session.world().size(), "rank")));
   }
   answers = session.is_root() ? 1 : 0;
   struct sigaction action = {};

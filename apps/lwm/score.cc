@@ -9,6 +9,7 @@
 #include <string>
 
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
@@ -77,8 +78,9 @@ void RunScore(const ScoreFlags& flags) {
   Progress progress;
   const auto on_scored = [&](int64_t done, int64_t all) {
     if (!session.is_root() || (done < all && !progress.is_due())) return;
-    const std::string line = fmt::format("scored {} of {} tokens, {:.0f} tokens/s", done, all,
-                                         static_cast<double>(done) / (MonotonicSeconds() - start));
+    const std::string line =
+        fmt::format("scored {} of {}, {:.0f} tokens/s", done, CountOf(all, "token"),
+                    static_cast<double>(done) / (MonotonicSeconds() - start));
     done < all ? progress.Show(line) : progress.Finish(line);
   };
   const ScoredFile scored = ScoreFile(flags, scorer, on_scored);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
@@ -35,8 +36,8 @@ void RunTrain(const TrainFlags& flags) {
     bytes += static_cast<double>(fs::file_size(file.path));
     ++files;
   }
-  std::fprintf(stderr, "training a tokenizer of %d pieces on %s in %zu files\n",
-               flags.training.vocab_size, FormatBytes(bytes).c_str(), files);
+  std::fprintf(stderr, "training a tokenizer of %d pieces on %s in %s\n", flags.training.vocab_size,
+               FormatBytes(bytes).c_str(), CountOf(static_cast<int64_t>(files), "file").c_str());
   const double start = MonotonicSeconds();
   WriteFileAtomically(flags.output, data::TrainTokenizer(flags.training));
   std::fprintf(stderr, "wrote %s in %s\n", flags.output.c_str(),

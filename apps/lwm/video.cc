@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/video_writer.h"
@@ -44,8 +45,8 @@ void RunVideo(const VideoFlags& flags) {
   if (first_Fn.defined()) codes_Fn = at::cat({first_Fn, codes_Fn});
   for (const io::RgbImage& frame : model.FramesOf(codes_Fn)) writer->Add(frame);
   writer->Finish();
-  std::fprintf(stderr, "wrote %s: %lld frames, %lld of them given\n", flags.output.c_str(),
-               static_cast<long long>(codes_Fn.size(0)),
+  std::fprintf(stderr, "wrote %s: %s, %lld of them given\n", flags.output.c_str(),
+               CountOf(codes_Fn.size(0), "frame").c_str(),
                static_cast<long long>(first_Fn.defined() ? first_Fn.size(0) : 0));
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "frame_progress.h"
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/base/prefetch.h"
@@ -93,7 +94,9 @@ void ReportMedia(const vision::MediaFrames& media) {
     const std::string prefix = skipped.reason.starts_with(path) ? "" : path + ": ";
     std::fprintf(stderr, "skipped %s%s\n", prefix.c_str(), skipped.reason.c_str());
   }
-  if (!media.skipped().empty()) std::fprintf(stderr, "skipped %zu files\n", media.skipped().size());
+  if (!media.skipped().empty())
+    std::fprintf(stderr, "skipped %s\n",
+                 CountOf(static_cast<int64_t>(media.skipped().size()), "file").c_str());
 }
 
 struct FrameBatch {

@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 
 namespace lwm::data {
@@ -177,7 +178,7 @@ class Finder {
       list += Cat(list.empty() ? "" : ", ", files, " ", label);
     }
     if (count == 0) return "";
-    return Cat(count, count == 1 ? " file" : " files", " left out of ", pattern, ": ", list);
+    return Cat(CountOf(count, "file"), " left out of ", pattern, ": ", list);
   }
 
   Documents found_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/data/unit_order.h"
 
@@ -13,7 +14,7 @@ constexpr int64_t kMaxTokens = int64_t{1} << 22;
 constexpr uint64_t kSampleKey = 1;
 
 std::string ShareOf(int64_t count, const SourceSurvey& survey) {
-  const std::string share = Cat(count, " of ", survey.read, " lines");
+  const std::string share = Cat(count, " of ", CountOf(survey.read, "line"));
   if (survey.read == survey.lines) return Cat(share, " of ", survey.name);
   return Cat(share, " looked at (of ", survey.lines, ") of ", survey.name);
 }

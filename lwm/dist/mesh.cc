@@ -4,6 +4,7 @@
 #include <charconv>
 #include <vector>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 
 namespace lwm::dist {
@@ -45,13 +46,13 @@ MeshShape ParseMeshShape(const std::string& text, int ranks) {
     }
   }
   if (inferred >= 0) {
-    LWM_REQUIRE(ranks % product == 0, "mesh '", text, "': ", ranks,
-                " ranks do not divide into groups of ", product, "; start a multiple of ", product,
-                " ranks");
+    LWM_REQUIRE(ranks % product == 0, "mesh '", text, "': ", CountOf(ranks, "rank"),
+                " cannot be divided into groups of ", product, "; start a multiple of ",
+                CountOf(product, "rank"));
     size[inferred] = static_cast<int>(ranks / product);
   } else {
-    LWM_REQUIRE(product == ranks, "mesh '", text, "' wants ", product, " ranks but ", ranks,
-                ranks == 1 ? " is" : " are", " running; start it with mpirun -np ", product,
+    LWM_REQUIRE(product == ranks, "mesh '", text, "' wants ", CountOf(product, "rank"), " but ",
+                ranks, ranks == 1 ? " is" : " are", " running; start it with mpirun -np ", product,
                 " or give one size as -1");
   }
   return {size[0], size[1], size[2], size[3]};

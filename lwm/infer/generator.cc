@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
@@ -19,8 +20,8 @@ void CheckRequest(const DecodeModel& model, std::span<const int64_t> prompt_ids,
               ", want >= 0");
   const auto prompt = static_cast<int64_t>(prompt_ids.size());
   LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, prompt <= ContextLimit(model.config()),
-                 "the prompt has ", prompt,
-                 " tokens, the model's context (max_position_embeddings) is ",
+                 "the prompt has ", CountOf(prompt, "token"),
+                 ", the model's context (max_position_embeddings) is ",
                  ContextLimit(model.config()), "; shorten the prompt");
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/data/documents.h"
 #include "lwm/infer/token_batch.h"
@@ -133,8 +134,8 @@ PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::stri
     const auto picture = JsonGet<std::string>(object, picture_key, lines.where(i));
     images.push_back(io::ResizeAndCrop(io::ReadImage(file.parent_path() / picture), frame_size));
   }
-  LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", pairs.size(),
-              " pictures with captions, want at least 2");
+  LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", CountOf(pairs.size(), "picture"),
+              " with a caption, want at least 2");
   pairs.images_PHWC = vision::TensorOfFrames(images);
   std::vector<at::Tensor> codes;
   InParts(pairs.size(), kFramesAtOnce, [&](int64_t begin, int64_t end) {

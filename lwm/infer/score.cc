@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 
 namespace lwm::infer {
@@ -127,7 +128,8 @@ Score ScoreText(const Scorer& scorer, std::optional<int32_t> bos, std::span<cons
   LWM_REQUIRE(length >= 2 && length <= context, "length is ", length, ", want 2 to ", context,
               " (max_position_embeddings)");
   const auto all = static_cast<int64_t>(ids.size());
-  LWM_REQUIRE(all >= (bos ? 1 : 2), "the text has ", all, " tokens: there is nothing to predict");
+  LWM_REQUIRE(all >= (bos ? 1 : 2), "the text has ", CountOf(all, "token"),
+              ": there is nothing to predict");
   Score score;
   for (int64_t begin = 0; begin < all; begin += length) {
     const auto count = static_cast<size_t>(std::min(length, all - begin));

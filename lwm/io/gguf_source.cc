@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/io/byte_reader.h"
 #include "lwm/io/gguf_split.h"
@@ -266,9 +267,9 @@ GgufSource::GgufSource(const std::filesystem::path& path) : MappedSource(path) {
   const auto expected = metadata_.Integer("split.tensors.count");
   LWM_REQUIRE_AS(ErrorCode::kCorruptData,
                  parts.size() == 1 || expected.value_or(0) == static_cast<int64_t>(infos().size()),
-                 where(), ": the ", parts.size(), " parts hold ", infos().size(),
-                 " tensors, the first says ", expected.value_or(0),
-                 "; the files do not belong together");
+                 where(), ": the ", parts.size(), " parts hold ",
+                 CountOf(static_cast<int64_t>(infos().size()), "tensor"), ", the first says ",
+                 expected.value_or(0), "; the files do not belong together");
 }
 
 }  // namespace lwm::io

@@ -10,6 +10,7 @@ extern "C" {
 #include <optional>
 #include <utility>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/io/ffmpeg_input.h"
@@ -204,8 +205,9 @@ std::string VideoReader::State::FramesRead() const {
   const double stated =
       std::max(input.stated_seconds(), static_cast<double>(StatedFrames()) * FrameSeconds());
   if (StatedFrames() <= grabbed || stated <= read)
-    return fmt::format("{} frames ({:.1f} s)", grabbed, read);
-  return fmt::format("{} of {} frames ({:.1f} of {:.1f} s)", grabbed, StatedFrames(), read, stated);
+    return fmt::format("{} ({:.1f} s)", CountOf(grabbed, "frame"), read);
+  return fmt::format("{} of {} ({:.1f} of {:.1f} s)", grabbed, CountOf(StatedFrames(), "frame"),
+                     read, stated);
 }
 
 // The header promises more than was read, though nothing broke off. Headers round times, count
@@ -244,7 +246,7 @@ std::string VideoReader::warning() const {
   if (!state.is_at_end) return "";
   if (state.errors > 0)
     return Cat(state.where, ": the video is damaged or truncated: ", state.errors, " of ",
-               state.grabbed, " frames have errors");
+               CountOf(state.grabbed, "frame"), " with errors");
   if (state.IsShort())
     return Cat(state.where, ": the video is shorter than its header says, perhaps truncated: ",
                state.FramesRead());

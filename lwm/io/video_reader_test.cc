@@ -169,7 +169,7 @@ TEST(VideoCutTest, DamageInTheMiddleIsAWarning) {
   for (size_t i = 0; i < 100; ++i) damaged[10 * 188 + 60 + i] ^= 0x5a;
   const std::string complaint = Complaint(damaged);
   EXPECT_NE(complaint.find("damaged"), std::string::npos) << complaint;
-  EXPECT_NE(complaint.find("frames have errors"), std::string::npos) << complaint;
+  EXPECT_NE(complaint.find("frames with errors"), std::string::npos) << complaint;
 }
 
 TEST(VideoOpenTest, CoverOfASongIsNoVideo) {

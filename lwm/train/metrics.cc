@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -42,8 +43,7 @@ std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* da
     }
   }
   if (damage && damaged > 0)
-    *damage = Cat("left out ", damaged, damaged == 1 ? " damaged line (" : " damaged lines (",
-                  first_problem, ")");
+    *damage = Cat("left out ", CountOf(damaged, "damaged line"), " (", first_problem, ")");
   return lines;
 }
 

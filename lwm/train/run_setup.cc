@@ -5,6 +5,7 @@
 #include <span>
 #include <type_traits>
 
+#include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/folder_lock.h"
@@ -120,14 +121,14 @@ void EncodeAhead(const data::RowLoader& rows, vision::CodeCache& media, dist::Co
     shown = now;
     const double left =
         (now - start) / static_cast<double>(done) * static_cast<double>(total - done);
-    say(Cat("encoding media: ", done, " of ", total, " lines of this rank, ", FormatDuration(left),
-            " left"));
+    say(Cat("encoding media: ", done, " of ", CountOf(total, "line"), " of this rank, ",
+            FormatDuration(left), " left"));
   });
   media.Unload();
   double frames = static_cast<double>(media.counts().frames);
   world.AllReduceSum(std::span(&frames, 1));
   if (frames > 0)
-    say(Cat("encoded ", frames, " frames of media in ",
+    say(Cat("encoded ", CountOf(static_cast<int64_t>(frames), "frame"), " of media in ",
             FormatDuration(MonotonicSeconds() - start)));
 }
 

@@ -98,18 +98,18 @@ class Run {
     rows_ = OpenRows(config_, tokenizer_, world_, [&](const std::string& line) { Say(line); });
     const auto summary = rows_->summary();
     for (const std::string& note : summary.notes) Say("warning: " + note);
-    Say(fmt::format("data: {} files, {} training documents or pieces, {} held out{}", summary.files,
-                    summary.train_units, summary.held_out_units,
-                    summary.tokens > 0 ? fmt::format(", {} tokens", summary.tokens) : ""));
+    Say(fmt::format("data: {}, {} training documents or pieces, {} held out{}",
+                    CountOf(summary.files, "file"), summary.train_units, summary.held_out_units,
+                    summary.tokens > 0 ? ", " + CountOf(summary.tokens, "token") : ""));
   }
 
   std::string DescribeModel() const {
     const dist::MeshShape& mesh = mesh_.shape();
     return fmt::format(
-        "model: {} parameters, {} layers, width {}, vocabulary {}; {} of {} tokens a "
+        "model: {} parameters, {}, width {}, vocabulary {}; {} of {} tokens a "
         "step on {} (dp {}, fsdp {}, tp {}, sp {})",
-        ShortCount(static_cast<double>(model_.ParameterCount())), model_.num_hidden_layers,
-        model_.hidden_size, model_.vocab_size,
+        ShortCount(static_cast<double>(model_.ParameterCount())),
+        CountOf(model_.num_hidden_layers, "layer"), model_.hidden_size, model_.vocab_size,
         CountOf(config_.RowsPerBatch() * config_.optimizer.accumulate, "row"),
         config_.data.row_tokens, CountOf(world_.size(), "rank"), mesh.dp, mesh.fsdp, mesh.tp,
         mesh.sp);

@@ -95,7 +95,7 @@ class Run {
 
   void Prepare() {
     LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
-                " pictures cannot be shared by ", world_.size(), " ranks");
+                ", want at least one picture for each of ", CountOf(world_.size(), "rank"));
     lock_ = train::PrepareRunFolder(folder_, world_);
     checkpoint_ =
         train::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
@@ -116,16 +116,18 @@ class Run {
   void Describe() const {
     const config::VqganConfig& sizes = config_.model.sizes;
     const int64_t side = sizes.sample_size / sizes.Reduction();
+    Say(fmt::format("VQGAN: {} weights, {} x {} pixels to {} x {} codes of {}; {} a step on {}, {}",
+                    ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
+                    sizes.sample_size, side, side, sizes.num_vq_embeddings,
+                    CountOf(config_.train.batch, "picture"), CountOf(world_.size(), "rank"),
+                    config_.train.dtype));
     Say(fmt::format(
-        "VQGAN: {} weights, {} x {} pixels to {} x {} codes of {}; {} pictures a step on {}, {}",
-        ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
-        sizes.sample_size, side, side, sizes.num_vq_embeddings, config_.train.batch,
-        CountOf(world_.size(), "rank"), config_.train.dtype));
-    Say(fmt::format("data: {} pictures and frames to train on, {} held out{}",
-                    pictures_->num_trained(), pictures_->num_held_out(),
-                    pictures_->skipped().empty()
-                        ? ""
-                        : fmt::format(", {} files skipped", pictures_->skipped().size())));
+        "data: {} pictures and frames to train on, {} held out{}", pictures_->num_trained(),
+        pictures_->num_held_out(),
+        pictures_->skipped().empty()
+            ? ""
+            : Cat(", ", CountOf(static_cast<int64_t>(pictures_->skipped().size()), "file"),
+                  " skipped")));
   }
 
   void Resume() {

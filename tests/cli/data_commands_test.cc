@@ -210,7 +210,7 @@ TEST_F(MediaCommandsTest, CommandsThatLookLeaveTheDataFolderAsItIs) {
 TEST_F(MediaCommandsTest, EncodeTakesFolders) {
   const auto result = RunLwm(Encode("media", "--skip-bad --fps 5"));
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_NE(result.err.find("passed over 1 files"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("passed over 1 file:"), std::string::npos) << result.err;
   const data::JsonlFile coded(folder_ / "coded.jsonl");
   ASSERT_EQ(coded.lines(), 4);
   EXPECT_EQ(coded.Parse(3)["path"], Path("media/clip.mp4"));
@@ -224,7 +224,7 @@ TEST_F(MediaCommandsTest, ExamplesAndPackEncodeWhatLinesName) {
   const auto examples = RunLwm("examples" + flags);
   ASSERT_EQ(examples.exit_code, 0) << examples.err;
   ASSERT_EQ(examples.lines().size(), 3u);
-  EXPECT_NE(examples.err.find("skipped 1 lines"), std::string::npos) << examples.err;
+  EXPECT_NE(examples.err.find("skipped 1 line\n"), std::string::npos) << examples.err;
   const Json first = Json::parse(examples.lines()[0]);
   int vision = 0;
   for (const Json& is_vision : first["vision_mask"]) vision += is_vision.get<int>();
