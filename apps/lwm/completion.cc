@@ -60,6 +60,16 @@ std::string Joined(const std::vector<Word>& words) {
   return text;
 }
 
+// The cases of a shell's `case "$path $word"` that step to a subcommand by setting `variable`.
+std::string StepCases(const std::vector<Place>& places, const std::string& variable) {
+  std::string text;
+  for (const Place& place : places)
+    for (const Word& word : place.commands)
+      text += Cat("      '", place.path, " ", word.text, "') ", variable, "='", place.path, " ",
+                  word.text, "' ;;\n");
+  return text;
+}
+
 constexpr char kBashHead[] = R"(# bash completion for lwm
 _lwm() {
   local word=${COMP_WORDS[COMP_CWORD]} path=lwm i
@@ -82,12 +92,7 @@ complete -o filenames -F _lwm lwm
 )";
 
 void PrintBash(const std::vector<Place>& places) {
-  std::string text = kBashHead;
-  for (const Place& place : places)
-    for (const Word& word : place.commands)
-      text += Cat("      '", place.path, " ", word.text, "') path='", place.path, " ", word.text,
-                  "' ;;\n");
-  text += kBashMiddle;
+  std::string text = kBashHead + StepCases(places, "path") + kBashMiddle;
   for (const Place& place : places)
     text += Cat("    '", place.path, "') commands='", Joined(place.commands), "' flags='",
                 Joined(place.flags), "' ;;\n");
@@ -121,11 +126,7 @@ std::string ZshList(const std::vector<Word>& words) {
 }
 
 void PrintZsh(const std::vector<Place>& places) {
-  std::string text = kZshHead;
-  for (const Place& place : places)
-    for (const Word& word : place.commands)
-      text += Cat("      '", place.path, " ", word.text, "') path_='", place.path, " ", word.text,
-                  "' ;;\n");
+  std::string text = kZshHead + StepCases(places, "path_");
   text += "    esac\n  done\n  case \"$path_\" in\n";
   for (const Place& place : places)
     text += Cat("    '", place.path, "') commands=(", ZshList(place.commands), ") flags=(",

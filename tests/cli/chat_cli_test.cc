@@ -1,5 +1,4 @@
 // generate --chat: templates of the model and of a file, messages, and a real model's answer.
-#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -9,11 +8,10 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/data/chat_template.h"
-#include "lwm/model/model_directory.h"
 #include "tests/cli/run_program.h"
 #include "tests/llama_pieces.h"
 #include "tests/temporary_folder.h"
-#include "tests/tiny_model.h"
+#include "tests/tiny_model_directory.h"
 
 namespace lwm {
 namespace {
@@ -28,18 +26,8 @@ constexpr char kTemplate[] =
 class ChatCliTest : public testing::Test {
  protected:
   ChatCliTest() {
-    const auto tokenizer = testing_support::LlamaTokenizer();
-    config::ModelConfig config = testing_support::TinyConfig();
-    config.vocab_size = tokenizer->vocab_size();
-    model::ResidentWeights weights = testing_support::TinyWeights(config);
-    std::map<std::string, at::Tensor> by_name;
-    weights.Visit([&](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
-      by_name[spec.name] = weight;
-    });
-    model::SaveModelDirectory(config,
-                              [&](const model::TensorSpec& spec) { return by_name.at(spec.name); },
-                              folder_ / "model", {.dtype = at::kFloat});
-    WriteFileAtomically(folder_ / "model/tokenizer.model", tokenizer->file_content());
+    testing_support::WriteTinyModelDirectory(folder_ / "model", testing_support::TinyConfig(),
+                                             *testing_support::LlamaTokenizer());
     WriteFileAtomically(folder_ / "own.jinja", kTemplate);
   }
 

@@ -14,14 +14,13 @@
 #include "tests/golden_folder.h"
 #include "tests/llama_pieces.h"
 #include "tests/temporary_folder.h"
-#include "tests/tiny_model.h"
+#include "tests/tiny_model_directory.h"
 #include "tests/tiny_vqgan.h"
 
 namespace lwm {
 namespace {
 
 using testing_support::TinyConfig;
-using testing_support::TinyWeights;
 
 namespace fs = std::filesystem;
 using testing_support::ProgramResult;
@@ -30,19 +29,9 @@ using testing_support::RunLwm;
 class PicturesCliTest : public testing::Test {
  protected:
   PicturesCliTest() {
-    config::ModelConfig config = TinyConfig(/*vision_vocab_size=*/12);
-    const auto tokenizer = testing_support::LlamaTokenizer();
-    config.vocab_size = tokenizer->vocab_size();
-    model::ResidentWeights weights = testing_support::TinyWeights(config);
-    std::map<std::string, at::Tensor> by_name;
-    weights.Visit([&](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
-      by_name[spec.name] = weight;
-    });
-    model::SaveModelDirectory(config,
-                              [&](const model::TensorSpec& spec) { return by_name.at(spec.name); },
-                              folder_ / "model", {.dtype = at::kFloat});
-    WriteFileAtomically(fs::path(folder_ / "model") / tokenizer->file_name(),
-                        tokenizer->file_content());
+    testing_support::WriteTinyModelDirectory(folder_ / "model",
+                                             TinyConfig(/*vision_vocab_size=*/12),
+                                             *testing_support::LlamaTokenizer());
     testing_support::WriteSmallestVqgan(folder_ / "model/vqgan");
     io::RgbImage red{20, 20, {}};
     for (int i = 0; i < 400; ++i) red.rgb_HWC.insert(red.rgb_HWC.end(), {200, 10, 10});
