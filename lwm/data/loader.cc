@@ -9,6 +9,8 @@
 #include "lwm/base/prefetch.h"
 #include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
+#include "lwm/data/held_out_rows.h"
+#include "lwm/data/mixture.h"
 #include "lwm/data/row_stream.h"
 #include "lwm/data/survey.h"
 #include "lwm/data/unit_order.h"
@@ -91,6 +93,12 @@ void ValidateConfig(const LoaderConfig& config) {
   for (const SourceConfig& source : config.sources) ValidateSource(source);
 }
 
+std::vector<double> WeightsOf(const std::vector<SourceConfig>& sources) {
+  std::vector<double> weights;
+  for (const SourceConfig& source : sources) weights.push_back(source.share);
+  return weights;
+}
+
 // Everything that the next row depends on.
 struct LoaderState {
   std::vector<int64_t> source_rows;  // over all groups
@@ -102,101 +110,13 @@ struct Produced {
   LoaderState after;
 };
 
-// Which source each row comes from. Rows of all groups are numbered together, so that one step of
-// all groups keeps to the shares as well as it can.
-class Mixture {
- public:
-  Mixture(const std::vector<SourceConfig>& sources, int rank, int size) : rank_(rank), size_(size) {
-    double sum = 0;
-    for (const SourceConfig& source : sources) sum += source.share;
-    for (const SourceConfig& source : sources) share_.push_back(source.share / sum);
-    rows_.assign(sources.size(), 0);
-  }
-
-  // The source of this group's next row.
-  size_t Next() {
-    size_t mine = 0;
-    for (int r = 0; r < size_; ++r) {
-      const size_t chosen = MostBehind();
-      ++rows_[chosen];
-      if (r == rank_) mine = chosen;
-    }
-    return mine;
-  }
-
-  const std::vector<double>& shares() const { return share_; }
-  const std::vector<int64_t>& rows() const { return rows_; }
-  void Restore(const std::vector<int64_t>& rows) { rows_ = rows; }
-
- private:
-  size_t MostBehind() const {
-    int64_t total = 1;
-    for (const int64_t rows : rows_) total += rows;
-    const auto behind = [&](size_t s) {
-      return share_[s] * static_cast<double>(total) - static_cast<double>(rows_[s]);
-    };
-    size_t most = 0;
-    for (size_t s = 1; s < rows_.size(); ++s)
-      if (behind(s) > behind(most)) most = s;
-    return most;
-  }
-
-  int rank_, size_;
-  std::vector<double> share_;
-  std::vector<int64_t> rows_;
-};
-
-struct HeldOutUnitsOf {
-  std::shared_ptr<const ExampleSource> source;
-  std::vector<int64_t> units;
-};
-
-// Packs all held-out units once, the same on every group; each keeps every size-th row.
-class HeldOutRows : public RowSequence {
- public:
-  HeldOutRows(std::vector<HeldOutUnitsOf> parts, const PackingConfig& packing, int rank, int size)
-      : parts_(std::move(parts)), packing_(packing), packer_(packing), rank_(rank), size_(size) {}
-
-  std::optional<Row> Next() override {
-    while (true) {
-      std::optional<Row> row = NextOfAll();
-      if (!row) break;
-      if (rows_++ % size_ == rank_) return row;
-    }
-    const int64_t missing = (size_ - rows_ % size_) % size_;
-    if (padded_ || rank_ < size_ - missing) return std::nullopt;
-    padded_ = true;
-    return Packer::Padding(packing_);
-  }
-
- private:
-  std::optional<Row> NextOfAll() {
-    for (; part_ < parts_.size(); ++part_, unit_ = 0) {
-      const HeldOutUnitsOf& part = parts_[part_];
-      while (packer_.wants_more() && unit_ < part.units.size())
-        packer_.Add(part.source->Read(part.units[unit_++], ExampleSource::kHeldOut));
-      if (!packer_.wants_more()) return packer_.NextRow();
-      if (auto row = packer_.Flush()) return row;
-    }
-    return std::nullopt;
-  }
-
-  std::vector<HeldOutUnitsOf> parts_;
-  PackingConfig packing_;
-  Packer packer_;
-  int64_t rank_, size_;
-  size_t part_ = 0, unit_ = 0;
-  int64_t rows_ = 0;
-  bool padded_ = false;
-};
-
 }  // namespace
 
 class RowLoader::Impl {
  public:
   Impl(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
       : config_((ValidateConfig(config), config)),
-        mixture_(config.sources, config.data_rank, config.data_size) {
+        mixture_(WeightsOf(config.sources), config.data_rank, config.data_size) {
     for (size_t s = 0; s < config.sources.size(); ++s) {
       const uint64_t seed = DeriveKey(config.seed, s);
       sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config,
@@ -265,9 +185,9 @@ class RowLoader::Impl {
   }
 
   std::unique_ptr<RowSequence> HeldOut() const {
-    std::vector<HeldOutUnitsOf> parts;
+    std::vector<HeldOutPart> parts;
     for (size_t s = 0; s < sources_.size(); ++s) {
-      HeldOutUnitsOf part{sources_[s], {}};
+      HeldOutPart part{sources_[s], {}};
       for (int64_t i = 0; i < orders_[s].held_out_units(); ++i)
         part.units.push_back(orders_[s].HeldOutUnit(i));
       parts.push_back(std::move(part));
