@@ -45,6 +45,7 @@ class GgufConfigReader {
     config.bos_token_id = meta().Integer("tokenizer.ggml.bos_token_id").value_or(1);
     ReadEos(config);
     ReadRope(config);
+    RefuseUnsupported(config);
     return config;
   }
 
@@ -117,6 +118,28 @@ class GgufConfigReader {
     scaling.original_max_position_embeddings = static_cast<double>(
         meta().Integer("llama.rope.scaling.original_context_length").value_or(0));
     scaling.attention_factor = meta().Number("llama.rope.scaling.attn_factor").value_or(0);
+  }
+
+  // Keys that change the arithmetic of other architectures, with their neutral values; 0 and false,
+  // for "not set", are neutral for all.
+  void RefuseUnsupported(const ModelConfig& config) const {
+    const std::pair<const char*, double> numbers[] = {
+        {"attention.scale", 1 / std::sqrt(static_cast<double>(config.head_dim))},
+        {"attention.clamp_kqv", 0},
+        {"attention.sliding_window", static_cast<double>(config.max_position_embeddings)},
+        {"attn_logit_softcapping", 0},
+        {"final_logit_softcapping", 0},
+        {"embedding_scale", 1},
+        {"residual_scale", 1},
+        {"logit_scale", 1}};
+    for (const auto& [name, neutral] : numbers) {
+      const std::string key = Cat("llama.", name);
+      const double value = meta().Number(key).value_or(0);
+      const bool is_neutral = std::fabs(value - neutral) <= 1e-6 * neutral;
+      Require(value == 0 || is_neutral, key, Cat(value));
+    }
+    const char* parallel = "llama.use_parallel_residual";
+    Require(!meta().Flag(parallel).value_or(false), parallel, "true");
   }
 
   const io::GgufSource& source_;
