@@ -37,10 +37,10 @@ model::GgufVocabulary MergesForGguf(const data::Tokenizer& tokenizer) {
   const auto vocabulary = data::ParseByteBpeJson(
       ParseJson(tokenizer.file_content(), tokenizer.file_name()), tokenizer.file_name());
   model::GgufVocabulary result;
-  result.cut = data::GgufNameOfCut(vocabulary);
-  LWM_REQUIRE(!result.cut.empty(),
-              "this tokenizer cuts words in a way that has no name in GGUF (gpt-2, smollm, "
-              "llama-bpe and qwen2 have); convert to --format hf, or keep tokenizer.json beside "
+  result.pre_tokenizer = data::GgufPreTokenizer(vocabulary);
+  LWM_REQUIRE(!result.pre_tokenizer.empty(),
+              "GGUF has no name for this tokenizer's pre-tokenizer (it has gpt-2, smollm, "
+              "llama-bpe and qwen2); convert to --format hf, or keep tokenizer.json beside "
               "the GGUF file");
   result.tokens = vocabulary.piece_V;
   result.types.assign(result.tokens.size(), kNormal);
@@ -60,7 +60,7 @@ void AddTokens(const data::Tokenizer& tokenizer, model::GgufVocabulary& vocabula
        ++id) {
     vocabulary.tokens.push_back(Cat("[PAD", id, "]"));
     vocabulary.types.push_back(kUnused);
-    if (vocabulary.cut.empty()) vocabulary.scores.push_back(kNeverMerged);
+    if (vocabulary.pre_tokenizer.empty()) vocabulary.scores.push_back(kNeverMerged);
   }
   for (const data::AddedToken& token : tokenizer.settings().added) {
     const auto id = static_cast<size_t>(token.id);

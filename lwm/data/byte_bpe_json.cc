@@ -228,23 +228,23 @@ Json AddedToJson(const ByteBpeVocabulary& vocabulary, const std::vector<std::str
   return list;
 }
 
-// GGUF's names of the ways to cut words that this program knows.
-struct Cut {
+// GGUF's names of the pre-tokenizers that this program knows.
+struct PreTokenizer {
   std::string_view name;
   std::vector<std::string> patterns;
   bool ignore_merges = false;
 };
-const Cut kCuts[] = {{"gpt-2", {kGpt2Pattern}},
-                     {"smollm", {kDigitPattern, kGpt2Pattern}},
-                     {"llama-bpe", {kLlama3Pattern}, true},
-                     {"qwen2", {kQwen2Pattern}}};
+const PreTokenizer kPreTokenizers[] = {{"gpt-2", {kGpt2Pattern}},
+                                       {"smollm", {kDigitPattern, kGpt2Pattern}},
+                                       {"llama-bpe", {kLlama3Pattern}, true},
+                                       {"qwen2", {kQwen2Pattern}}};
 
 }  // namespace
 
-std::string GgufNameOfCut(const ByteBpeVocabulary& vocabulary) {
-  for (const Cut& cut : kCuts)
-    if (cut.patterns == vocabulary.patterns && cut.ignore_merges == vocabulary.ignore_merges)
-      return std::string(cut.name);
+std::string GgufPreTokenizer(const ByteBpeVocabulary& vocabulary) {
+  for (const PreTokenizer& known : kPreTokenizers)
+    if (known.patterns == vocabulary.patterns && known.ignore_merges == vocabulary.ignore_merges)
+      return std::string(known.name);
   return "";
 }
 
@@ -336,21 +336,23 @@ ByteBpeVocabulary ByteBpeVocabularyOfGguf(const io::GgufMetadata& metadata) {
   Json merges = Json::array();
   for (const std::string& merge : metadata.Texts("tokenizer.ggml.merges")) merges.push_back(merge);
   ReadMerges(merges, metadata.where, vocabulary);
-  const std::string cut = metadata.Text("tokenizer.ggml.pre").value_or("");
-  const auto known = std::find_if(std::begin(kCuts), std::end(kCuts),
-                                  [&](const Cut& candidate) { return candidate.name == cut; });
-  if (known == std::end(kCuts)) Refuse(metadata.where, Cat("tokenizer.ggml.pre \"", cut, "\""));
+  const std::string name = metadata.Text("tokenizer.ggml.pre").value_or("");
+  const auto known =
+      std::find_if(std::begin(kPreTokenizers), std::end(kPreTokenizers),
+                   [&](const PreTokenizer& candidate) { return candidate.name == name; });
+  if (known == std::end(kPreTokenizers))
+    Refuse(metadata.where, Cat("tokenizer.ggml.pre \"", name, "\""));
   vocabulary.patterns = known->patterns;
   vocabulary.ignore_merges = known->ignore_merges;
-  const auto special = [&](const std::string& name) {
+  const auto special = [&](const std::string& token) {
     return static_cast<int32_t>(
-        metadata.Integer("tokenizer.ggml." + name + "_token_id").value_or(-1));
+        metadata.Integer("tokenizer.ggml." + token + "_token_id").value_or(-1));
   };
   vocabulary.bos_id = special("bos");
   vocabulary.eos_id = special("eos");
   vocabulary.unk_id = special("unknown");
   vocabulary.pad_id = special("padding");
-  vocabulary.add_bos = metadata.Flag("tokenizer.ggml.add_bos_token").value_or(cut == "llama-bpe");
+  vocabulary.add_bos = metadata.Flag("tokenizer.ggml.add_bos_token").value_or(name == "llama-bpe");
   return vocabulary;
 }
 

@@ -14,7 +14,7 @@ extern const char* const kGpt2Pattern;
 
 // GGUF's name (tokenizer.ggml.pre) of the vocabulary's way to cut words: "gpt-2", "smollm",
 // "llama-bpe" or "qwen2"; "" for any other.
-std::string GgufNameOfCut(const ByteBpeVocabulary& vocabulary);
+std::string GgufPreTokenizer(const ByteBpeVocabulary& vocabulary);
 
 // The vocabulary of a tokenizer.json, with the BOS and EOS ids of config.json beside it where the
 // settings name none. Throws as OpenTokenizerJson.

@@ -31,7 +31,7 @@ struct GgufVocabulary {
   std::vector<std::string> tokens;
   std::vector<float> scores;        // empty with merges
   std::vector<std::string> merges;  // "left right", first = merged first
-  std::string cut;                  // with merges: tokenizer.ggml.pre, how texts become words
+  std::string pre_tokenizer;        // with merges: tokenizer.ggml.pre, how texts become words
   std::vector<int32_t> types;  // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
   int64_t bos = 1, eos = 2, unknown = 0, padding = -1;  // -1 = none
   bool add_bos = true, add_eos = false, add_space_prefix = true;

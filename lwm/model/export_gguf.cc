@@ -100,9 +100,9 @@ void AddChatTemplates(io::GgufKeys& keys, const std::map<std::string, std::strin
 
 void AddVocabulary(io::GgufKeys& keys, const GgufVocabulary& vocabulary) {
   if (vocabulary.tokens.empty()) return;
-  const bool byte_level = !vocabulary.cut.empty();
+  const bool byte_level = !vocabulary.pre_tokenizer.empty();
   keys.AddText("tokenizer.ggml.model", byte_level ? "gpt2" : "llama");
-  if (byte_level) keys.AddText("tokenizer.ggml.pre", vocabulary.cut);
+  if (byte_level) keys.AddText("tokenizer.ggml.pre", vocabulary.pre_tokenizer);
   keys.AddTexts("tokenizer.ggml.tokens", vocabulary.tokens);
   if (byte_level)
     keys.AddTexts("tokenizer.ggml.merges", vocabulary.merges);
@@ -129,7 +129,7 @@ GgufVocabulary PaddedVocabulary(GgufVocabulary vocabulary, int64_t vocab_size) {
   if (vocabulary.tokens.empty()) return vocabulary;
   for (auto i = static_cast<int64_t>(vocabulary.tokens.size()); i < vocab_size; ++i) {
     vocabulary.tokens.push_back(Cat("[PAD", i, "]"));
-    if (vocabulary.cut.empty()) vocabulary.scores.push_back(-1000);
+    if (vocabulary.pre_tokenizer.empty()) vocabulary.scores.push_back(-1000);
     vocabulary.types.push_back(kUnused);
   }
   return vocabulary;
