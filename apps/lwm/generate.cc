@@ -194,7 +194,7 @@ void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
       ->allow_extra_args(false);
   command
       .add_option("--max-frames", flags.max_frames,
-                  "frames of a video: so many are read, spread evenly over it, or written")
+                  "maximum frames read per video, spread evenly over it, or generated per video")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--pictures", flags.pictures,

@@ -12,7 +12,7 @@ void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
       ->allow_extra_args(false);
   command
       .add_option("--fields-index", grammar.fields_index,
-                  "of a list of fields take this one; -1: drawn by the line's index")
+                  "entry to use of a list of fields; -1: drawn by the line's index")
       ->check(CLI::Range(-1, 1 << 20))
       ->capture_default_str();
   command
@@ -23,8 +23,8 @@ void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
   command
       .add_option(
           "--codes-per-frame", grammar.tokens_per_frame,
-          "of lists of codes; with --vqgan it says so. What is beyond the last whole frame is "
-          "left out, as the published code does; training refuses it")
+          "codes per frame in lists of codes; with --vqgan the VQGAN's. Codes after the last whole "
+          "frame are left out, as the published code does; training refuses them")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   command
@@ -34,12 +34,12 @@ void AddGrammarFlags(CLI::App& command, data::FieldGrammar& grammar) {
             grammar.eof_code = codes;
             grammar.eov_code = codes + 1;
           },
-          "codes that lists may hold; with --vqgan it says so")
+          "codebook size of lists of codes; with --vqgan the VQGAN's")
       ->check(CLI::Range(1, 1 << 24))
       ->default_str(std::to_string(grammar.eof_code));
   command.add_option("--prepend-text", grammar.prepend_text,
-                     "put before the first field of a line if that is text");
-  command.add_option("--separator", grammar.subfield_separator, "between the parts of a+b")
+                     "text put before the first field of a line, if that is text");
+  command.add_option("--separator", grammar.subfield_separator, "text between the parts of a+b")
       ->capture_default_str();
   command.add_flag("!--no-bos", grammar.add_bos,
                    "put no BOS before an example, even where the tokenizer's settings want one");
