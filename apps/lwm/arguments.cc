@@ -49,7 +49,7 @@ std::vector<std::string> KnownNames(const CLI::App& command) {
   return known;
 }
 
-// The known name meant: near in spelling, begun ("--temp") or with one dash ("-prompt").
+// The known name for a name misspelt, abbreviated ("--temp") or with one dash ("-prompt").
 std::string NameMeant(const std::string& name, const std::vector<std::string>& known) {
   const auto has = [&](const std::string& wanted) {
     return std::find(known.begin(), known.end(), wanted) != known.end();

@@ -101,7 +101,7 @@ uint64_t WriteSparseModel(const config::ModelConfig& config, const fs::path& fol
   return size;
 }
 
-// What cp does, byte for byte, holes written out, and then fsync as every conversion ends with.
+// Copies like cp, byte for byte with holes written out; ends with fsync, as every conversion does.
 void Copy(const fs::path& from, const fs::path& to) {
   const int in = open(from.c_str(), O_RDONLY | O_CLOEXEC);
   const int out = open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

@@ -22,7 +22,7 @@ CLI::Option* AddChatFlags(CLI::App& command, ChatFlags& flags);  // --chat
 std::vector<int32_t> EncodeChatPrompt(const data::Tokenizer& tokenizer, const ChatFlags& flags,
                                       const std::string& model, const std::string& prompt);
 
-// Why an answer that holds no text does not; "" when it was not cut short by an end-of-text token.
+// Explains an answer without text; "" unless an end-of-text token ended it.
 std::string EmptyAnswerReason(const data::Tokenizer& tokenizer, const ChatFlags& flags,
                               const infer::GenerateResult& result);
 

@@ -54,7 +54,7 @@ int ThreadsOfEnvironment() {
   return static_cast<int>(threads);
 }
 
-// A machine's memory may be spent on stacks long before so many are of use.
+// More threads than this are never of use, and their stacks could exhaust the memory.
 void RequireSensible(int threads, const char* who) {
   const int most = std::max(64, 4 * MachineCores());
   LWM_REQUIRE(threads <= most, who, " asks for ", CountOf(threads, "thread"), "; this machine has ",
@@ -81,7 +81,7 @@ int ChooseThreads(int flag, const dist::Communicator& world) {
   return threads;
 }
 
-// How ranks wait for each other, from now to the end of the process.
+// From now to the end of the process ranks that wait for each other yield contended cores.
 void WatchCores(int threads) { static const ContentionWatch watch(threads, {}); }
 
 }  // namespace

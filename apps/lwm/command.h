@@ -42,7 +42,7 @@ class Session {
   int threads_;
 };
 
-// What stands on stdin, to its end.
+// Reads stdin to its end.
 std::string ReadStdin();
 
 // Registers an example line shown at the end of --help.

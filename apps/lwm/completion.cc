@@ -12,7 +12,7 @@
 namespace lwm::app {
 namespace {
 
-// What may follow "lwm vqgan encode": words that begin a command or a flag, with their meaning.
+// A word that may follow "lwm vqgan encode", a subcommand or a flag, with its meaning.
 struct Word {
   std::string text, help;
 };

@@ -53,14 +53,14 @@ at::ScalarType TargetDtype(const ConvertFlags& flags, const model::ModelSource& 
   return StoredDtype(source);
 }
 
-// The folder with what stands beside the weights that `named` leads to.
+// The folder of the weights that `named` leads to, with tokenizer and configs.
 fs::path FolderOf(const fs::path& named) {
   const fs::path path = io::FindCheckpoint(named);
   if (fs::is_directory(path)) return path;
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-// What is to be written: a config, its weights, and what stands beside them.
+// The model to write: config, weights, and the files beside them.
 struct Conversion {
   config::ModelConfig config;
   model::ReadWeight read;

@@ -28,8 +28,8 @@ std::map<std::string, std::string> FilesBesideWeights(const std::filesystem::pat
                                                       const data::Tokenizer* tokenizer,
                                                       const config::ModelConfig& config);
 
-// The tokenizer as a GGUF file states it, with what else of `files` it can carry. Throws
-// Error(kInvalidArgument) when its way of cutting words has no name there.
+// The tokenizer in GGUF's terms, with those of `files` that GGUF can carry. Throws
+// Error(kInvalidArgument) when GGUF has no name for its pre-tokenizer.
 model::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer,
                                        const config::ModelConfig& config,
                                        const std::map<std::string, std::string>& files);

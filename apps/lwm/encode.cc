@@ -104,7 +104,7 @@ class ItemEncoder {
             {"vision", code_n}};
   }
 
-  // What Encode will ask of the cache.
+  // The requests that Encode will make to the cache.
   std::vector<vision::MediaRequest> MediaOf(const Item& item) const {
     std::vector<vision::MediaRequest> requests;
     const auto add = [&](Json& media, const std::string& field, const data::LinePlace& place) {
@@ -184,7 +184,7 @@ std::optional<Json> TryEncode(const ItemEncoder& encoder, const Item& item, bool
   }
 }
 
-// How far all ranks are, seen from one that has its share of the items.
+// Progress of all ranks, estimated from this rank's: each has an equal share of the items.
 class EncodeProgress {
  public:
   EncodeProgress(size_t share, size_t total)
@@ -287,7 +287,7 @@ void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncode
 void RunEncode(EncodeFlags flags) {
   Session session(flags.run);
   flags.media.dtype = flags.run.dtype;
-  // Not only when all is encoded, hours later.
+  // Fail now, not after hours of encoding.
   if (const auto folder = fs::path(flags.output).parent_path(); !folder.empty())
     fs::create_directories(folder);
   const Inputs inputs(flags.inputs);

@@ -7,7 +7,7 @@
 
 namespace lwm::app {
 
-// Says on stderr how far work on frames is, and at the end how fast it was.
+// Prints progress of work on frames to stderr, and its speed at the end.
 class FrameProgress {
  public:
   // `what` in the past tense, "encoded".

@@ -75,7 +75,7 @@ void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
       flags.chat.chat ? EncodeChatPrompt(*tokenizer, flags.chat, flags.model, prompt)
                       : EncodePrompt(*tokenizer, prompt, flags.parse_special);
   data::StreamDecoder decoder(*tokenizer);
-  for (const int32_t id : prompt_ids) decoder.Push(id);  // what follows goes on where it ends
+  for (const int32_t id : prompt_ids) decoder.Push(id);  // prime the decoder with the prompt
   infer::GenerateOptions options = flags.options;
   options.vocabulary = tokenizer->vocab_size();
   bool is_empty = true;

@@ -75,8 +75,8 @@ int LaunchedRank() {
 }
 
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
-// An error of all ranks alike is printed once: the others leave rank 0 time to end them, and those
-// that are `alike` for sure say nothing.
+// An error that all ranks have is printed once: other ranks wait for rank 0 to print it and to end
+// them. `alike`: all ranks are known to have it, so the others print nothing.
 int Fail(const std::string& message, int exit_code, bool alike = false) {
   constexpr std::chrono::seconds kTimeForRank0(3);
   const bool is_other = dist::StartedByLauncher() && LaunchedRank() > 0;
@@ -137,7 +137,7 @@ void UseAllCores(char** argv) {
 void WaitShortlyBesideOthers(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   if (AllowedCores() == 1 || dist::StartedByLauncher())
-    return;  // ranks would take each other for it
+    return;  // other ranks would count as other programs
   const CoreTimes before = ReadCoreTimes();
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   if (CoresOfOthers(before, ReadCoreTimes()) < 0.25 + 0.02 * AllowedCores()) return;

@@ -12,7 +12,7 @@
 
 namespace lwm::app {
 
-// What --dtype means.
+// The tensor type of --dtype.
 at::ScalarType ScalarTypeOf(const RunFlags& flags);
 
 // The model of --model (a directory or one file) in the dtype of the run's flags.

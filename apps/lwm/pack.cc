@@ -34,7 +34,7 @@ struct PackFlags {
   bool skip_bad_lines = false, json = false;
 };
 
-// What the rows are like, as a whole.
+// Statistics over all rows.
 struct Statistics {
   int64_t rows = 0, tokens = 0, padding = 0, segments = 0, examples = 0;
   int64_t text_targets = 0, vision_targets = 0, skipped = 0;

@@ -27,7 +27,7 @@ std::span<const int32_t> CodesIn(const at::Tensor& codes_Fn) {
   return {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())};
 }
 
-// Says on stderr how far drawing is.
+// Prints progress of drawing to stderr.
 infer::OnCodes SayProgress(size_t rows) {
   const auto progress = std::make_shared<Progress>();
   return [start = MonotonicSeconds(), rows, progress](int64_t done, int64_t all) {
@@ -40,7 +40,7 @@ infer::OnCodes SayProgress(size_t rows) {
   };
 }
 
-// Says before the weights are read that a text model has no pictures.
+// Refuses a text model before its weights are read.
 model::ResidentWeights LoadVisionModel(const std::string& path, at::ScalarType dtype) {
   LWM_REQUIRE(model::OpenModel(path)->config().has_vision(), path,
               ": a text-only model (no vision_vocab_size in its config): it neither sees nor draws "

@@ -6,7 +6,7 @@
 
 namespace lwm::app {
 
-// Says on stderr how far work is: on a terminal one line, rewritten a few times a second; in a file
+// Prints progress to stderr: on a terminal one line, rewritten a few times a second; in a file
 // a line every ten seconds.
 class Progress {
  public:

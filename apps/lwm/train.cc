@@ -22,7 +22,7 @@
 namespace lwm::app {
 namespace {
 
-// What the model in `folder` makes of the recipe's prompt.
+// Continues the recipe's prompt with the model in `folder`.
 std::string Sample(const config::TrainConfig& config, const std::filesystem::path& folder) {
   const at::ScalarType dtype = config.train.dtype == "f32" ? at::kFloat : at::kBFloat16;
   model::ResidentWeights weights = model::LoadModel(folder, dtype);
@@ -34,7 +34,7 @@ std::string Sample(const config::TrainConfig& config, const std::filesystem::pat
   options.seed = static_cast<uint64_t>(config.train.seed);
   options.vocabulary = tokenizer->vocab_size();
   data::StreamDecoder decoder(*tokenizer);
-  for (const int32_t id : prompt) decoder.Push(id);  // what follows goes on where it ends
+  for (const int32_t id : prompt) decoder.Push(id);  // prime the decoder with the prompt
   std::string text;
   infer::Generate(infer::DecodeModel(weights.config(), weights),
                   std::vector<int64_t>(prompt.begin(), prompt.end()), options, [&](int64_t id) {

@@ -8,11 +8,11 @@ namespace lwm {
 // for every large result cost a third of a small training step. Larger ones get pages of their own,
 // given back when freed, and huge ones (of kHugePageBytes) where the system has them.
 inline constexpr int64_t kHeapBlockBytes = int64_t{16} << 20;
-// What the heap keeps at its top when it is freed.
+// Free bytes at the heap's top that are not returned to the system.
 inline constexpr int64_t kHeapTopBytes = int64_t{64} << 20;
 inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
-// Sets the C library's and LibTorch's allocation up so; what the user's environment says wins. Call
+// Configures the C library and LibTorch so; the user's environment variables win. Call
 // before the first tensor is made, from one thread.
 void ConfigureAllocator();
 

@@ -7,7 +7,7 @@
 
 namespace lwm {
 
-// The cores of this machine, whatever this process may use of them.
+// All cores of this machine, including those that this process may not use.
 int MachineCores();
 
 // Processor time up to some moment, seconds summed over cores.

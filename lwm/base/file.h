@@ -17,8 +17,8 @@ std::string ReadFile(const std::filesystem::path& path);
 // The first bytes of a file, fewer when it is shorter. Throws as ReadFile does.
 std::string ReadFileStart(const std::filesystem::path& path, size_t bytes);
 
-// "cannot open a/b: Permission denied", for the errors of std::filesystem, whose own texts are none
-// for people.
+// "cannot open a/b: Permission denied", replaces the message of a std::filesystem error, which is
+// not written for users.
 std::string ExplainFileError(const std::filesystem::filesystem_error& error);
 
 // A hidden name beside `path` for what is to be renamed to it when it is whole. Every call gives

@@ -12,8 +12,8 @@
 
 namespace lwm::config {
 
-// What a field may hold beyond its type. Numbers: a closed range. Strings: one of the choices, when
-// there are any. Lists: every entry.
+// Allowed values of a field. Numbers: a closed range. Strings: one of the choices, when there are
+// any. Lists: the same for every entry.
 struct Limits {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();

@@ -185,7 +185,7 @@ TEST(ModelConfigTest, JsonRoundTripKeepsEveryField) {
     EXPECT_TRUE(json.at("architectures").is_array());
     const Json again = ModelConfigToJson(ParseModelConfig(json, "again"), "bfloat16");
     EXPECT_EQ(json, again);
-    Json old_form = json;  // what an older reader sees
+    Json old_form = json;  // as an older reader sees it
     old_form.erase("rope_parameters");
     EXPECT_EQ(ModelConfigToJson(ParseModelConfig(old_form, "old"), "bfloat16"), json);
     EXPECT_EQ(json.at("rope_theta"), config.rope_theta);

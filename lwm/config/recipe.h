@@ -13,20 +13,20 @@
 
 namespace lwm::config {
 
-// What every kind of recipe shares. A Recipe is a struct whose ForEachSection(visit) names its
+// Functions for every kind of recipe. A Recipe is a struct whose ForEachSection(visit) names its
 // sections, and whose sections name their fields with ForEachField (see train_config.h).
 
-// The keys ("section.key", of `keys`) that a name means which lacks its section or has a wrong one:
-// "steps", "model.steps" and "run-folder" do. KeysLike takes the nearest in spelling if there is
-// none. Empty: none.
+// The entries of `keys` ("section.key") that a name without its section, or with a wrong one, can
+// mean: "steps", "model.steps", "run-folder". KeysLike falls back to the nearest spelling. Empty:
+// none.
 std::vector<std::string> KeysNamed(std::string name, const std::vector<std::string>& keys);
 std::vector<std::string> KeysLike(std::string name, const std::vector<std::string>& keys);
 // "; did you mean data.scale or pictures.scale?"
 std::string DidYouMean(const std::vector<std::string>& keys);
 
-// Refuses names of `values` that are not in `known.names`, naming a key of another section that is
-// called so, or the nearest name; so a misspelt key never means its default. `place` begins the
-// message.
+// Refuses names of `values` that are not in `known.names`; the message names a key of another
+// section with that name, or the nearest name. So a misspelt key is never ignored. `place` begins
+// the message.
 struct KnownNames {
   std::vector<std::string> names;
   std::string what;                      // "section" or "key in [x]:"

@@ -16,8 +16,8 @@ ModelConfig ConfigWith(const char* patch) {
   return ParseModelConfig(json, "test.json");
 }
 
-// What transformers 5.23 computed for the config of each test. Its exponents are rounded to f32, an
-// error of up to ln(theta) * 2^-25 = 5e-7.
+// `expected` was computed by transformers 5.23 for the config of each test. Its exponents are
+// rounded to f32, an error of up to ln(theta) * 2^-25 = 5e-7.
 void ExpectFrequencies(const RopeFrequencies& actual, const std::vector<double>& expected) {
   ASSERT_EQ(actual.inverse_frequency_R.size(), expected.size());
   for (size_t r = 0; r < expected.size(); ++r)

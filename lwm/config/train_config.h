@@ -284,7 +284,7 @@ struct TrainConfig {
 
   // Rows of one global batch: rows_per_step, or tokens_per_step / row_tokens.
   int64_t RowsPerBatch() const;
-  // What no single field can show: throws Error(kInvalidArgument) naming the keys that contradict.
+  // Checks fields against each other: throws Error(kInvalidArgument) naming the keys that clash.
   void Validate() const;
 };
 

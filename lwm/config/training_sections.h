@@ -8,8 +8,8 @@
 
 namespace lwm::config {
 
-// What the recipes of all trainings have in common: their sections [train] and [optimizer] are
-// these with more fields and defaults of their own.
+// Fields shared by the recipes of all trainings: their sections [train] and [optimizer] add fields
+// and defaults of their own.
 
 struct LoopSection {
   std::string run_folder;

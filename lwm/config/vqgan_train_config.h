@@ -177,7 +177,7 @@ struct VqganTrainConfig {
     section("optimizer", optimizer, "AdamW and its schedule");
   }
 
-  // What no single field can show: throws Error(kInvalidArgument) naming the keys that contradict.
+  // Checks fields against each other: throws Error(kInvalidArgument) naming the keys that clash.
   void Validate() const;
 };
 

@@ -37,7 +37,7 @@ TEST(AddedTokenFinderTest, WhiteSpaceAroundATokenIsTakenWhereItSaysSo) {
       {{.id = 1, .content = "[L]", .lstrip = true}, {.id = 2, .content = "[R]", .rstrip = true}});
   EXPECT_EQ(Parts(finder, "a \n\u00A0[L] b", false), "a|<1>| b");
   EXPECT_EQ(Parts(finder, "a [R]\u3000\t b", false), "a |<2>|b");
-  EXPECT_EQ(Parts(finder, "[R]  [L]", false), "<2>|<1>");  // what one took is not the other's
+  EXPECT_EQ(Parts(finder, "[R]  [L]", false), "<2>|<1>");  // a taken space is not shared
 }
 
 TEST(AddedTokenFinderTest, ASingleWordStandsBetweenOtherCharacters) {

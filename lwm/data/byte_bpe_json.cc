@@ -88,7 +88,7 @@ void ReadMerges(const Json& merges, const std::string& where, ByteBpeVocabulary&
   }
 }
 
-// Refuses keys of `json` that are not in `known` and say something.
+// Refuses keys of `json` that are not in `known`, unless they are null, false, 0 or empty.
 void RefuseOthers(const Json& json, const std::string& where, const std::string& part,
                   const std::vector<std::string_view>& known) {
   for (const auto& [key, value] : json.items()) {

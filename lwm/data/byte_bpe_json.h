@@ -12,7 +12,7 @@ namespace lwm::data {
 // GPT-2's way to cut words.
 extern const char* const kGpt2Pattern;
 
-// GGUF's name (tokenizer.ggml.pre) of the vocabulary's way to cut words: "gpt-2", "smollm",
+// GGUF's name (tokenizer.ggml.pre) of the vocabulary's pre-tokenizer: "gpt-2", "smollm",
 // "llama-bpe" or "qwen2"; "" for any other.
 std::string GgufPreTokenizer(const ByteBpeVocabulary& vocabulary);
 

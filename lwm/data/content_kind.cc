@@ -160,7 +160,7 @@ bool HasFewControls(std::string_view head) {
   return static_cast<size_t>(controls) * 100 <= head.size();
 }
 
-// What is no text from its first byte to its last.
+// Names content that is not text.
 std::string OtherName(std::string_view head, size_t nul, size_t bad) {
   std::string name = NameBySignature(head, kTextSignatures);
   if (name.empty()) name = BinaryName(head);
@@ -199,7 +199,7 @@ bool IsJsonObject(std::string_view text) {
   return text.starts_with('{') && Json::accept(text.begin(), text.end());
 }
 
-// An object behind the end of a line that is one; at the end of the head nothing speaks against it.
+// True if another object follows the first line's object, or the head ends there (undecided).
 bool ObjectFollows(std::string_view rest) {
   rest = WithoutLeadingSpace(rest);
   return rest.empty() || rest.front() == '{';

@@ -6,7 +6,7 @@
 
 namespace lwm::data {
 
-// What the beginning of a file says about the whole.
+// The kind of a file, judged by its beginning.
 struct ContentKind {
   enum class Form {
     kEmpty,    // no byte, or white space only

@@ -23,7 +23,7 @@ std::string Lower(std::string text) {
   return text;
 }
 
-// In lower case; of "a.txt.gz" ".txt" and, with its packing, ".txt.gz".
+// In lower case; for "a.txt.gz" it is ".txt", or ".txt.gz" with_packing.
 std::string SuffixOf(const fs::path& path, bool with_packing) {
   const std::string last = Lower(path.extension().string());
   if (last != ".gz") return last;
@@ -37,7 +37,7 @@ bool HasTextSuffix(const fs::path& path) {
   return false;
 }
 
-// What a file is, as far as it is data: by its content, and by its suffix where that says more.
+// The kind of a data file, by its content, and by its suffix where that says more.
 struct Verdict {
   enum class Kind { kText, kJsonl, kEmpty, kRefused } kind;
   std::string name = {};  // kRefused: "a PDF document"; kText: what its text is, if that is markup
@@ -61,7 +61,7 @@ Verdict Judge(const fs::path& path) {
   const TextHead head = ReadTextHead(path);
   if (head.kind.form == Form::kOther || head.kind.form == Form::kGzip)
     return {Kind::kRefused, head.kind.name};
-  // Opened as a whole, since nothing can be had from a gzip file that is cut early.
+  // The whole file is opened, since the head of a damaged gzip file may be empty.
   if (IsBlank(head.text) && IsBlank(TextFile(path).text())) return {Kind::kEmpty};
   const std::string suffix = SuffixOf(path, false);
   if (suffix == ".jsonl" || suffix == ".ndjson") return {Kind::kJsonl};
@@ -201,7 +201,7 @@ Documents FindDocuments(const std::vector<std::string>& patterns) {
 
 namespace {
 
-// After the opening bracket comes an object or nothing; of a .json file whatever comes.
+// An array of objects, or empty; in a .json file any array.
 bool IsArray(std::string_view text, const fs::path& path) {
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first == text.npos || text[first] != '[') return false;
@@ -231,8 +231,8 @@ void JsonlFile::IndexLines() {
   hash_ = hash.Hex();
 }
 
-// Finds the commas between elements by brackets and quotes alone: whether an element is an object,
-// Parse finds out.
+// Finds the commas between elements by brackets and quotes alone; Parse checks that an element is
+// an object.
 void JsonlFile::IndexElements() {
   const std::string_view text = file_.text();
   hash_ = HashHex(std::as_bytes(std::span(text)));

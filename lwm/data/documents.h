@@ -21,7 +21,7 @@ struct DocumentFile {
 
 struct Documents {
   std::vector<DocumentFile> files;
-  // What a person should know, a line each: files that were left out, by suffix and count.
+  // Messages for the user, a line each: files that were left out, by suffix and count.
   std::vector<std::string> notes;
 };
 

@@ -12,7 +12,7 @@ struct FieldGrammar;
 struct LinePlace;
 class Tokenizer;
 
-// What an example is made of, before it is tokens.
+// A part of an example before it is encoded.
 struct ExamplePart {
   enum class Kind { kText, kVision, kBos, kEos };
   Kind kind = Kind::kText;

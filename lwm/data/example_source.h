@@ -32,8 +32,8 @@ class ExampleSource {
   virtual bool has_weights() const { return false; }
   virtual double Weight(int64_t /*unit*/) const { return 1; }
 
-  // How many units, the first ones, were cut from documents: none is longer than a row and each has
-  // something to learn. Of the others only reading tells.
+  // Number of units cut from documents, which come first: each fits in a row and has something to
+  // learn. The others must be read to know.
   virtual int64_t pieces() const { return 0; }
 
   // Changes with the text of the files, whatever they are called, packed or not.

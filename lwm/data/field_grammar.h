@@ -49,8 +49,8 @@ struct LinePlace {
   int64_t index = 0;                  // of the line, from 0, blank lines counted
   std::string where = {};             // "file.jsonl:17", for messages
   std::filesystem::path folder = {};  // that paths of media are relative to
-  // What this visit draws follows from it. Unset: no text is dropped, and a list of fields is drawn
-  // by the line's index.
+  // Seed of this visit's draws. Unset: no text is dropped, and a list of fields is drawn by the
+  // line's index.
   std::optional<uint64_t> draw_key = {};
 };
 

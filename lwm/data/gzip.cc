@@ -94,7 +94,7 @@ std::string UnpackGzipHead(std::string_view packed, size_t limit) {
       if (piece.empty()) break;
       head += piece.substr(0, limit - head.size());
     }
-  } catch (const Error&) {  // whoever reads it to the end says so
+  } catch (const Error&) {  // reported when the content is read to its end
   }
   return head;
 }

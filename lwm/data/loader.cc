@@ -162,7 +162,7 @@ class RowLoader::Impl {
     }
     const LoaderState state = ChooseState(groups);
     ahead_.reset();  // with what it made
-    // What was read under other shares is no debt: one source alone would pay it off for long.
+    // Rows read under other shares do not count: one source alone would have to catch up for long.
     const bool same_shares =
         JsonGet(groups[0], "shares", "data state", mixture_.shares()) == mixture_.shares();
     mixture_.Restore(same_shares ? state.source_rows
@@ -277,7 +277,7 @@ class RowLoader::Impl {
     return state;
   }
 
-  // What must be the same for a state to make sense.
+  // Properties of the data that must be the same for a saved state to apply.
   Json Identity() const {
     Json units = Json::array(), tokens = Json::array(), content = Json::array();
     for (const auto& source : sources_) {

@@ -102,8 +102,8 @@ class RowLoader {
   void EncodeMedia(int64_t part, int64_t parts,
                    const std::function<void(int64_t done, int64_t total)>& progress) const;
 
-  // What reading finds amiss in the examples, a line each: longer than a row, nothing to learn. Of
-  // many or long lines a sample is read. Throws Error(kInvalidArgument) when no example of a source
+  // Reads the examples, a sample if they are many or long, and returns a line for each problem:
+  // longer than a row, nothing to learn. Throws Error(kInvalidArgument) when no example of a source
   // or none held out has a token to learn, and what reading throws.
   std::vector<std::string> Survey() const;
 

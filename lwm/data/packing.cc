@@ -19,7 +19,7 @@ struct Target {
   float loss_weight = 0;
 };
 
-// What follows token i of an example.
+// The target of token i of an example.
 Target TargetAfter(const Example& example, int64_t i) {
   const auto next = static_cast<size_t>(i) + 1;
   if (next < example.token_n.size())
@@ -127,7 +127,7 @@ bool HasTarget(const Example& example, const PackingConfig& config) {
   const auto learns = [](float loss_weight) { return loss_weight > 0; };
   const auto& weight_n = example.loss_weight_n;
   const bool next_learns = example.next_token != kNoTarget && learns(example.next_loss_weight);
-  if (config.policy == PackingPolicy::kConcatenate)  // the first one is the target of what precedes
+  if (config.policy == PackingPolicy::kConcatenate)  // the first token is the previous one's target
     return next_learns || std::any_of(weight_n.begin(), weight_n.end(), learns);
   const auto size = static_cast<int64_t>(weight_n.size());
   const bool is_cut = config.policy == PackingPolicy::kPad && size > config.row_tokens;
@@ -251,7 +251,7 @@ Row Packer::Build(const std::vector<Part>& parts) const {
       SetTarget(row, at, TargetAfter(example, i));
     }
     const bool ends = static_cast<size_t>(parts[p].held.end) == example.token_n.size();
-    if (joined && ends && example.next_token == kNoTarget) {  // what follows is the next example
+    if (joined && ends && example.next_token == kNoTarget) {  // the next example follows
       const Part* next = p + 1 < parts.size() ? &parts[p + 1]
                          : waiting_.empty()   ? nullptr
                                               : &waiting_.begin()->second;

@@ -19,7 +19,7 @@ enum class PackingPolicy {
   kPad,          // one example per row
 };
 
-// What a loss weight is divided by.
+// The divisor of a loss weight.
 enum class LossNormaliser {
   kExample,  // the weights of its own example: every example counts 1, as in the padded regime
   kRow,      // the weights of its row: every row counts 1, every token of it the same
@@ -66,8 +66,8 @@ class Packer {
  public:
   explicit Packer(const PackingConfig& config);
 
-  // What a saved run needs to fill the packer again: the id given to Add, and the range of the
-  // example's tokens that has not been put in a row yet.
+  // State of an example that a saved run needs to fill the packer again: the id given to Add, and
+  // the range of its tokens that has not been put in a row yet.
   struct Held {
     int64_t id;
     int64_t begin, end;

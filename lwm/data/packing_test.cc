@@ -134,7 +134,7 @@ TEST(PackingTest, MaskedFillsRowsOfMixedLengthsToNinetyEightPercent) {
   for (const int max_size : {100, 500, 1000}) {
     auto rows = PackAll(Config(PackingPolicy::kMasked, 1024), MakeMixedExamples(2000, max_size, 3));
     ASSERT_GT(rows.size(), 20u);
-    rows.pop_back();  // what is left at the end need not fill a row
+    rows.pop_back();  // the last row need not be full
     EXPECT_GE(Fill(rows), 0.98) << "lengths up to " << max_size;
   }
 }

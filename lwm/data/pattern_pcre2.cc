@@ -40,7 +40,7 @@ Pattern::Pattern(const std::string& expression, const std::string& where) {
                             PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, code_ != nullptr, where, ": not a regular expression at ",
                  offset, ": ", expression);
-  // Without it matching is slower, no more.
+  // Its failure only makes matching slower.
   pcre2_jit_compile(Code(code_.get()), PCRE2_JIT_COMPLETE);
 }
 

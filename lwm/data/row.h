@@ -31,7 +31,7 @@ struct Row {
   std::vector<float> weight_S;  // loss weight of target_S[i], already 1 / n_valid of its example
   std::vector<int32_t> position_S;  // restarts at 0 in every segment
   std::vector<int32_t> begin_S;     // row index of the first token of the token's segment
-  int64_t examples = 0;             // what the sum of weighted losses is divided by, over the batch
+  int64_t examples = 0;             // divisor of the sum of weighted losses, over the batch
   int64_t padding = 0;              // tokens that are padding (the row's tail; weight 0)
 };
 

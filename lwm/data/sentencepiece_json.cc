@@ -78,7 +78,7 @@ Json DecoderOf(bool adds_space) {
   return {{"type", "Sequence"}, {"decoders", steps}};
 }
 
-// What stands around a text, as a template; null when nothing does.
+// The post-processor that puts BOS and EOS around a text; null when there is neither.
 Json TemplateOf(const Tokenizer& tokenizer) {
   Json single = Json::array(), tokens = Json::object();
   const auto add = [&](const std::string& name, int32_t id) {

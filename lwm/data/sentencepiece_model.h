@@ -7,14 +7,14 @@
 
 namespace lwm::data {
 
-// What of a SentencePiece .model file (a serialised protocol buffer) this program looks at.
+// The fields of a SentencePiece .model file (a serialised protocol buffer) that this program reads.
 struct SentencePieceModel {
   PieceVocabulary vocabulary;
   bool is_bpe = false, byte_fallback = false;
   bool normalises = false;  // a character map (NFKC and the like) is applied before encoding
   bool removes_extra_spaces = false;
   bool spaces_at_end = false;                      // the space belongs to the word before it
-  std::string unknown_surface = " \xE2\x81\x87 ";  // what the unknown token decodes to
+  std::string unknown_surface = " \xE2\x81\x87 ";  // decoded text of the unknown token
 };
 
 // True when the bytes parse as a SentencePiece model with at least one piece.

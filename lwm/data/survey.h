@@ -9,7 +9,7 @@
 
 namespace lwm::data {
 
-// What reading the lines of a source finds before anything is learned from them.
+// Counts of a source's lines, read before training begins.
 struct SourceSurvey {
   std::string name;     // of the source
   int64_t lines = 0;    // of JSONL files: text documents are cut to fit

@@ -55,14 +55,14 @@ bool DecodeOnce(std::string_view bytes, const std::string& where, bool& packed, 
   return true;
 }
 
-// A file that has no name any more when this returns, written on the first piece.
+// A temporary file, made for the first piece and unlinked by the destructor; its mapping stays.
 class TemporaryContent {
  public:
   void Write(std::string_view piece) {
     if (!file_) Begin();
     file_->Write(piece);
   }
-  // Nothing without a piece.
+  // nullptr if nothing was written.
   std::unique_ptr<MappedFile> Map() {
     if (!file_) return nullptr;
     file_.reset();
@@ -104,7 +104,7 @@ std::string WideHead(std::string_view bytes, Form form, bool is_whole) {
       ConvertToUtf8(bytes.substr(0, bytes.size() - cut), form, "",
                     [&](std::string_view piece) { text += piece; });
       return text;
-    } catch (const Error&) {  // of a damaged file whoever reads it to the end says so
+    } catch (const Error&) {  // damage is reported when it is read to its end
     }
   }
   return "";

@@ -74,8 +74,8 @@ class Tokenizer {
   virtual std::string file_name() const = 0;
   virtual const std::string& file_content() const = 0;
 
-  // What the files beside the vocabulary say, completed: flags as they hold, names of special
-  // tokens by their ids, the vocabulary's own added tokens among the others.
+  // The settings of the files beside the vocabulary, completed from it: flags in force, names of
+  // special tokens by their ids, added tokens of both.
   virtual const TokenizerSettings& settings() const;
 
   // The text of `ids` as valid UTF-8: the tokens' bytes joined, without the one leading space that

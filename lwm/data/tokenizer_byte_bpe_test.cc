@@ -248,7 +248,7 @@ TEST(ByteBpeTest, AddedTokensAreFoundInEveryText) {
   }
 }
 
-// What `change` of a tokenizer.json makes of it.
+// A tokenizer.json after `change`.
 std::string ChangedJson(const std::function<void(Json&)>& change) {
   Json json = Json::parse(MakeByteBpeTokenizer(SmallVocabulary(), "small")->file_content());
   change(json);

@@ -6,9 +6,9 @@
 
 namespace lwm::data {
 
-// How tokenizer `a` differs from `b` in what texts become, in a few words: the number of ids, the
-// bytes of an id, or the ids of a text. "" when nothing of that differs, in whatever files they
-// stand. Cost: a pass over the vocabulary.
+// Describes in a few words a difference of tokenizers `a` and `b` in encoding or decoding: the
+// number of ids, the bytes of an id, or the ids of a text. "" when there is none; their files may
+// differ. Cost: a pass over the vocabulary.
 std::string TokenizerDifference(const Tokenizer& a, const Tokenizer& b);
 
 }  // namespace lwm::data

@@ -127,7 +127,7 @@ std::vector<std::string> SpecialNames(const TokenizerSettings& settings,
   return names;
 }
 
-// added_tokens.json: name -> id. What tokenizer_config.json says of the same ids goes before.
+// added_tokens.json: name -> id. For the same ids tokenizer_config.json takes precedence.
 void ReadAddedTokens(const Json& map, const std::string& where,
                      const std::vector<std::string>& special, std::vector<AddedToken>& added) {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, map.is_object(), where, ": want a JSON object");

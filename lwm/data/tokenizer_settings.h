@@ -13,15 +13,15 @@
 
 namespace lwm::data {
 
-// What stands beside a vocabulary and decides which ids a text has. Values that no file states are
-// empty.
+// Settings of a tokenizer outside its vocabulary that decide the ids of a text. Values that no file
+// states are empty.
 struct TokenizerSettings {
   std::string bos_token, eos_token, unk_token, pad_token;
   std::optional<bool> add_bos, add_eos;  // around every text
   std::optional<bool> add_prefix_space;  // a space before a text's first word
   std::optional<bool> legacy;            // that space also after every added token
   std::vector<AddedToken> added;         // in order of their ids
-  // Jinja templates of conversations by name; that of "default" is meant without a name.
+  // Jinja templates of conversations by name; "default" is the one used if none is named.
   std::map<std::string, std::string> chat_templates;
   // The files that state it, name -> content, as read.
   std::map<std::string, std::string> files;

@@ -37,7 +37,7 @@ class TrainingText {
   int64_t next_jsonl_line_ = 0;
   std::unique_ptr<TextFile> text_;
   std::string strings_;     // of the JSONL line being read
-  std::string_view chunk_;  // what is not yet returned of strings_ or text_
+  std::string_view chunk_;  // the part of strings_ or text_ not returned yet
   int64_t lines_ = 0;
 };
 

@@ -38,7 +38,7 @@ class UnitOrder {
       : seed_(seed), units_(units), held_out_(held_out), split_(seed, units) {}
 
   // An epoch visits a training unit of weight w floor(w) times, and once more with the chance of
-  // what is left of w, drawn from (seed, epoch, unit). Memory: 16 B per training unit. Throws
+  // the remainder of w, drawn from (seed, epoch, unit). Memory: 16 B per training unit. Throws
   // Error(kInvalidArgument) when no weight is above 0 or less than one visit in 10000 takes place.
   UnitOrder(uint64_t seed, int64_t units, int64_t held_out,
             const std::function<double(int64_t unit)>& weight_of);

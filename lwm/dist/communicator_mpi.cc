@@ -48,8 +48,8 @@ void ForEachPart(size_t size, size_t part, const Body& body) {
   }
 }
 
-// Waits for what other ranks must do. Beside other programs the core is theirs after a moment;
-// elsewhere a long wait naps for a hundredth of itself, which nobody notices.
+// Waits for other ranks. On contended cores it sleeps after a short spin, so that other programs
+// can run; elsewhere only a long wait sleeps, for about a hundredth of its length so far.
 template <class Done>
 void WaitUntil(const Done& done) {
   using std::chrono::microseconds;

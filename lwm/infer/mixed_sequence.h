@@ -55,7 +55,7 @@ void AddClip(const FrameLayout& layout, std::span<const int32_t> codes, MixedSeq
 void AddOpenClip(const FrameLayout& layout, std::span<const int32_t> codes,
                  MixedSequence& sequence);
 
-// What may come next in a sequence that is read token by token.
+// Tracks a sequence token by token and says which ids may come next.
 class SequenceState {
  public:
   // A clip gets at most max_frames frames (those that are read count); 0 = no limit.

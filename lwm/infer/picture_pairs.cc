@@ -110,7 +110,7 @@ double ShareOf(const std::vector<std::string>& got, const std::vector<std::strin
   return static_cast<double>(equal) / static_cast<double>(std::max<size_t>(want.size(), 1));
 }
 
-// Rows that fewest-squares assigned to a picture of their own caption.
+// Share of pictures whose nearest candidate has their caption.
 double ShareOfRight(const at::Tensor& nearest_P, const std::vector<std::string>& caption_P,
                     const std::vector<std::string>& candidate_Q) {
   std::vector<std::string> got;

@@ -21,7 +21,7 @@ namespace lwm::infer {
 struct PicturePairs {
   std::vector<std::string> caption_P;
   at::Tensor images_PHWC;  // f32 in [-1, 1]
-  at::Tensor codes_Pn;     // i32, what the VQGAN makes of them
+  at::Tensor codes_Pn;     // i32, encoded by the VQGAN
 
   int64_t size() const { return static_cast<int64_t>(caption_P.size()); }
 };
@@ -85,7 +85,7 @@ struct PairScores {
   // Of the captions that were drawn:
   double codes_equal = 0;       // codes that are the stored ones
   double nearest = 0;           // the nearest of all pairs' pictures is their own
-  double nearest_ceiling = 0;   // the same of what the VQGAN makes of the stored codes
+  double nearest_ceiling = 0;   // the same for the stored codes, decoded
   double nearest_of_drawn = 0;  // the nearest of the pictures of the captions drawn is their own
   double read_back = 0;         // the likeliest caption of the drawn picture's codes is theirs
   at::Tensor drawn_codes_Dn;    // i32

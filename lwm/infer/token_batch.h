@@ -38,7 +38,7 @@ TokenBatch MakeTokenBatch(const std::map<std::string, at::Tensor>& tensors,
                           const config::ModelConfig& config, const std::string& where);
 TokenBatch ReadTokenBatch(const std::filesystem::path& path, const config::ModelConfig& config);
 
-// What rank `sp` (nullptr = the only one) of the zigzag split computes.
+// The part of rank `sp` (nullptr = the only one) in the zigzag split.
 model::DecoderInput DecoderInputOf(const TokenBatch& batch, dist::Communicator* sp);
 model::DecoderTargets DecoderTargetsOf(const TokenBatch& batch, const model::DecoderInput& input);
 

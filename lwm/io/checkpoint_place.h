@@ -6,7 +6,7 @@
 
 namespace lwm::io {
 
-// Where the checkpoint lies that `path` names by something around it:
+// The checkpoint that `path` names indirectly:
 //
 //   a part of a split GGUF                                  its first part
 //   a folder whose only weights are one GGUF, or one split  that file, the first part

@@ -99,7 +99,7 @@ TEST_F(CheckpointPlaceTest, LongListsAreCut) {
   EXPECT_EQ(NameSome(std::vector<fs::path>(8, "a")), "a, a, a, a, a, a and 2 more");
 }
 
-// What OpenTensorSource says of folders without whole weights.
+// Errors of OpenTensorSource for folders without whole weights.
 class IncompleteFolderTest : public CheckpointPlaceTest {
  protected:
   void ExpectNotOpened(const std::vector<std::string>& parts) {

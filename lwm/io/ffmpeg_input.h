@@ -33,14 +33,14 @@ class FfmpegInput {
   AVFormatContext& format() const;
   AVStream& video() const;
   const AVCodec& decoder() const;
-  // Time stamps of any stream that were read last end here; 0 before the first.
+  // End of the packets read so far, of all streams, by their time stamps; 0 before the first.
   double reached_seconds() const;
-  // How long they last by the container's header, which is not always right; 0 when it does not
-  // say.
+  // Duration by the container's header, which is not always right; 0 when the header has
+  // none.
   double stated_seconds() const;
   // Known at the end: the demuxer met an error, or the file ends inside a packet.
   bool breaks_off() const;
-  // Known at the end: the last packet of the video says how long it is shown.
+  // Known at the end: the last packet of the video has a duration.
   bool last_has_duration() const;
 
   // FFmpeg's log goes here; for PrepareFfmpeg.

@@ -131,7 +131,8 @@ float LargestMagnitude(const float* weights) noexcept {
 
 // std::round for magnitudes below 2^22, in a form that compilers make vectors of.
 int32_t RoundHalfAway(float value) noexcept {
-  constexpr float kBelowHalf = 0x1.fffffep-2f;  // with 0.5 itself, what lies just below would rise
+  // With 0.5 itself, numbers just below it would round up.
+  constexpr float kBelowHalf = 0x1.fffffep-2f;
   return static_cast<int32_t>(value + std::copysign(kBelowHalf, value));
 }
 

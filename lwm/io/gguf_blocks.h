@@ -45,7 +45,7 @@ constexpr size_t kLargestGgufBlock = 256;  // of those that are read
 struct GgufTypeInfo {
   GgufType type;
   std::string_view name;  // "Q8_0"
-  DType dtype;            // what it is read as
+  DType dtype;            // of the values after reading
   size_t block;           // weights per block: 1, 32 or 256
   size_t bytes;           // per block
 };

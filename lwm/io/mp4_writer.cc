@@ -41,7 +41,7 @@ struct Mp4Writer::State {
   void Open(const RgbImage& first);
   void OpenEncoder(const AVCodec& encoder);
   void OpenFile();
-  // What the encoder has ready goes to the file.
+  // Writes the packets that the encoder has ready.
   void WritePackets();
   // Throws unless a step of FFmpeg went well.
   void RequireWritten(int code) const;

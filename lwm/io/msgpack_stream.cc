@@ -12,7 +12,7 @@ namespace {
 
 enum class Type { kNil, kBool, kInt, kFloat, kText, kBin, kArray, kMap, kExt };
 
-// What stands before a value's content: for texts, bins and exts `size` bytes follow, for arrays
+// A value's header. Its content follows: for texts, bins and exts `size` bytes follow, for arrays
 // `size` values, for maps `size` pairs.
 struct Header {
   Type type = Type::kNil;

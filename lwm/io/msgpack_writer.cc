@@ -55,7 +55,7 @@ std::string Ext(uint64_t size) {
   return Length(size, 0xc7, 0xc8, 0xc9) + Tag(kNdarray);
 }
 
-// What stands before an array's data inside its extension: [shape, type, data...
+// The header of an array inside its extension, up to its data: [shape, type, data...
 std::string ArrayHead(const std::vector<int64_t>& shape, DType dtype, uint64_t bytes) {
   std::string head = Array(3) + Array(shape.size());
   for (const int64_t size : shape) head += Unsigned(static_cast<uint64_t>(size));

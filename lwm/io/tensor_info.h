@@ -9,7 +9,7 @@
 
 namespace lwm::io {
 
-// What a file says about one tensor. Data is C-order (last dimension fastest), little-endian.
+// A file's description of one tensor. Data is C-order (last dimension fastest), little-endian.
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;

@@ -54,8 +54,8 @@ class RenamedSource final : public TensorSource {
   std::vector<size_t> index_of_;
 };
 
-// What stands before an anchor in all that belongs to the model; nothing when no or several names
-// end with one.
+// The prefix of the names of the model's weights, found before an anchor; nothing when no or
+// several prefixes are found.
 std::optional<std::string> SharedPrefix(const std::vector<std::string>& names) {
   std::set<std::string> prefixes;
   for (const std::string& name : names)

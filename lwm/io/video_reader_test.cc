@@ -131,7 +131,7 @@ TEST(VideoCutTest, WholeFilesGiveAllFramesWithoutAWarning) {
   EXPECT_EQ(Frames(Golden("whole.mpg")).size(), 75u);
 }
 
-// What reading all of it says: the error or the warning.
+// Reads the whole video and returns its error or warning.
 std::string Complaint(const std::string& bytes) {
   try {
     VideoReader reader(std::as_bytes(std::span(bytes)), "part");

@@ -22,7 +22,7 @@ std::map<std::string, ZipEntry> ReadStoredZip(std::span<const std::byte> file,
 
 // Whether the directory that ends a zip archive is there; it is what a download that stopped lacks.
 bool HasZipDirectory(std::span<const std::byte> file) noexcept;
-// What stands from the first entry's bytes on, by its local header; empty when there is none.
+// The file from the first entry's content on, by its local header; empty when there is none.
 std::span<const std::byte> FromFirstEntry(std::span<const std::byte> file) noexcept;
 
 // The checksum of zip archives. About 0.4 GB/s.

@@ -6,7 +6,7 @@
 
 namespace lwm::jinja {
 
-// What is wrong with an operation of a template. Becomes an Error where its line is known; never
+// An operation of a template failed. Becomes an Error where its line is known; never
 // leaves this module.
 struct Failure : std::runtime_error {
   using std::runtime_error::runtime_error;

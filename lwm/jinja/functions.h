@@ -9,7 +9,7 @@
 
 namespace lwm::jinja {
 
-// What templates can call, filter and test with. All throw Failure naming the callee; each refuses
+// Functions, filters and tests of templates. All throw Failure naming the callee; each refuses
 // arguments that it does not know.
 
 // Methods that leave their value as it is, of strings, lists and dicts, and loop.cycle.

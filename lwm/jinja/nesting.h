@@ -2,7 +2,7 @@
 
 namespace lwm::jinja {
 
-// Counts one level while it lives; who makes it checks the count.
+// Counts one level during its lifetime; the caller checks the count.
 class Nesting {
  public:
   explicit Nesting(int& depth) : depth_(depth) { ++depth_; }

@@ -28,7 +28,7 @@ Value Item(const Value& value, const Value& key, Budget& budget);  // value[key]
 Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step,
             Budget& budget);
 
-// What a loop over the value visits: items, keys of a dict, characters; nothing if undefined.
+// The values that a loop visits: items, keys of a dict, characters; none if undefined.
 std::vector<Value> ItemsOf(const Value& value, Budget& budget);
 int64_t LengthOf(const Value& value);
 

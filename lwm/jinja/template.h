@@ -31,7 +31,7 @@ class Template {
   Template(std::string_view source, std::string where);
 
   // The text, with its foreign bytes marked. Throws Error(kCorruptData) naming where, the line and
-  // what the template does that is wrong or not supported, or the limit that it reaches;
+  // the operation that is wrong or not supported, or the limit that is reached;
   // Error(kInvalidArgument) with the template's own words when it calls raise_exception.
   Text Render(const Variables& variables, const RenderOptions& options = {}) const;
 

@@ -125,7 +125,7 @@ struct Numbers16 {
   __m512i p, ds;
 };
 
-// What the softmax of a row needs beside the scores.
+// The constants of one row's softmax.
 struct RowSoftmax {
   inline RowSoftmax(float row_scale, float row_shift, float row_scaled_delta)
       : factor(_mm512_set1_ps(row_scale * kLog2E)),
@@ -204,8 +204,8 @@ struct KeyBlock {
 //   in the end:
 //       gradients of the last keys, and of the queries
 //
-// What the products of one kind read twice stays in the first-level cache meanwhile: 32 keys beside
-// the scores, p or ds of 32 keys beside the gradients of the keys, ds of 32 queries in the end.
+// Operands reused within a phase stay in L1: 32 keys during the scores, p or ds of 32 keys during
+// the gradients of the keys, ds of 32 queries at the end.
 class TilePair {
  public:
   TilePair(const Bf16TileShape& shape, const AmxBackwardTask& task, const BlockMask& mask,

@@ -20,7 +20,7 @@ struct Group {
   const bool* masked;
   uint16_t* p;                  // blocks of [32][32]
   bool decays = false;          // some of
-  alignas(64) float decay[32];  // what the values so far are multiplied by before those of this one
+  alignas(64) float decay[32];  // factor of the values so far, before those of this block are added
 };
 struct Block {
   Group* group = nullptr;  // nullptr: none
@@ -356,7 +356,7 @@ class BlockSteps {
     for (int i = 0; i < kCount; ++i) rows.Next();
   }
 
-  // What the tile registers hold afterwards belongs nowhere.
+  // Afterwards the tile registers hold nothing that is needed.
   void FlushSums() {
     StoreSums(sums_.at, sums_.row_floats);
     sums_ = {scratch_.s + 2 * kBlock, 32};

@@ -14,7 +14,7 @@ constexpr ptrdiff_t kPatch = 32 * kPatchBlocks;
 constexpr ptrdiff_t kKeyBlockPairs = kPatch * 32;  // p of 32 keys and all queries of a patch
 static_assert(3 * kPatch * kPatch <= kAvx512BackwardPairs);
 
-// What the softmax of a row needs beside the scores.
+// The constants of one row's softmax.
 struct RowSoftmax {
   RowSoftmax(float scale, float lse, float delta)
       : shift(_mm512_set1_ps(lse == kMinusInfinity ? -kMinusInfinity : lse * kLog2E)),

@@ -10,8 +10,8 @@
 
 namespace lwm::kernels {
 
-// What computes tile pairs: oneDNN the products and Highway the rest, or our own kernels of bf16 in
-// AVX512-BF16 or AMX.
+// Implementations of tile pairs: oneDNN for the products with Highway for the rest, or bf16 kernels
+// of our own in AVX512-BF16 or AMX.
 enum class TileKernel : uint8_t { kOneDnn, kAvx512Bf16, kAmx };
 // The fastest that this machine has for tiles of this type.
 TileKernel BestTileKernel(TileType type);
@@ -71,8 +71,8 @@ class AttentionForwardTile {
                    float* acc_RK) = 0;
 };
 
-// What PackKeys of a tile with own_blocks() has packed, back in rows: k_NK, v_NK bf16 [keys,
-// padded_dim]. Slow.
+// Reverses PackKeys of a tile with own_blocks(): k_NK, v_NK in rows, bf16 [keys, padded_dim].
+// Slow.
 void UnpackKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
                 uint16_t* v_NK) noexcept;
 

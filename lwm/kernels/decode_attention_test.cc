@@ -194,7 +194,7 @@ TEST(DecodeAttentionTest, NaNStaysInItsQuery) {
   });
 }
 
-// What has seen NaN alone has no maximum either: it is not nothing.
+// A query that saw only NaN has no maximum, like one that saw no key; a merge must still keep it.
 TEST(DecodeAttentionTest, NaNAloneIsNotNothing) {
   ForEachTarget([](const char* target) {
     Problem<float> p(2, 20, 1, 0);

@@ -90,7 +90,7 @@ TEST(GemvTest, Bf16StaysWithinTheStatedErrorOnEveryTargetAndTail) {
   ExpectWithinBoundOnEveryTarget<Bf16>();
 }
 
-// What lets threads divide the rows and a batch decode as its rows alone would.
+// So threads may divide the rows, and a batch decodes as each of its rows would alone.
 TEST(GemvTest, ARowHasTheSameBitsAloneAndInABlock) {
   const size_t rows = 11, cols = 333, vectors = 7;
   const auto w_RC = RandomNumbers<Bf16>(rows * cols, 5);

@@ -7,7 +7,7 @@
 
 namespace lwm::kernels {
 
-enum class TileType : uint8_t { kF32, kBF16 };  // what a matrix product reads; it always writes f32
+enum class TileType : uint8_t { kF32, kBF16 };  // of a matrix product's operands; its result is f32
 constexpr size_t BytesPerElement(TileType type) { return type == TileType::kF32 ? 4 : 2; }
 
 // Whether oneDNN multiplies bf16 with instructions for it here. Elsewhere products of bf16 are

@@ -148,7 +148,7 @@ TEST(SoftmaxTileTest, NanStaysInItsRowAndHiddenNanHasNoEffect) {
     SCOPED_TRACE(target);
     for (const TileType type : {TileType::kF32, TileType::kBF16})
       ExpectNanStaysInItsRow(type, std::nanf(""));
-    // What memory filled with ones reads as. bf16 products have no such digits.
+    // Memory with all bits set, read as f32. bf16 products never have these bits.
     ExpectNanStaysInItsRow(TileType::kF32, std::bit_cast<float>(0xffffffffu));
   });
 }

@@ -8,7 +8,7 @@
 
 namespace lwm::model {
 
-// What this rank holds of a batch of B rows; T slots a row.
+// This rank's part of a batch of B rows: T slots of every row.
 struct DecoderInput {
   at::Tensor id_BT;        // i64
   at::Tensor vision_BT;    // bool, token is a vision code; undefined = all text

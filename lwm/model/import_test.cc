@@ -295,7 +295,7 @@ TEST(ImportTest, Llama2cModelIsReadAndItsSizeMustFit) {
   EXPECT_NE(ErrorOf([&] { OpenModel(folder / "m.bin"); }), "");
 }
 
-// What reading every weight of a directory says after `damage` to its weights.
+// The error of reading every weight of a directory whose weights `damage` has changed.
 std::string ErrorAfter(const std::function<void(Weights&)>& damage) {
   TemporaryFolder folder;
   const config::ModelConfig config = SmallConfig();

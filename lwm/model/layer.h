@@ -9,7 +9,7 @@
 
 namespace lwm::model {
 
-// What every layer of one pass shares.
+// Inputs that all layers of one pass share.
 struct LayerContext {
   const config::ModelConfig& config;
   const DecoderOptions& options;
@@ -17,8 +17,8 @@ struct LayerContext {
   ops::RopeTable rope;
 };
 
-// What a layer keeps for its backward pass: its input, and attention's result, so that attention's
-// forward never runs twice (at 1M tokens it is most of the work).
+// A layer's saved values for its backward pass: its input and attention's result, so that
+// attention's forward never runs twice (at 1M tokens it is most of the work).
 struct LayerSaved {
   at::Tensor x_BTD;  // residual dtype
   ops::AttentionResult attention;

@@ -29,7 +29,7 @@ io::GgufType TypeOf(const TensorSpec& spec, const SaveOptions& options) {
   return options.blocks ? StoredType(spec, *options.blocks) : GgufTypeOf(options.dtype);
 }
 
-// What the header says of a weight; of one in blocks, its rows of bytes.
+// A weight's entry in the header. Quantised weights are entered as rows of bytes.
 io::TensorInfo InfoOf(const TensorSpec& spec, const SaveOptions& options) {
   const auto type = *io::FindGgufType(static_cast<uint32_t>(TypeOf(spec, options)));
   io::TensorInfo info = {spec.name, type.dtype, spec.shape};

@@ -19,7 +19,7 @@ struct LayerWeights {
   ops::FeedForwardWeights ffn;
 };
 
-// What is not in a layer. With tied embeddings head_VD is the same tensor as embed_VD.
+// The weights outside the layers. With tied embeddings head_VD is the same tensor as embed_VD.
 struct OuterWeights {
   at::Tensor embed_VD;
   at::Tensor vision_embed_VD;  // undefined without vision

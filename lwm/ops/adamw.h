@@ -8,7 +8,7 @@
 
 namespace lwm::ops {
 
-// What kernels::AdamW updates, flat and contiguous, of one length: f32, the copy bf16.
+// The tensors of kernels::AdamW: flat, contiguous, of one length; f32, the copy bf16.
 struct AdamWTensors {
   at::Tensor gradient_n, value_n, first_n, second_n;
   at::Tensor average_n, copy_n;  // may be undefined

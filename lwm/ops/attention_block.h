@@ -84,7 +84,7 @@ bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, doub
 void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tensor& out_BTHK,
                      at::Tensor& lse_BHT);
 
-// What the backward pass needs of the queries: dout (dtype of q), lse, and
+// Queries as the backward pass reads them, with dout (dtype of q), lse, and
 // delta = rowsum(dout * out) in f32.
 struct QueryGradientBlock {
   QueryBlock queries;

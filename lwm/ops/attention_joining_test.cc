@@ -15,7 +15,7 @@ using testing_support::MakeProblem;
 using testing_support::Problem;
 using testing_support::Result;
 
-// What comes after so many polls.
+// A source that has nothing for the first `polls` polls, and `what` after them.
 template <class Arrived>
 std::function<const Arrived*()> After(int polls, const Arrived& what) {
   return [polls, &what]() mutable { return polls-- > 0 ? nullptr : &what; };

@@ -6,7 +6,7 @@
 
 namespace lwm::ops {
 
-// What attention returns and its backward pass wants back.
+// Attention's output, and the statistics that its backward pass needs.
 struct AttentionResult {
   at::Tensor out_BTHK;  // dtype of q
   at::Tensor lse_BHT;   // f32, natural log of the sum of exp of the scaled scores; -inf: saw no key

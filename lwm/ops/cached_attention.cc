@@ -133,7 +133,7 @@ class Decode {
     const int64_t last = begin + count * (range + 1) / ranges_;
     for (int64_t head = first_head; head < first_head + heads; ++head)
       kernels::ClearDecode(State(row, head, range), Size(queries_), Size(dim_));
-    // What the first token sees, all see; the rest of the range each token sees to its own
+    // Keys that the first token sees, all see; of the rest each token sees those up to its own
     // position.
     const int64_t common = causal_ ? std::clamp(offset_ + 1, first, last) : last;
     const int64_t step = heads > 1 ? static_cast<int64_t>(kernels::kDecodeTileKeys) : last - first;

@@ -51,7 +51,7 @@ void ForEachRun(const PixelRuns& runs, const Body& body) {
   });
 }
 
-// What x becomes before silu, v = (x - shift) * slope + offset, and the statistics behind it.
+// The input of silu, v = (x - shift) * slope + offset, and the statistics behind it.
 struct Affine {
   at::Tensor factors_3NC;  // f32: shift, which is the group's mean, rounded; slope; offset
   at::Tensor moments_2NG;  // f64: mean - shift; 1 / sqrt(var + eps)
@@ -193,7 +193,7 @@ ChannelSums SumGradients(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW,
   return sums;
 }
 
-// What the sums say of the gradients:
+// The gradients in terms of the sums:
 //   dx = dv slope - rstd mean(dv scale) - (x - mean) rstd^2 mean(dv scale (x - mean) rstd),
 // the means over the group; in the kernel's terms level and pull.
 struct Gradients {

@@ -48,7 +48,7 @@ class KeyTiles {
   // The keys of a tile, head_dim numbers each; nullptr or zeros beyond the last.
   struct Rows {
     std::vector<const void*> k, v;
-    std::vector<uint16_t> unpacked;  // what they point into if the keys were handed in packed
+    std::vector<uint16_t> unpacked;  // their storage, if the keys were handed in packed
   };
   Rows RowsOf(int64_t b, int64_t g, int64_t tile) const;
 

@@ -34,7 +34,7 @@ class Ring {
   int LastKeys() const;
   int LastQueries() const;
 
-  // The slots of a rank's bundle: all of this rank's own, what travels of the others'.
+  // The slots of a rank's bundle: all of this rank's own, the sent range of the others'.
   QueryBlock Queries(int rank, const at::Tensor& q_BTHK) const {
     return {q_BTHK, Slots(view_.index_PBT, rank, slots_.queries_P),
             Slots(view_.begin_PBT, rank, slots_.queries_P)};
@@ -78,7 +78,7 @@ class TravellingKeys {
 
   const Ring& ring_;
   const KeyBlock own_;
-  std::vector<SlotRange> tiles_P_;  // what travels of each owner, if packed
+  std::vector<SlotRange> tiles_P_;  // the sent range of each owner, if packed
   std::optional<TravellingBundle> bundle_;
 };
 

@@ -11,8 +11,8 @@ struct SlotRange {
   int64_t first = 0, count = 0;
 };
 
-// What of each rank has to travel round the ring, one range of slots per rank: the same for all
-// rows, with slots between that nobody needs. Cost: a pass over the slots of all ranks.
+// The slot range of each rank that other ranks need: one range per rank, the same for all rows; may
+// include unneeded slots. Cost: a pass over the slots of all ranks.
 struct RingSlots {
   std::vector<SlotRange> keys_P;     // seen by some query of another rank
   std::vector<SlotRange> queries_P;  // that see some key of another rank

@@ -178,7 +178,7 @@ void TravellingSum::Progress() {
   for (dist::Request& send : sends_) send.Test();
 }
 
-// What the rank before has collected for the owner of the bundle of this hop.
+// Receives the previous rank's partial sum for the owner of this hop's bundle.
 void TravellingSum::Receive(int hop) {
   const int64_t count = Numbers(hop);
   if (count == 0) return;

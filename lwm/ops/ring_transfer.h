@@ -22,7 +22,7 @@ struct Traveller {
 class TravellingBundle {
  public:
   // slots_P: of each owner; the same on all ranks, as are dtypes and the other dimensions. Copies
-  // what travels of `own` where it is not contiguous.
+  // the sent part of `own` where it is not contiguous.
   TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
                    std::vector<SlotRange> slots_P);
 

@@ -17,7 +17,7 @@ struct Piece {
   size_t bytes = 0;
 };
 
-// What nobody uses at the moment, the latest last.
+// Pieces that are not in use, the last one returned at the end.
 class Pool {
  public:
   Piece Take(size_t bytes) {

@@ -6,9 +6,9 @@
 
 namespace lwm::ops {
 
-// Memory for large scratch that lives as long as one call. The process keeps what was used last, up
-// to kKeptScratchBytes, for the next call: the system clears new pages, which can cost as much as
-// what they are for. Contents are undefined. Any thread.
+// Memory for large scratch that lives as long as one call. The process keeps the pieces used last,
+// up to kKeptScratchBytes, for the next call: the system clears new pages, which can cost as much
+// as the computation itself. Contents are undefined. Any thread.
 constexpr size_t kKeptScratchBytes = size_t{256} << 20;
 
 // Page-aligned bytes, in huge pages where there are.

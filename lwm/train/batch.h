@@ -8,7 +8,7 @@
 
 namespace lwm::train {
 
-// What one rank computes of a micro-batch of B rows: its T slots of every row. Empty slots have id
+// One rank's part of a micro-batch of B rows: its T slots of every row. Empty slots have id
 // 0, position 0, no target and weight 0.
 struct Batch {
   model::DecoderInput input;

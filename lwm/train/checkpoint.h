@@ -23,7 +23,7 @@ namespace lwm::train {
 //   MANIFEST.json                      size and xxh3 of every file
 // Written to checkpoints/.writing_step_N by all ranks (a shared file system), fsynced, renamed.
 
-// What the loop needs to go on, apart from weights and moments.
+// The state of the training loop apart from weights and moments.
 struct TrainerState {
   int64_t step = 0;  // optimizer steps done; names the directory
   Json trainer;      // the loop's own: tokens, schedule, seed ...; the same on every rank

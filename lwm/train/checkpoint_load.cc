@@ -53,7 +53,7 @@ void LoadMasters(const fs::path& folder, ShardedWeights& weights) {
   });
 }
 
-// What this rank owns of the moments, by tensor.
+// This rank's moments of one tensor.
 struct OwnedPiece {
   const ShardPiece* piece;
   AdamW::Moments* moments;

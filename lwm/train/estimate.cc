@@ -17,7 +17,7 @@ namespace {
 // buffers.
 constexpr double kLibrariesBytes = 185e6;
 constexpr double kMpiBytes = 40e6;
-// What a slice of the fused loss takes at most.
+// Upper limit of a slice of the fused loss.
 constexpr double kLossSliceBytes = 256 << 20;
 
 // Elements that one tp rank holds of a list of tensors.
@@ -95,7 +95,7 @@ double AttentionScratchBytes(const Sizes& s) {
   return s.packed + s.T * (sums + travelling);
 }
 
-// What of it the process keeps from one call to the next, beside whatever else is computed.
+// The scratch cached between calls, which adds to other peaks.
 double KeptScratchBytes(const Sizes& s) {
   return std::min(static_cast<double>(ops::kKeptScratchBytes), AttentionScratchBytes(s));
 }
@@ -124,9 +124,9 @@ double LossBytes(const Sizes& s) {
   return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
 }
 
-// What the heap holds beyond what is in use. Results of a layer that come from it are freed between
-// what is kept and stay; where they have pages of their own, slices of two layers and a block do.
-// Weights and their state begin at huge pages, on average half of one behind the last.
+// Allocator overhead. A layer's results on the heap are freed between live blocks and so are not
+// returned; where they have pages of their own, the same holds for slices of two layers and a
+// block. Weights and their state begin at huge pages, on average half of one behind the last.
 double AllocatorBytes(const Sizes& s) {
   constexpr double kBuffersPerLayer = 5;  // master, gradient, two moments, compute copy
   const double gaps = (s.L + 1) * kBuffersPerLayer * kHugePageBytes / 2;

@@ -10,7 +10,7 @@
 
 namespace lwm::train {
 
-// What decides how much memory a training step takes.
+// The settings that decide how much memory a training step takes.
 struct MemoryQuestion {
   config::ModelConfig model;
   dist::MeshShape mesh;

@@ -155,7 +155,7 @@ void ExpectEnough(const char* what, const MemoryQuestion& q, double most_over) {
         MemoryQuestion small = q;
         small.row_tokens = 256;
         small.model.vocab_size = 1000;
-        MeasuredBytes(small);  // what libraries keep from the first time on
+        MeasuredBytes(small);  // libraries allocate once, at the first call
         const double measured = MeasuredBytes(q);
         const MemoryEstimate estimate = EstimateTraining(q);
         const double ratio = (estimate.total() - PartBytes(estimate, "libraries")) / measured;

@@ -19,7 +19,7 @@ size_t BucketOf(int64_t position) {
   return static_cast<size_t>(std::bit_width(static_cast<uint64_t>(position / kFirstBucket)));
 }
 
-// What ranks add up, as one array of doubles.
+// Sums over ranks, as one array of doubles.
 struct Sums {
   std::array<double, 2 + 2 * kBuckets> values{};
   double& text() { return values[0]; }

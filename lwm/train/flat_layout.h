@@ -20,7 +20,7 @@ class FlatLayout {
   int64_t size() const { return shard_size_ * ranks_; }
   // One view a tensor into flat (any dtype, size() elements), in the order of the specs.
   std::vector<at::Tensor> Views(const at::Tensor& flat) const;
-  // What shard `rank` holds.
+  // The pieces of tensors in shard `rank`.
   std::vector<ShardPiece> Pieces(int rank) const;
 
  private:

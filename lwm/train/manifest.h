@@ -20,8 +20,8 @@ std::string ManifestText(const Json& files);
 // The "files" object of a folder's manifest. Throws Error(kNotFound) or Error(kCorruptData).
 Json ReadManifest(const std::filesystem::path& folder);
 
-// What is wrong with every `stride`th of the listed files, starting with number `first`, in one
-// line; nothing if they are as listed.
+// Checks every `stride`th of the listed files, starting with number `first`. Returns one line that
+// names the first difference; nothing if they are as listed.
 std::optional<std::string> FindDamagedFile(const std::filesystem::path& folder, const Json& files,
                                            int first, int stride);
 

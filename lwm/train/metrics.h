@@ -10,7 +10,7 @@
 
 namespace lwm::train {
 
-// What is logged of one optimizer step.
+// The logged numbers of one optimizer step.
 struct StepMetrics {
   int64_t step = 0;    // 1 for the first
   int64_t tokens = 0;  // trained on since the beginning, padding not counted
@@ -37,7 +37,7 @@ class StepLog {
   // be written, Error(kResourceExhausted) when the disk is full.
   StepLog(const std::filesystem::path& file, int64_t last_step, bool csv = false);
 
-  // What was wrong with lines that were dropped as damaged, as ReadStepLog says it.
+  // Describes the damaged lines that were dropped, as ReadStepLog does; empty: none.
   const std::string& damage() const { return damage_; }
 
   // One line, handed to the system before this returns. Throws Error(kResourceExhausted) when the

@@ -11,9 +11,9 @@
 
 namespace lwm::train {
 
-// What the loops of all trainings share: of decoders here, of VQGANs in vision_train/.
+// Parts of the training loop of decoders and of VQGANs (vision_train/).
 
-// What the caller adds to a run.
+// The caller's functions, called during a run.
 struct RunHooks {
   // One line for a person; called on rank 0 only.
   std::function<void(const std::string& line)> say;
@@ -54,8 +54,8 @@ class RunClock {
 // Sum of the ranks' peak memory so far, GiB. Collective.
 double PeakGib(dist::Communicator& world);
 
-// What a resumed run says: where it goes on, and every setting ({"section": {"key": value}}) that
-// is another one now; whoever did not mean that should see it.
+// Log lines of a resumed run: where it goes on, and every setting ({"section": {"key": value}})
+// that has changed, so that an unintended change is seen.
 std::vector<std::string> ResumeLines(const std::filesystem::path& checkpoint, int64_t step,
                                      int64_t steps, const Json& settings_before,
                                      const Json& settings_now);

@@ -32,7 +32,7 @@ void TrainRunTokenizer(const config::TrainConfig& config, const fs::path& file) 
   for (const data::DocumentFile& document : data::FindDocuments(config.data.TrainPaths()).files)
     training.inputs.push_back(document.path);
   training.vocab_size = static_cast<int32_t>(config.data.train_tokenizer_vocab);
-  // Those of an earlier run in this folder would change how the new one is read.
+  // Files of an earlier run in this folder would change the new tokenizer's settings.
   for (const char* name : {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"})
     fs::remove(file.parent_path() / name);
   WriteFileAtomically(file, data::TrainTokenizer(training));
@@ -261,7 +261,7 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
   const bool keeps_ids = !config.model.init.empty() && config.data.tokenizer.empty();
   SetEos(tokenizer.eos_id(), keeps_ids, resolved);
   if (const int64_t codes = resolved.has_vision() ? CodesPerFrame(config.data) : 0; codes > 0)
-    resolved.codes_per_frame = codes;  // what the model is to draw
+    resolved.codes_per_frame = codes;  // the size of the frames that it will draw
   RequireVisionFits(config, resolved);
   return resolved;
 }

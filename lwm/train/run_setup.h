@@ -39,8 +39,8 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<std::filesystem::path>& checkpoint,
                                  const data::Tokenizer& tokenizer);
 
-// What stands beside the weights in the run's model directories, name -> content: the tokenizer's
-// files, and generation_config.json of the model that training began with.
+// The files of the run's model directories other than config and weights, name -> content: the
+// tokenizer's, and generation_config.json of the model that training began with.
 std::map<std::string, std::string> FilesBesideModel(
     const config::TrainConfig& config, const std::optional<std::filesystem::path>& checkpoint,
     const data::Tokenizer& tokenizer, const config::ModelConfig& model);

@@ -21,8 +21,8 @@ struct ShardPiece {
   int64_t offset = 0;  // of the slice's first element in the shard
 };
 
-// What one rank owns of a group of tensors (group -1: the outer tensors, l: layer l), after the
-// group was flattened, padded and cut into equal parts over mesh.shard(). n values, f32; between
+// One rank's shard of a group of tensors (group -1: the outer tensors, l: layer l): the group is
+// flattened, padded and cut into equal parts over mesh.shard(). n values, f32; between
 // pieces there is padding that stays 0.
 struct GroupShard {
   at::Tensor master_n;
@@ -56,7 +56,7 @@ struct InitOptions {
 //
 // Bytes on this rank for each of its tp part's parameters, P = ranks of the shard group: 8 / P for
 // masters and gradients (AdamW: 8 / P more), 2 / P for the bf16 copy. With P > 1 also, for the
-// outer group and for two or three layers, what is gathered (2 in bf16) and, for the outer group
+// outer group and for two or three layers, gathered weights (2 in bf16) and, for the outer group
 // and two layers, full gradients (4). Methods marked collective must be called by all ranks of the
 // mesh in the same order; so must the WeightStore calls within a shard group.
 class ShardedWeights final : public model::WeightStore {
@@ -118,7 +118,7 @@ class ShardedWeights final : public model::WeightStore {
   std::unique_ptr<Parts> parts_;
 };
 
-// What gradients are multiplied by so that their norm is at most max_norm; 1 when max_norm is 0.
+// The factor of gradients that brings their norm to at most max_norm; 1 when max_norm is 0.
 double ClipFactor(double norm, double max_norm);
 
 }  // namespace lwm::train

@@ -50,7 +50,7 @@ class WholeModel {
   ShardedWeights weights_;
 };
 
-// What a rank that holds `piece` should have of a whole f32 tensor.
+// The values of `piece`, from the whole f32 tensor.
 inline at::Tensor SliceOf(const at::Tensor& whole, const ShardPiece& piece) {
   const at::Tensor slice = at::empty({piece.slice.size()}, at::kFloat);
   CopyOverlap(WholeSlice(piece.spec), whole.const_data_ptr<float>(), piece.slice,

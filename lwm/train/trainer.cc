@@ -115,7 +115,7 @@ class Run {
         mesh.sp);
   }
 
-  // What all ranks of this machine may take together, what they have taken already included.
+  // Bytes that all ranks of this machine may use together, including those already in use.
   double UsableMemory() {
     if (config_.train.memory_gib > 0) return config_.train.memory_gib * (int64_t{1} << 30);
     world_.Barrier();  // so that nobody has begun to allocate

@@ -17,8 +17,8 @@ struct TrainHooks : RunHooks {
   // on rank 0 only while the others wait; an Error is a warning, the run goes on. Empty (on every
   // rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
-  // What the model in `checkpoint` makes of the recipe's [pictures]: a grid written to `png`, and
-  // measures for eval.jsonl, an object. `last`: the run ends here. Called as `sample` is.
+  // Draws the recipe's [pictures] with the model in `checkpoint`: writes a grid to `png` and
+  // returns measures for eval.jsonl, an object. `last`: the run ends here. Called as `sample` is.
   std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
                      bool last)>
       pictures;

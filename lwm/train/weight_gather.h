@@ -29,7 +29,7 @@ class WeightGather {
   struct Slot {
     at::Tensor flat;
     model::LayerWeights weights;
-    int64_t layer = -1;  // what is or will be in it; -1 = nothing
+    int64_t layer = -1;  // the one it holds or is being filled with; -1 = none
     bool in_use = false;
     int64_t last_use = 0;
     dist::Request request;  // last: waits before flat goes

@@ -41,7 +41,7 @@ std::string HashWeights(const VqganSource& source) {
 // changes.
 constexpr int kVideoVersion = 3, kPictureVersion = 2;
 
-// What makes other codes of the same bytes.
+// The options that change the codes of a file.
 std::string Describe(const MediaRequest& request) {
   const ClipOptions& clip = request.clip;
   const std::string text = fmt::format("fps {} frames {} start {}", clip.frames_per_second,

@@ -93,7 +93,7 @@ class CodeCache {
   CodeCacheOptions options_;
   config::VqganConfig config_;
   int64_t frame_size_, codes_per_frame_;
-  std::string settings_;  // what all entries of this cache share, in words
+  std::string settings_;  // config, weights and size, common to all entries, as text
 
   mutable std::mutex mutex_;                         // of what follows
   std::map<std::string, std::string> content_hash_;  // by path, size and time of change

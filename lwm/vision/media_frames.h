@@ -25,15 +25,15 @@ struct MediaItem {
   int64_t first = 0, frames = 0;
 };
 
-// What was left out and why: not a picture or video by its name or no file (in folders), or, with
-// skip_bad, broken.
+// A path that was left out, and why: not a picture or video by its name or no file (in folders),
+// or, with skip_bad, broken.
 struct SkippedMedia {
   std::filesystem::path path;
   std::string reason;
 };
 
-// What a folder holds, not the folders inside: pictures and videos by their names, sorted, and the
-// rest. Hidden files are rest: systems and unfinished writers leave them beside the real ones.
+// Entries of a folder, not of the folders inside: pictures and videos by their names, sorted, and
+// the rest. Hidden files are rest: systems and unfinished writers leave them beside the real ones.
 // Throws std::filesystem::filesystem_error when the folder cannot be read.
 struct MediaFolder {
   std::vector<std::filesystem::path> files;

@@ -48,7 +48,7 @@ class Vqgan {
   // of these requires gradients.
   at::Tensor DecodeLatents(const at::Tensor& latents_NhwC) const;
 
-  // What Decode demands of codes. Throws as it does.
+  // Checks codes as Decode does, and throws as it does.
   void RequireCodes(const at::Tensor& codes_Nhw) const;
 
  private:

@@ -34,7 +34,7 @@ class FlatParameters {
 
   const at::Tensor& value_n() const { return value_n_; }
   const at::Tensor& gradient_n() const { return gradient_n_; }
-  // What the leaves are views of; value_n itself in f32.
+  // The storage of the leaves, which are views; value_n itself in f32.
   const at::Tensor& working_n() const { return working_n_; }
   int64_t num_decayed() const { return num_decayed_; }
 

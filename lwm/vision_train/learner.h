@@ -20,7 +20,7 @@
 
 namespace lwm::vision_train {
 
-// What one step did, over the global batch.
+// Losses and counts of one step, over the global batch.
 struct StepOutcome {
   double loss = 0, l1 = 0, mse = 0, commitment = 0, perceptual = 0;
   double adversarial = 0, discriminator = 0;

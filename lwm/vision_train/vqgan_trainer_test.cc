@@ -113,7 +113,7 @@ TEST_F(VqganTrainerTest, AnInterruptedRunGoesOnBitForBit) {
     fs::copy(folder_ / "run", again, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
     for (int64_t step = stop + 2; step <= 12; step += 2)
       fs::remove_all(again / "checkpoints" / Cat("step_", step));
-    // What a killed save leaves behind.
+    // The remains of a save that was killed.
     fs::create_directories(again / "checkpoints/.writing_step_8/training");
     Train(Recipe(Cat("again_", stop)));
     EXPECT_NE(lines_.find("resuming"), std::string::npos);
