@@ -2,39 +2,16 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "lwm/base/error.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/embedding.h"
+#include "lwm/model/layer.h"
 #include "lwm/ops/cached_attention.h"
-#include "lwm/ops/feed_forward.h"
 #include "lwm/ops/gemv.h"
-#include "lwm/ops/linear.h"
 #include "lwm/ops/rms_norm.h"
-#include "lwm/ops/rope.h"
 
 namespace lwm::infer {
 namespace {
-
-// Each of the matrices times the same x.
-std::vector<at::Tensor> ProjectEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC) {
-  if (x_TC.size(0) <= ops::kGemvRows) return ops::GemvEach(x_TC, w_RC, x_TC.scalar_type());
-  std::vector<at::Tensor> y_TR;
-  for (const at::Tensor& w : w_RC) y_TR.push_back(ops::Linear(x_TC, w));
-  return y_TR;
-}
-
-at::Tensor Project(const at::Tensor& x_TC, const at::Tensor& w_RC) {
-  return ProjectEach(x_TC, {w_RC}).front();
-}
-
-at::Tensor FeedForward(const at::Tensor& x_TD, const ops::FeedForwardWeights& w) {
-  if (x_TD.size(0) > ops::kGemvRows) return ops::FeedForward(x_TD, w, kPrefillChunkTokens);
-  const auto gate_up_TF = ops::GemvEach(x_TD, {w.gate_FD, w.up_FD}, at::kFloat);
-  const at::Tensor inner_TF = at::silu(gate_up_TF[0]).mul_(gate_up_TF[1]).to(x_TD.scalar_type());
-  return ops::Gemv(inner_TF, w.down_DF, x_TD.scalar_type());
-}
 
 // Position of each new token in its own row, i64 [B,T]; left padding has position 0.
 at::Tensor Positions(const KvCache& cache, int64_t new_tokens) {
@@ -90,35 +67,26 @@ at::Tensor DecodeModel::ReadHidden(const NewTokens& tokens, KvCache& cache) cons
 at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
                                   const config::RopeFrequencies& frequencies,
                                   KvCache& cache) const {
-  const int64_t rows = cache.rows(), new_tokens = chunk.id_BT.size(1);
-  const int64_t end = cache.tokens() + new_tokens;
-  const ops::RopeTable rope = ops::MakeRopeTable(
-      Positions(cache, new_tokens), frequencies.inverse_frequency_R, frequencies.attention_factor);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
-  const auto heads = [&](const at::Tensor& x_TC) {
-    return x_TC.view({rows, new_tokens, -1, config_.head_dim});
-  };
-  at::Tensor x_TD =
-      model::Embed(chunk.id_BT, chunk.vision_BT, weights_.Outer()).reshape({rows * new_tokens, -1});
-
+  const int64_t new_tokens = chunk.id_BT.size(1), end = cache.tokens() + new_tokens;
+  const model::DecoderOptions options{.residual_dtype = dtype(),
+                                      .ffn_slice_tokens = kPrefillChunkTokens};
+  const model::LayerContext context{
+      config_, options,
+      ops::MakeRopeTable(Positions(cache, new_tokens), frequencies.inverse_frequency_R,
+                         frequencies.attention_factor)};
+  at::Tensor x_BTD = model::Embed(chunk.id_BT, chunk.vision_BT, weights_.Outer());
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
-    const model::LayerWeights& w = weights_.Layer(l);
-    const at::Tensor xn_TD = ops::RmsNorm(x_TD, w.attention_norm_D, config_.rms_norm_eps);
-    const auto qkv_TC = ProjectEach(xn_TD, {w.q_HKxD, w.k_GKxD, w.v_GKxD});
-    at::Tensor q_BTHK = heads(qkv_TC[0]), k_BTGK = heads(qkv_TC[1]);
-    ops::ApplyRope(q_BTHK, rope, /*inverse=*/false);
-    ops::ApplyRope(k_BTGK, rope, /*inverse=*/false);
-    cache.Write(l, k_BTGK, heads(qkv_TC[2]));
-
-    const at::Tensor attention_BTHK =
-        ops::CachedAttention(q_BTHK, cache.Keys(l, end), cache.Values(l, end), cache.tokens(),
-                             cache.begin_B(), /*causal=*/true, scale);
-    x_TD = x_TD + Project(attention_BTHK.reshape({rows * new_tokens, -1}), w.o_DxHK);
-    x_TD = x_TD + FeedForward(ops::RmsNorm(x_TD, w.ffn_norm_D, config_.rms_norm_eps), w.ffn);
+    const auto over_cache = [&](const model::Qkv& qkv, double scale) {
+      cache.Write(l, qkv.k_BTGK, qkv.v_BTGK);
+      return ops::AttentionResult{ops::CachedAttention(qkv.q_BTHK, cache.Keys(l, end),
+                                                       cache.Values(l, end), cache.tokens(),
+                                                       cache.begin_B(), /*causal=*/true, scale)};
+    };
+    x_BTD = model::LayerForward(context, weights_.Layer(l), x_BTD, over_cache, /*saved=*/nullptr);
     weights_.ReleaseLayer(l);
   }
   cache.Advance(new_tokens);
-  return x_TD.view({rows, new_tokens, -1}).select(1, new_tokens - 1).contiguous();
+  return x_BTD.select(1, new_tokens - 1).contiguous();
 }
 
 at::Tensor DecodeModel::Logits(const at::Tensor& x_RD, Head head) const {

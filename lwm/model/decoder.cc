@@ -27,7 +27,7 @@ LayerContext MakeContext(const config::ModelConfig& config, const DecoderInput& 
   LWM_CHECK(input.id_BT.size(0) == input.view.rows() && input.id_BT.size(1) == input.view.tokens(),
             "input of ", input.id_BT.sizes(), " does not fit its view");
   const auto rope = config::ComputeRopeFrequencies(config, RopeTokens(config, input));
-  return {config, options, input.view,
+  return {config, options,
           ops::MakeRopeTable(input.position_BT, rope.inverse_frequency_R, rope.attention_factor)};
 }
 
@@ -39,11 +39,14 @@ at::ScalarType ResidualDtype(const OuterWeights& outer, const DecoderOptions& op
 at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
                      std::vector<LayerSaved>* saved) {
   const OuterWeights& outer = weights.Outer();
+  const Attend over_ring = [&](const Qkv& qkv, double scale) {
+    return ops::RingAttentionForward(qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, input.view, scale);
+  };
   at::Tensor x_BTD =
       Embed(input.id_BT, input.vision_BT, outer).to(ResidualDtype(outer, context.options));
   for (int64_t l = 0; l < context.config.num_hidden_layers; ++l) {
     LayerSaved* keep = saved ? &saved->emplace_back() : nullptr;
-    x_BTD = LayerForward(context, weights.Layer(l), x_BTD, keep);
+    x_BTD = LayerForward(context, weights.Layer(l), x_BTD, over_ring, keep);
     weights.ReleaseLayer(l);
   }
   return x_BTD;
@@ -172,8 +175,8 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
       ops::RmsNormBackward(dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD, outer.norm_D,
                            config.rms_norm_eps, outer_gradients.norm_D);
   for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
-    dx_BTD =
-        LayerBackward(context, weights.Layer(l), saved.back(), dx_BTD, weights.LayerGradients(l));
+    dx_BTD = LayerBackward(context, weights.Layer(l), input.view, saved.back(), dx_BTD,
+                           weights.LayerGradients(l));
     saved.pop_back();
     weights.FinishLayerGradients(l);
     weights.ReleaseLayer(l);

@@ -11,10 +11,6 @@
 namespace lwm::model {
 namespace {
 
-struct Qkv {
-  at::Tensor q_BTHK, k_BTGK, v_BTGK;
-};
-
 at::Tensor Norm(const LayerContext& context, const at::Tensor& x_BTD, const at::Tensor& w_D,
                 at::ScalarType dtype) {
   return ops::RmsNorm(x_BTD, w_D, context.config.rms_norm_eps).to(dtype);
@@ -30,12 +26,14 @@ at::Tensor FlatHeads(const at::Tensor& x_BTHK) {
   return x_BTHK.reshape({-1, x_BTHK.size(2) * x_BTHK.size(3)});
 }
 
-Qkv ProjectQkv(const LayerContext& context, const LayerWeights& weights, const at::Tensor& xn_TD) {
-  const auto heads = [&](const at::Tensor& w) {
-    return ops::Linear(xn_TD, w).view(
-        {context.view.rows(), context.view.tokens(), -1, context.config.head_dim});
+// Queries, keys and values of xn_BTD, the normalised input.
+Qkv ProjectQkv(const LayerContext& context, const LayerWeights& weights, const at::Tensor& xn_BTD) {
+  const auto qkv_TC =
+      ops::LinearEach(Flat(xn_BTD), {weights.q_HKxD, weights.k_GKxD, weights.v_GKxD});
+  const auto heads = [&](const at::Tensor& x_TC) {
+    return x_TC.view({xn_BTD.size(0), xn_BTD.size(1), -1, context.config.head_dim});
   };
-  Qkv qkv{heads(weights.q_HKxD), heads(weights.k_GKxD), heads(weights.v_GKxD)};
+  Qkv qkv{heads(qkv_TC[0]), heads(qkv_TC[1]), heads(qkv_TC[2])};
   ops::ApplyRope(qkv.q_BTHK, context.rope, /*inverse=*/false);
   ops::ApplyRope(qkv.k_BTGK, context.rope, /*inverse=*/false);
   return qkv;
@@ -69,17 +67,18 @@ at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWei
 }
 
 at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeights& weights,
-                                   const LayerSaved& saved, const at::Tensor& dh_BTD,
-                                   LayerWeights& gradients) {
+                                   const ops::SequenceView& view, const LayerSaved& saved,
+                                   const at::Tensor& dh_BTD, LayerWeights& gradients) {
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
   const at::Tensor datt_TxHK =
       ops::LinearBackward(Flat(dh_BTD).to(dtype), FlatHeads(saved.attention.out_BTHK),
                           weights.o_DxHK, gradients.o_DxHK);
-  const at::Tensor xn_TD = Flat(Norm(context, saved.x_BTD, weights.attention_norm_D, dtype));
-  const Qkv qkv = ProjectQkv(context, weights, xn_TD);
-  ops::AttentionGradients d = ops::RingAttentionBackward(
-      datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, saved.attention,
-      context.view, AttentionScale(context));
+  const at::Tensor xn_BTD = Norm(context, saved.x_BTD, weights.attention_norm_D, dtype);
+  const at::Tensor xn_TD = Flat(xn_BTD);
+  const Qkv qkv = ProjectQkv(context, weights, xn_BTD);
+  ops::AttentionGradients d =
+      ops::RingAttentionBackward(datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK,
+                                 qkv.v_BTGK, saved.attention, view, AttentionScale(context));
   ops::ApplyRope(d.dq_BTHK, context.rope, /*inverse=*/true);
   ops::ApplyRope(d.dk_BTGK, context.rope, /*inverse=*/true);
   at::Tensor dxn_TD =
@@ -93,13 +92,11 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
 }  // namespace
 
 at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
-                        const at::Tensor& x_BTD, LayerSaved* saved) {
+                        const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved) {
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
-  Qkv qkv =
-      ProjectQkv(context, weights, Flat(Norm(context, x_BTD, weights.attention_norm_D, dtype)));
-  const ops::AttentionResult attention = ops::RingAttentionForward(
-      qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, context.view, AttentionScale(context));
-  qkv = {};
+  const ops::AttentionResult attention =
+      attend(ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype)),
+             AttentionScale(context));
   if (saved) *saved = {x_BTD, attention};
   const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
   const at::Tensor ffn_TD = ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)),
@@ -108,11 +105,11 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
 }
 
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
-                         const LayerSaved& saved, const at::Tensor& dy_BTD,
-                         LayerWeights& gradients) {
+                         const ops::SequenceView& view, const LayerSaved& saved,
+                         const at::Tensor& dy_BTD, LayerWeights& gradients) {
   const at::Tensor h_BTD = AddAttention(context, weights, saved.x_BTD, saved.attention.out_BTHK);
   const at::Tensor dh_BTD = FeedForwardBranchBackward(context, weights, h_BTD, dy_BTD, gradients);
-  return AttentionBranchBackward(context, weights, saved, dh_BTD, gradients);
+  return AttentionBranchBackward(context, weights, view, saved, dh_BTD, gradients);
 }
 
 }  // namespace lwm::model

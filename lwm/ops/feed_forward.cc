@@ -8,6 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/kernels/swiglu.h"
 #include "lwm/ops/element.h"
+#include "lwm/ops/gemv.h"
 #include "lwm/ops/linear.h"
 #include "lwm/ops/product.h"
 
@@ -53,11 +54,19 @@ void SwigluBackwardInPlace(at::Tensor& da_TF, at::Tensor& gate_TF, at::Tensor& u
   });
 }
 
+// A decoding step.
+at::Tensor FeedForwardOfFewTokens(const at::Tensor& x_TD, const FeedForwardWeights& weights) {
+  const auto gate_up_TF = GemvEach(x_TD, {weights.gate_FD, weights.up_FD}, at::kFloat);
+  const at::Tensor inner_TF = at::silu(gate_up_TF[0]).mul_(gate_up_TF[1]).to(x_TD.scalar_type());
+  return Gemv(inner_TF, weights.down_DF, x_TD.scalar_type());
+}
+
 }  // namespace
 
 at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights,
                        int64_t slice_tokens) {
   RequireShapes("FeedForward", x_TD, weights, slice_tokens);
+  if (x_TD.size(0) <= kGemvRows) return FeedForwardOfFewTokens(x_TD, weights);
   at::Tensor y_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < x_TD.size(0); t += slice_tokens) {
     const int64_t count = std::min(slice_tokens, x_TD.size(0) - t);

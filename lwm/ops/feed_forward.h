@@ -9,7 +9,8 @@ struct FeedForwardWeights {
 };
 
 // down(silu(gate(x)) * up(x)) over slices of tokens (blockwise feed-forward, Liu & Abbeel 2023):
-// only one slice of width F exists at a time.
+// only one slice of width F exists at a time. Up to kGemvRows tokens run as Gemv (gemv.h), and
+// silu(gate) * up is then rounded once.
 //
 //   x_TD          in  f32 or bf16 [T,D], contiguous: the normalised input
 //   slice_tokens  in  >= 1 tokens per slice

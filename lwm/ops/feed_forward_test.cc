@@ -52,6 +52,15 @@ TEST(OpsFeedForwardTest, ForwardAndGradientsMatchFloat64ForAnySlice) {
   }
 }
 
+// Four tokens and fewer run as Gemv.
+TEST(OpsFeedForwardTest, FewTokensMatchFloat64) {
+  for (const int64_t tokens : {1, 4, 5}) {
+    SCOPED_TRACE(tokens);
+    ExpectMatchesFloat64(at::kFloat, tokens, 16, 1e-6);
+    ExpectMatchesFloat64(at::kBFloat16, tokens, 16, 0.012);
+  }
+}
+
 TEST(OpsFeedForwardTest, NoTokensGiveNoGradient) {
   const FeedForwardWeights weights = RandomWeights(8, 12, at::kFloat);
   FeedForwardWeights gradients{at::zeros({12, 8}), at::zeros({12, 8}), at::zeros({8, 12})};

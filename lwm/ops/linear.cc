@@ -9,6 +9,7 @@
 #include "lwm/kernels/accumulate.h"
 #include "lwm/kernels/transpose.h"
 #include "lwm/ops/element.h"
+#include "lwm/ops/gemv.h"
 #include "lwm/ops/product.h"
 
 namespace lwm::ops {
@@ -55,11 +56,22 @@ void AddWeightGradientBf16(const at::Tensor& dy_any_TR, const at::Tensor& x_TC, 
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC) {
-  LWM_REQUIRE(x_TC.dim() == 2 && w_RC.dim() == 2 && x_TC.size(1) == w_RC.size(1) &&
-                  x_TC.scalar_type() == w_RC.scalar_type(),
-              "Linear: want x [tokens,cols] and w [rows,cols] of one dtype, got x ", x_TC.sizes(),
-              " ", x_TC.scalar_type(), " w ", w_RC.sizes(), " ", w_RC.scalar_type());
-  return ProductTransposed(x_TC, w_RC);
+  return LinearEach(x_TC, {w_RC}).front();
+}
+
+std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC) {
+  bool contiguous = x_TC.is_contiguous();
+  for (const at::Tensor& w : w_RC) {
+    LWM_REQUIRE(x_TC.dim() == 2 && w.dim() == 2 && x_TC.size(1) == w.size(1) &&
+                    x_TC.scalar_type() == w.scalar_type(),
+                "Linear: want x [tokens,cols] and w [rows,cols] of one dtype, got x ", x_TC.sizes(),
+                " ", x_TC.scalar_type(), " w ", w.sizes(), " ", w.scalar_type());
+    contiguous = contiguous && w.is_contiguous();
+  }
+  if (x_TC.size(0) <= kGemvRows && contiguous) return GemvEach(x_TC, w_RC, x_TC.scalar_type());
+  std::vector<at::Tensor> y_TR;
+  for (const at::Tensor& w : w_RC) y_TR.push_back(ProductTransposed(x_TC, w));
+  return y_TR;
 }
 
 void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tensor& dw_RC) {

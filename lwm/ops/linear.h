@@ -2,10 +2,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace lwm::ops {
 
-// y = x w^T over [T,C] and [R,C]; matmul inputs in their own dtype, f32 accumulation.
+// y = x w^T over [T,C] and [R,C]; matmul inputs in their own dtype, f32 accumulation. Up to
+// kGemvRows tokens of contiguous tensors run as Gemv (gemv.h), at the speed of reading w.
 at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC);
+
+// Several matrices times one x; with few tokens, threads wait for each other once instead of once a
+// matrix.
+std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC);
 
 // dw_RC (f32) += dy^T x over dy [T,R], x [T,C]; a bf16 product is rounded at most
 // once before it is added.

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "lwm/base/error.h"
 
 namespace lwm::ops {
@@ -27,10 +29,27 @@ void ExpectMatchesFloat64(at::ScalarType dtype, int64_t tokens, int64_t rows, in
 }
 
 TEST(OpsLinearTest, ForwardAndGradientsMatchFloat64) {
-  for (const int64_t tokens : {1, 37, 130}) {
+  for (const int64_t tokens : {1, 4, 5, 37, 130}) {
     ExpectMatchesFloat64(at::kFloat, tokens, 70, 33, 1e-6);
     ExpectMatchesFloat64(at::kBFloat16, tokens, 70, 33, 0.006);
   }
+}
+
+TEST(OpsLinearTest, EachOfSeveralMatricesGivesItsOwnProduct) {
+  at::manual_seed(5);
+  for (const int64_t tokens : {3, 17}) {
+    const at::Tensor x = at::randn({tokens, 33});
+    const std::vector<at::Tensor> w = {at::randn({70, 33}), at::randn({5, 33})};
+    const auto y = LinearEach(x, w);
+    ASSERT_EQ(y.size(), 2U);
+    for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(y[i].equal(Linear(x, w[i])));
+  }
+}
+
+TEST(OpsLinearTest, FewTokensOfStridedTensorsAreMultipliedToo) {
+  at::manual_seed(6);
+  const at::Tensor x = at::randn({33, 2}).t(), w = at::randn({33, 70}).t();
+  EXPECT_LT(WorstRelative(Linear(x, w), x.to(at::kDouble).mm(w.to(at::kDouble).t())), 1e-6);
 }
 
 // More rows than one stripe of the transposed copy holds.
