@@ -3,8 +3,8 @@
 
 Usage: tools/compare_builds.py BEFORE AFTER [--steps 50] [--recipes quickstart,any-to-any-small,vqgan-clipart]
 
-BEFORE and AFTER are `lwm` programs. Each recipe runs in f32 and in bf16, on one rank of one thread, and
-samples and plots are left out. Every number of every step must be the same bit for bit, except speed and
+BEFORE and AFTER are `lwm` programs. Each recipe runs in f32 and in bf16, on one rank of one thread.
+Every number of every step must be the same bit for bit, except speed and
 memory. For changes that are to move code and no result; run it from the root of the repository.
 """
 import argparse
@@ -21,7 +21,8 @@ def run(program, recipe, dtype, steps, folder):
     """The metrics of each step, without those that are measured."""
     image_model = recipe.startswith("vqgan")
     settings = [f"train.steps={steps}", f"train.run_folder={folder}", f"train.dtype={dtype}",
-                f"train.checkpoint_every={steps}"]
+                f"train.checkpoint_every={steps}", "train.log_every=1",
+                *([] if image_model else ["parallel.mesh=1,1,1,-1"])]
     command = [program, *(["vqgan"] if image_model else []), "train",
                "--config", f"recipes/{recipe}.toml", "--threads", "1"]
     for setting in settings:
