@@ -26,9 +26,11 @@ void Widen(const int16_t* w_K32, const float* scale_32, size_t depth, float* to_
     }
 }
 
-// R rows and two vectors of columns.
+// R rows and two vectors of columns. `next`, weights of another product, is fetched into the
+// second-level cache meanwhile: a tenth of a whole VQGAN's time.
 template <size_t R>
-HWY_INLINE void RowBlock(const float* a_RK, size_t depth, const float* w_K32, float* c_R32) {
+HWY_INLINE void RowBlock(const float* a_RK, size_t depth, const float* w_K32, const int16_t* next,
+                         float* c_R32) {
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
   const size_t lanes = hn::Lanes(d);
@@ -38,6 +40,7 @@ HWY_INLINE void RowBlock(const float* a_RK, size_t depth, const float* w_K32, fl
   for (size_t k = 0; k < depth; ++k) {
     const V low = hn::LoadU(d, w_K32 + k * kInt16Panel);
     const V high = hn::LoadU(d, w_K32 + k * kInt16Panel + lanes);
+    __builtin_prefetch(next + k * kInt16Panel, 0, 2);
     HWY_UNROLL(12)
     for (size_t r = 0; r < R; ++r) {
       const V a = hn::Set(d, a_RK[r * depth + k]);
@@ -54,11 +57,13 @@ HWY_INLINE void RowBlock(const float* a_RK, size_t depth, const float* w_K32, fl
 
 // `rows` <= R of them.
 template <size_t R>
-void Rows(const float* a_RK, size_t rows, size_t depth, const float* w_K32, float* c_R32) {
+void Rows(const float* a_RK, size_t rows, size_t depth, const float* w_K32, const int16_t* next,
+          float* c_R32) {
   if constexpr (R > 1)
-    if (rows < R) return Rows<R - 1>(a_RK, rows, depth, w_K32, c_R32);
+    if (rows < R) return Rows<R - 1>(a_RK, rows, depth, w_K32, next, c_R32);
   const size_t step = 2 * hn::Lanes(hn::ScalableTag<float>());
-  for (size_t n = 0; n < kInt16Panel; n += step) RowBlock<R>(a_RK, depth, w_K32 + n, c_R32 + n);
+  for (size_t n = 0; n < kInt16Panel; n += step)
+    RowBlock<R>(a_RK, depth, w_K32 + n, next, c_R32 + n);
 }
 
 void Product(const float* a_RK, size_t rows, size_t depth, const int16_t* w_K32,
@@ -66,7 +71,7 @@ void Product(const float* a_RK, size_t rows, size_t depth, const int16_t* w_K32,
   Widen(w_K32, scale_32, depth, scratch);
   for (size_t r = 0; r < rows; r += kMostRows)
     Rows<kMostRows>(a_RK + r * depth, HWY_MIN(kMostRows, rows - r), depth, scratch,
-                    c_R32 + r * kInt16Panel);
+                    w_K32 + depth * kInt16Panel, c_R32 + r * kInt16Panel);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE

@@ -18,7 +18,8 @@ constexpr size_t kInt16Panel = 32;  // columns
 //
 // Sums run over k in order and in f32, so that a row does not depend on the rows beside it, nor a
 // column on its neighbours. NaN and infinity stay in their row.
-// Domain: any rows and alignment. Cost: 2 * 32 * rows * depth flop; worth it from 12 rows on.
+// Domain: any rows and alignment. What follows w_K32 in memory, if anything, is fetched ahead for
+// the next product. Cost: 2 * 32 * rows * depth flop; worth it from 12 rows on.
 void Int16Product(const float* a_RK, size_t rows, size_t depth, const int16_t* w_K32,
                   const float* scale_32, float* scratch, float* c_R32) noexcept;
 
