@@ -15,9 +15,10 @@ enum class ConvKind {
 
 // One convolution of the model prepared for inference: weights in the layout and form that the
 // arithmetic wants, sums with another picture in the same pass. Same results as the definition but
-// for rounding: doubling runs as four 2x2 convolutions of the small picture, one per output phase
-// (2.25 times fewer multiplications), wide 3x3 ones in f32 as ops::WinogradConv2d. Pictures are in
-// channels-last layout. Safe to use from many threads; not differentiable.
+// for rounding. Wide 3x3 ones of stride 1 run in f32 as ops::WinogradConv2d; in bf16, where
+// ops::Winograd4IsFaster, as ops::Winograd4Conv2d, which doubles too. Else doubling runs as four
+// 2x2 convolutions of the small picture, one per output phase (2.25 times fewer multiplications).
+// Pictures are in channels-last layout. Safe to use from many threads; not differentiable.
 class FrozenConv {
  public:
   // `weight_OIHW` and `bias_O` of any float type; `dtype` (f32 or bf16) is that of pictures. The
