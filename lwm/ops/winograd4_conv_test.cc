@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "tests/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -96,16 +97,6 @@ TEST(Winograd4Conv2dTest, NanStaysInTheTilesThatItTouches) {
   }
 }
 
-ErrorCode CodeOf(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  ADD_FAILURE() << "no error";
-  return ErrorCode::kInternal;
-}
-
 TEST(Winograd4Conv2dTest, WrongInputsAreTheCallersError) {
   const Case c = MakeCase(1, 4, 6, 5, 5);
   const Winograd4Conv2d conv(c.weight, c.bias, false);
@@ -126,7 +117,8 @@ TEST(Winograd4Conv2dTest, WrongInputsAreTheCallersError) {
       [&] { conv.AddTo(y(4), c.x); },
       [&] { Winograd4Conv2d(c.weight, c.bias, true).AddTo(y(5), c.x); },
   };
-  for (const auto& run : wrong) EXPECT_EQ(CodeOf(run), ErrorCode::kInvalidArgument);
+  for (const auto& run : wrong)
+    testing_support::ExpectError(run, ErrorCode::kInvalidArgument, {"Winograd4Conv2d: want"});
   EXPECT_EQ(conv.Run(at::zeros({0, 4, 5, 5}, at::kBFloat16)).size(0), 0);
 }
 
