@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -169,6 +170,7 @@ TEST(Winograd4Test, WeightsAreThoseOfTheDefinitionWithinTheirScale) {
       std::vector<int16_t> u(grid.products() * kIn * kPanel);
       std::vector<float> scale(grid.products() * kPanel);
       Winograd4Weights(grid, w.data(), kIn, kStride, u.data(), scale.data());
+      std::vector<int> largest(scale.size());
       for (size_t at = 0; at < u.size(); ++at) {
         const size_t k = at / kPanel / kIn, i = at / kPanel % kIn, o = at % kPanel;
         double sum = 0;
@@ -177,7 +179,10 @@ TEST(Winograd4Test, WeightsAreThoseOfTheDefinitionWithinTheirScale) {
             sum += g[k / side][p] * g[k % side][q] * w[((p * 3 + q) * kIn + i) * kStride + o];
         const double step = static_cast<double>(scale[k * kPanel + o]);
         ASSERT_NEAR(u[at] * step, sum, 0.52 * step + 1e-6) << target << " " << at;
+        largest[k * kPanel + o] = std::max(largest[k * kPanel + o], std::abs(int{u[at]}));
       }
+      // Each scale uses all 16 bits.
+      for (const int most : largest) ASSERT_NEAR(most, 32767, 1) << target;
     }
   });
 }
