@@ -1,10 +1,10 @@
-// Per-target header: what the AMX kernels of attention share. Only for .cc files that are compiled
-// for x86-64 Linux, between LWM_AMX_BEGIN and LWM_AMX_END.
+// Per-target header shared by the AMX kernels: tile registers and 32 x 32 products. Only for .cc
+// files that are compiled for x86-64 Linux, between LWM_AMX_BEGIN and LWM_AMX_END.
 #pragma once
 
 #include "lwm/kernels/attention_bf16-inl.h"
 
-// The functions between these are compiled for the instructions that AmxAvailable() asks for.
+// Functions between these are compiled for the instructions that AmxAvailable() checks.
 #define LWM_AMX_TARGET LWM_BF16_TARGET ",amx-tile,amx-bf16"
 #if defined(__clang__)
 #define LWM_AMX_BEGIN \
@@ -18,7 +18,13 @@
 LWM_AMX_BEGIN
 namespace lwm::kernels {
 
-// Tile registers 0 to 3 hold sums [2 x 2], 4 and 5 the left factor, 6 and 7 the right one.
+// AMX has eight tile registers of 16 rows x 64 bytes. Registers 0 to 3 hold f32 sums of 2 x 2 tiles
+// (32 x 32 numbers), 4 and 5 the left factor, 6 and 7 the right one. So every loaded register
+// enters two products: one load a product, where a single 16 x 16 sum would need two.
+//
+// All registers have the full size, so kernels pad their operands instead of configuring again. The
+// configuration belongs to the thread, so every call sets it. Its release returns the
+// tiles to their initial state, which a context switch need not save.
 class TileRegisters {
  public:
   TileRegisters() {
@@ -27,13 +33,15 @@ class TileRegisters {
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
+    // The intrinsic does not tell every compiler that it reads all of config: store it first.
     asm volatile("" ::"m"(config) : "memory");
     _tile_loadconfig(&config);
   }
   ~TileRegisters() { _tile_release(); }
 };
 
-// The stores before become visible to tile loads, which the compiler does not know to read memory.
+// Keeps the compiler from moving ordinary loads and stores across tile loads and stores, which it
+// may not know to access memory. Emits no instruction.
 inline void Fence() { asm volatile("" ::: "memory"); }
 
 inline void ZeroSums() {
@@ -59,8 +67,10 @@ inline void StoreSums(float* c, ptrdiff_t row_floats) {
   _tile_stored(3, c + 16 * row_floats + 16, stride);
 }
 
-// sums [32 x 32] += a [32 x 32] b [32 x 32]; the second half of a and b lies a_next, b_next
-// further.
+// sums [32 x 32] += a [32 x 32] b [32 x 32]; the second halves of a and b lie a_next, b_next
+// numbers further. b is in pairs: TDPBF16PS multiplies two bf16 numbers of a row of a with two rows
+// of b at a time, and wants those two side by side in each column (Intel SDM, TDPBF16PS).
+// Loads stand between products, so that a product starts once its own operands are there.
 inline void Multiply(const uint16_t* a, ptrdiff_t a_stride_bytes, ptrdiff_t a_next,
                      const uint16_t* b, ptrdiff_t b_next) {
   _tile_loadd(6, b, 64);

@@ -11,8 +11,13 @@
 namespace lwm::kernels {
 namespace {
 
+// The processor must have the instructions, and Linux must allow them: without permission the first
+// tile instruction ends the process, because the 8 KB of tile state need larger buffers, which the
+// kernel allocates on request only (docs.kernel.org/arch/x86/xstate.html). The permission holds for
+// all threads of the process.
 bool AskForAmx() {
   if (MostInstructions() != InstructionSet::kAmx) return false;
+  // Leaf 7, subleaves 0 and 1 (Intel SDM, CPUID).
   unsigned a, b, c, d;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
@@ -34,6 +39,7 @@ bool AmxAvailable() noexcept {
 
 #else  // no AMX on this kind of machine
 
+// Callers ask AmxAvailable() first, so the others only have to link.
 namespace lwm::kernels {
 bool AmxAvailable() noexcept { return false; }
 bool AmxPackRows(const void* const*, int, int, uint16_t*) noexcept { return true; }

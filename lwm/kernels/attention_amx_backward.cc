@@ -8,11 +8,12 @@ LWM_AMX_BEGIN
 namespace lwm::kernels {
 namespace {
 
-// The factor that is read once, and should leave the rest of the first-level cache in place, where
-// the other factor is.
+// Which factor of a product is read only once. It is loaded by TILELOADDT1, a hint that it need not
+// stay in the nearest cache (Intel SDM), and so leaves the reused factor in L1.
 enum class Once { kLeft, kRight };
 
-// The first or second half of a factor.
+// Loads the first or second half of a factor. Templates, since the number of a tile register is
+// part of the instruction.
 template <Once kOnce, int kHalf>
 inline void LoadLeft(const uint16_t* a) {
   if constexpr (kOnce == Once::kLeft) {
@@ -34,15 +35,16 @@ inline void LoadRight(const uint16_t* b) {
   }
 }
 
-// Of a product: where its blocks of 32 x 32 begin, one register after another, and how much further
-// their second halves are.
+// A factor of a product: blocks of 32 x 32. The first halves lie one register after another from
+// `at` on, the second halves `next` numbers further.
 struct Factor {
   const uint16_t* at;
   ptrdiff_t next;
 };
 
-// Sums of one product after another, each over the given blocks of both factors. They are stored
-// to where the product wants them when the next one begins.
+// Computes one product after another, each the sum over the given blocks of both factors. A
+// product's sums stay in registers until the next one begins, which stores them while it starts to
+// multiply. The first product finds sums of no product: they go to `unused`.
 class Products {
  public:
   explicit Products(float* unused) : unused_(unused), done_(unused) {}
@@ -77,8 +79,8 @@ class Products {
   }
 
  private:
-  // A sum is multiplied into again as soon as it is stored, so that the others' stores do not hold
-  // the products up.
+  // Each sum register is stored, reloaded and multiplied into before the next one is stored: the
+  // first products then run while the other sums are still being stored.
   template <Once kOnce, bool kFromZero>
   inline void Begin(const uint16_t* a, ptrdiff_t a_next, const uint16_t* b, ptrdiff_t b_next,
                     float* sums) {
@@ -105,18 +107,21 @@ class Products {
   float *const unused_, *done_;
 };
 
-// Rounded to nearest, ties away from zero: the bf16 number is the upper half of every lane.
+// Rounds to nearest, ties away from zero: the bf16 number is the upper half of every lane. Ties to
+// even would take more instructions.
 inline __m512i RoundUpper(__m512 x) {
   return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
 }
 
-// The upper halves of both, alternating. Cheaper than the conversion instruction with a shuffle.
+// Upper halves of both, alternating: two rows become a row of pairs, as the right factor wants
+// them. Cheaper than the conversion instruction, which needs a shuffle after it.
 inline __m512i Alternate(__m512i even, __m512i odd) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   return _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xea);  // a & b | c
 }
 
-// 16 numbers of p and ds, as RoundUpper gives them.
+// 16 numbers of p and ds, as RoundUpper gives them. Hidden ones become 0 by selection, not by a
+// factor of 0: their scores may be anything, and 0 x Inf would be NaN.
 struct Numbers16 {
   inline void Keep(__mmask16 seen) {
     p = _mm512_maskz_mov_epi32(seen, p);
@@ -125,7 +130,9 @@ struct Numbers16 {
   __m512i p, ds;
 };
 
-// The constants of one row's softmax.
+// The constants of one row: p = 2^(s scale log2(e) - shift), where shift is the row's log-sum-exp
+// in powers of 2, and ds = p (dp scale - delta scale). Scale and log2(e) are folded in, so that
+// both start with one fused multiply-subtract.
 struct RowSoftmax {
   inline RowSoftmax(float row_scale, float row_shift, float row_scaled_delta)
       : factor(_mm512_set1_ps(row_scale * kLog2E)),
@@ -142,7 +149,9 @@ struct RowSoftmax {
   __m512 factor, scale, shift, scaled_delta;
 };
 
-// The scores of 32 queries and 32 keys on their way to p and ds, two rows at a time.
+// Turns the scores of 32 queries and 32 keys into p and ds, two rows at a time: two queries are a
+// pair of the gradients of the keys. ds is stored twice, in pairs of queries for dk and in rows for
+// dq, since dk sums over the queries and dq over the keys.
 struct BlockSoftmax {
   const float *s = nullptr, *dp = nullptr;  // blocks of [32][32]
   const float *shift_R = nullptr, *scaled_delta_R = nullptr;
@@ -183,6 +192,7 @@ struct BlockSoftmax {
     ds_rows += 64;
     row += 2;
     left -= 2;
+    // A register has 16 rows: the other 16 queries are in the next row of registers.
     if (left == 16) ds_rows += rows_next - kRegister;
   }
 };
@@ -194,15 +204,20 @@ struct KeyBlock {
   bool masked[kMaxBlocks];
 };
 
-// Products and softmax of a tile pair, one beside the other: while the tile registers multiply, the
-// vector registers work on the scores before.
+// Products and softmax of a tile pair, interleaved: while the tile registers multiply, the vector
+// registers work on the scores of the step before.
 //
-//   32 keys after the other, by 32 queries at a time:
+//   for each 32 keys, and 32 queries at a time:
 //       scores                          (and softmax of the scores before)
-//   once the first of these are there:
-//       gradients of the keys before    (and softmax of the first)
+//   after the first scores of these keys:
+//       gradients of the keys before    (and softmax of the first scores)
 //   in the end:
-//       gradients of the last keys, and of the queries
+//       gradients of the last keys, then of the queries
+//
+// The gradients of the keys come one block of keys late: by then every p and ds of that block is
+// there. p and ds of two blocks of keys are kept, by turns.
+// The gradients of the queries come last, when the ds of all keys are there: each sum then passes
+// once through the registers and is added to dq once, in whatever rows dq lies.
 //
 // Operands reused within a phase stay in L1: 32 keys during the scores, p or ds of 32 keys during
 // the gradients of the keys, ds of 32 queries at the end.
@@ -227,6 +242,7 @@ class TilePair {
         products_(scratch.s + 6 * 1024),
         fetch_(static_cast<const char*>(task.next_queries)) {
     for (int i = 0; i < kMaxBlocks; ++i) in_order_[i] = i;
+    // The mask lists keys by queries; the gradients of the keys need queries by keys.
     for (int r = 0; r < shape_.rows / 32; ++r) {
       active_[r] = mask_.Active(32 * r);
       for (int i = 0; i < active_[r].count; ++i) {
@@ -235,7 +251,8 @@ class TilePair {
         keys.masked[keys.count++] = active_[r].masked[i];
       }
     }
-    // The next queries come into the second-level cache in equal pieces, one with each two rows.
+    // The next queries come into the second-level cache in equal pieces, one with every two rows of
+    // softmax, so that prefetches do not crowd out the loads of the products.
     const ptrdiff_t pieces = ptrdiff_t{shape.rows / 2} * (shape.keys / 32);
     const ptrdiff_t bytes = ptrdiff_t{8} * shape.rows * shape.dim;
     fetch_bytes_ = fetch_ ? (bytes / pieces + 63) / 64 * 64 : 0;
@@ -263,10 +280,12 @@ class TilePair {
       const ptrdiff_t at = ptrdiff_t{32} * block.rows[i] * shape_.dim;
       Scores(task_.q_RK_rows + at, task_.k_pairs, keys, s);
       Scores(task_.dout_RK_rows + at, task_.v_pairs, keys, dp);
+      // The scores before must be done before softmax_ turns to these. The last sums, dp, are still
+      // in registers: the next product stores them, before its first two rows of softmax.
       FinishSoftmax();
       StartSoftmax(keys, block.rows[i], block.masked[i], s, dp);
       if (i == 0) AddKeyGradients();
-      turn_ ^= 1;
+      turn_ ^= 1;  // the next scores go to the other pair of blocks
     }
     before_ = keys;
     slot_ ^= 1;
@@ -331,7 +350,8 @@ class TilePair {
     }
   }
 
-  // The query gradient before the last, whose sums are stored by now.
+  // Adds the query gradient before the last one to dq: its sums were stored when the last product
+  // began. Rows of dq end at head_dim, so what padding adds is masked off.
   void AddToRows() {
     if (!rows_sums_) return;
     Fence();
@@ -349,6 +369,7 @@ class TilePair {
   static __mmask16 Columns(int count) {
     return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
   }
+  // Rows of dq lie apart in memory, so the hardware prefetcher does not find them.
   void FetchRows(int row) const {
     if (row >= shape_.rows) return;
     for (int r = row; r < row + 32; ++r) {
@@ -357,12 +378,12 @@ class TilePair {
     }
   }
 
-  // One product is under way: time for a share of the softmax, so many times two rows.
+  // Called while a product is under way, with its share of the softmax: so many times two rows.
   inline void Softmax(int share) {
     for (; share > 0 && softmax_.left > 0; --share) TwoRows();
   }
   void FinishSoftmax() { Softmax(16); }
-  // Apart from the products, which need the registers for their addresses.
+  // Not inlined: the loops of products need the general registers for their addresses.
   __attribute__((noinline)) void TwoRows() {
     for (const char* end = std::min(fetch_ + fetch_bytes_, fetch_end_); fetch_ < end; fetch_ += 64)
       _mm_prefetch(fetch_, _MM_HINT_T1);
@@ -400,7 +421,7 @@ void AmxBackward(const Bf16TileShape& shape, const AmxBackwardTask& task,
   const BlockMask block_mask(task.mask, shape.keys);
   float shift_R[kMaxRows], scaled_delta_R[kMaxRows];
   for (int r = 0; r < shape.rows; ++r) {
-    // A query that saw nothing has p = 2^-inf.
+    // A query that saw nothing has lse = -inf. Its shift is +inf, so p = 2^-inf = 0, not 2^inf.
     shift_R[r] = task.lse_R[r] == kMinusInfinity ? -kMinusInfinity : task.lse_R[r] * kLog2E;
     scaled_delta_R[r] = task.delta_R[r] * task.scale;
   }

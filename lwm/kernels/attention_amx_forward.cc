@@ -11,7 +11,8 @@ namespace {
 // Numbers of a block of 32 queries x 32 keys.
 constexpr ptrdiff_t kBlock = 1024;
 
-// Some of the blocks of 32 keys that 32 queries see; their values are added at once.
+// Up to four of the blocks of 32 keys that 32 queries see. Their values are added at once: the
+// accumulator [32, dim] then passes through the tile registers once per 128 keys, not once per 32.
 constexpr int kGroupBlocks = 4;
 static_assert(3 * kBlock <= kAmxForwardScores && 2 * kGroupBlocks * kBlock <= kAmxForwardScores);
 struct Group {
@@ -19,8 +20,8 @@ struct Group {
   const int* block;
   const bool* masked;
   uint16_t* p;                  // blocks of [32][32]
-  bool decays = false;          // some of
-  alignas(64) float decay[32];  // factor of the values so far, before those of this block are added
+  bool decays = false;          // some decay is not 1
+  alignas(64) float decay[32];  // factor of the values so far, before this group's are added
 };
 struct Block {
   Group* group = nullptr;  // nullptr: none
@@ -32,19 +33,21 @@ struct Block {
   uint16_t* p() const { return group->p + index * kBlock; }
 };
 
-// The running softmax of 32 queries.
+// The running softmax of 32 queries. The maximum may lag behind the scores by kMaxSlack, so that in
+// most blocks nothing has to be rescaled.
 class Softmax {
  public:
   explicit Softmax(const Bf16ForwardTask& task) : task_(task) {}
 
-  // Turns to the block's queries and hides what they may not see.
+  // Turns to the block's queries and hides the keys that they may not see.
   inline void Start(const Block& block, const BlockMask& mask) {
     block_ = &block;
     if (block.group->row != row_) Turn(block.group->row);
     if (block.group->masked[block.index]) Hide(mask);
   }
 
-  // Brings the sums to the task.
+  // Adds the sums to the task's. Until then each query has 16 partial sums, one a lane: adding them
+  // up once at the end costs less than once a block.
   void Finish() {
     if (row_ < 0) return;
     for (int r = 0; r < 32; r += 16) {
@@ -53,10 +56,10 @@ class Softmax {
     }
   }
 
-  // The rows of one block, one after the other; what they need is in registers.
+  // The rows of one block, one after the other, with their constants in registers.
   class Rows {
    public:
-    // With each row comes a line of what is needed later into the second-level cache.
+    // Each row prefetches one line of the next keys into the second-level cache.
     Rows(Softmax& softmax, const Block& block, const char* fetch)
         : softmax_(softmax),
           s_(block.s),
@@ -73,6 +76,7 @@ class Softmax {
       __m512 shift = _mm512_set1_ps(softmax_.shift_[r]);
       __m512 low = _mm512_fmsub_ps(_mm512_load_ps(s), factor_, shift);
       __m512 high = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor_, shift);
+      // "Not less or equal" is true for NaN too, which must not take the quick way.
       const __mmask16 low_exceeds = _mm512_cmp_ps_mask(low, limit, _CMP_NLE_UQ);
       const __mmask16 high_exceeds = _mm512_cmp_ps_mask(high, limit, _CMP_NLE_UQ);
       if (!_kortestz_mask16_u8(low_exceeds, high_exceeds)) [[unlikely]] {
@@ -117,7 +121,8 @@ class Softmax {
     }
   }
 
-  // Some score of row r is not below the limit: a new maximum, or NaN. Returns the shift to use.
+  // Some score of row r exceeds the limit: a new maximum, or NaN. Returns the shift to use. A row
+  // that has seen nothing keeps its maximum of -inf, but is shifted by 0: -inf - -inf would be NaN.
   __attribute__((noinline)) float Raise(int r) {
     const float* const s = block_->s + 32 * r;
     const __m512 largest = _mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16));
@@ -129,7 +134,9 @@ class Softmax {
     return shift_[r] = row_max * kLog2E;
   }
 
-  // Everything of row r so far is worth less.
+  // Multiplies all of row r so far by the factor: the sums, and the p of this group that were
+  // computed with the old maximum. Values of earlier groups may still be on their way to
+  // the accumulator, so their factor is noted and applied before this group's values are added.
   void Decay(int r, float factor) {
     Group& group = *block_->group;
     group.decay[r] *= factor;
@@ -151,17 +158,20 @@ class Softmax {
   const Bf16ForwardTask& task_;
   const Block* block_ = nullptr;
   int row_ = -1;
-  // Of each query: its maximum in powers of 2, -inf before the first key, and sums of every 16th p.
+  // Of each query: its maximum in powers of 2, -inf before the first key; sums of every 16th p.
   alignas(64) float shift_[32], sums_[32 * 16];
 };
 
-// Products and softmax, one within the other: while the tile registers multiply, the vector
-// registers work on the block before. The core looks ahead over a few tile operations only, so rows
-// of softmax stand between them. Scores, p and the values so far stay in the first-level cache.
+// Products and softmax, interleaved: while the tile registers multiply, the vector registers work
+// on the block before. The core looks ahead over a few tile operations only, so rows of softmax
+// stand between them in the code. Scores, p and the values so far stay in the first-level cache.
 //
 //   step t:  scores of block t
 //            a share of the values of the last group whose p are complete
 //            softmax of block t - 1  (its rows spread over these products)
+//
+// A step thus only reads results of steps before it. Two empty steps at the end finish the softmax
+// of the last block and the values of the last group.
 class BlockSteps {
  public:
   BlockSteps(const Bf16TileShape& shape, const Bf16ForwardTask& task, const BlockMask& mask,
@@ -199,8 +209,10 @@ class BlockSteps {
     ptrdiff_t row_floats;
   };
 
-  // At most three are on their way: the one before is in its softmax, its predecessor's values are
-  // being added.
+  // Three groups can be in use at once: this one, the one before, whose last block is in its
+  // softmax, and the one before that, whose values are being added. Two buffers of p are enough:
+  // the values of a group are added before the softmax of the group after the next writes to its
+  // buffer.
   Group& NextGroup(int row, const ActiveBlocks& active, int first) {
     Group& group = groups_[group_ % 3];
     group.row = row;
@@ -224,6 +236,8 @@ class BlockSteps {
       last_chunk = chunks_ * ++share_ / shares_;
       products += (last_chunk - chunk_) * values_->count;
     }
+    // The fewer products a step has, the more of the 32 rows of softmax go with each. With more
+    // than 32 products all rows follow them.
     if (!pending.group || products > 32) {
       Products<0>(pending, now, last_chunk);
     } else if (products > 16) {
@@ -235,11 +249,13 @@ class BlockSteps {
     } else {
       Products<8>(pending, now, last_chunk);
     }
-    if (sums_.at == now.s) FlushSums();  // the next softmax would wait for them
+    // No values followed the scores: store them, the next step's softmax reads them.
+    if (sums_.at == now.s) FlushSums();
     if (pending.last()) StartValues(*pending.group, now.group ? now.group->count : 1);
   }
 
-  // In this many shares, one a step.
+  // Adds the group's values in this many shares, one a step, so that each of the next group's steps
+  // has about the same number of products for its softmax.
   void StartValues(Group& group, int shares) {
     values_ = &group;
     chunk_ = share_ = 0;
@@ -247,12 +263,12 @@ class BlockSteps {
     if (group.decays) Decay(group);
   }
 
-  // Each with kRows rows of softmax.
+  // The products of one step, each with kRows rows of softmax.
   template <int kRows>
   void Products(const Block& pending, const Block& now, int last_chunk) {
     if (pending.group) softmax_.Start(pending, mask_);
     Rows rows(softmax_, pending, NextLines());
-    // Loops of known length are quicker: head dim 128, whole groups.
+    // Loops of constant length are unrolled: head dim 128 with whole groups, the common case.
     if (kRows == 4 && chunks_ == 4 && now.group && last_chunk == chunk_ + 1 &&
         values_->count == 4) {
       Scores<kRows>(now, 4, rows);
@@ -267,6 +283,8 @@ class BlockSteps {
     Fence();
   }
 
+  // The lines that this step prefetches. At the end the last ones are fetched again, so that no row
+  // needs a test.
   const char* NextLines() {
     constexpr ptrdiff_t kBytes = 32 * 64;
     const char* lines = fetch_;
@@ -300,7 +318,7 @@ class BlockSteps {
     }
   }
 
-  // As Multiply, for a right factor that is not read again soon: it leaves the rest of the
+  // As Multiply, for a right factor that is not read again soon: TILELOADDT1 leaves the rest of the
   // first-level cache in place.
   template <int kRows>
   LWM_INLINE void MultiplyOn(Rows& rows, const uint16_t* a, ptrdiff_t a_stride_bytes,
@@ -319,9 +337,9 @@ class BlockSteps {
     Quarter<kRows, 3>(rows);
   }
 
-  // The sums so far go where they belong; the product begins new ones, those in memory or zero. A
-  // sum is multiplied into again as soon as it is stored, so that the others' stores do not hold
-  // the products up.
+  // Stores the sums so far where they belong and begins new ones, from zero or from memory. Each
+  // sum is multiplied into again before the next one is stored: the first products then run while
+  // the other sums are still being stored. Rows of softmax follow each product.
   template <int kRows, bool kFromZero>
   LWM_INLINE void MultiplyAnew(Rows& rows, const Sums& sums, const uint16_t* a,
                                ptrdiff_t a_stride_bytes, ptrdiff_t a_next, const uint16_t* b,
@@ -356,13 +374,15 @@ class BlockSteps {
     for (int i = 0; i < kCount; ++i) rows.Next();
   }
 
-  // Afterwards the tile registers hold nothing that is needed.
+  // Afterwards the tile registers hold nothing that is needed: the next store goes to a block of
+  // scratch that nobody reads.
   void FlushSums() {
     StoreSums(sums_.at, sums_.row_floats);
     sums_ = {scratch_.s + 2 * kBlock, 32};
     Fence();
   }
 
+  // The accumulator is multiplied in memory, so sums of it in tile registers are stored first.
   void Decay(const Group& group) {
     FlushSums();
     float* acc_RK = task_.acc_RK + ptrdiff_t{group.row} * shape_.dim;
@@ -386,10 +406,11 @@ class BlockSteps {
   ActiveBlocks active_[kMaxRows / 32];
   Group groups_[3];
   int group_ = 0, step_ = 0;
-  // One of this step, one that waits for its softmax. Not copied: a wide load of what narrow stores
-  // have just written would wait for all tile operations before.
+  // This step's block and the one that waits for its softmax. Used by turns, not copied: a wide
+  // load of bytes that narrow stores have just written would wait for all tile operations before
+  // it.
   Block blocks_[2];
-  Group* values_ = nullptr;  // in their share_-th of shares_; chunks before chunk_ are added
+  Group* values_ = nullptr;  // being added: share_ of shares_ are done, the chunks before chunk_
   int chunk_ = 0, share_ = 0, shares_ = 0;
   Sums sums_;  // in the tile registers
 };
