@@ -1,5 +1,5 @@
-// Per-target header: what the AVX512-BF16 kernels of attention share. Only between LWM_BF16_BEGIN
-// and LWM_BF16_END.
+// Per-target header: products of the AVX512-BF16 attention kernels. Only between LWM_BF16_BEGIN and
+// LWM_BF16_END.
 #pragma once
 
 #include <cstring>
@@ -24,8 +24,10 @@ struct ProductSums {
   ptrdiff_t row_step;
 };
 
-// sums [kRows, 16 * kVectors] (+)= left right. The sums stay in registers; every pair of the left
-// factor is broadcast once.
+// sums [kRows, 16 * kVectors] (+)= left right. The sums stay in registers over all pairs; every
+// pair of the left factor is broadcast once. 6 x 4 sums, 4 columns and the broadcast pair are 29 of
+// the 32 vector registers. The sums are independent, which hides the latency of VDPBF16PS. Not
+// inlined, so that each size is compiled once.
 template <int kRows, int kVectors>
 __attribute__((noinline)) void MultiplyRows(const LeftPairs& left, const RightPairs& right,
                                             int pairs, const ProductSums& sums, bool add) {
@@ -62,8 +64,9 @@ __attribute__((noinline)) void MultiplyRows(const LeftPairs& left, const RightPa
   }
 }
 
-// sums [32, 16 * vectors] (+)= left right; vectors is even. Columns in the outer loop: their part
-// of the right factor stays in the first-level cache.
+// sums [32, 16 * vectors] (+)= left right; vectors is even. 32 rows are 6 + 6 + 5 + 5 + 5 + 5, or
+// four times 8 for a last pair of vectors. Columns are in the outer loop: their part of the right
+// factor stays in the first-level cache for all rows.
 inline void MultiplyBlock(const LeftPairs& left, const RightPairs& right, int pairs, int vectors,
                           const ProductSums& sums, bool add) {
   const auto rows = [&](auto multiply, int row, int vector) {
@@ -82,7 +85,8 @@ inline void MultiplyBlock(const LeftPairs& left, const RightPairs& right, int pa
   }
 }
 
-// Calls fn(first, count) for each run of blocks that follow each other, of at most `most`.
+// Calls fn(first, count) for each run of neighbouring blocks, of at most `most`: a run is one
+// product with longer loops.
 template <class Fn>
 inline void ForEachRun(const ActiveBlocks& active, int most, const Fn& fn) {
   for (int i = 0; i < active.count;) {

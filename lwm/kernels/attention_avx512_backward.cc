@@ -9,12 +9,15 @@ LWM_BF16_BEGIN
 namespace lwm::kernels {
 namespace {
 
+// A patch is 128 queries x 128 keys: the sums dk, dv and dq are loaded and stored once per 128
+// terms, and its p and ds (96 KB of bf16) fit the second-level cache.
 constexpr int kPatchBlocks = 4;  // of 32 queries, and of 32 keys
 constexpr ptrdiff_t kPatch = 32 * kPatchBlocks;
 constexpr ptrdiff_t kKeyBlockPairs = kPatch * 32;  // p of 32 keys and all queries of a patch
 static_assert(3 * kPatch * kPatch <= kAvx512BackwardPairs);
 
-// The constants of one row's softmax.
+// The constants of one row's softmax. A query that saw nothing has lse = -inf; its shift is +inf,
+// so that p = 2^-inf = 0.
 struct RowSoftmax {
   RowSoftmax(float scale, float lse, float delta)
       : shift(_mm512_set1_ps(lse == kMinusInfinity ? -kMinusInfinity : lse * kLog2E)),
@@ -27,10 +30,10 @@ struct Weights {
   __m512 p, ds;
 };
 
-// Patches of up to 128 queries x 128 keys. Of each, the scores and gradients of the weights of 32
-// queries at a time become p and ds, rounded, as left factors: in pairs of queries for the
-// gradients of the keys, ds also in pairs of keys. Blocks of 32 x 32 that nobody sees are left out
-// everywhere.
+// Works through patches of up to 128 queries x 128 keys. For 32 queries at a time, s and dp become
+// p and ds, rounded, which are the left factors of the gradients: in pairs of queries for dv and dk
+// (sums over queries), ds also in pairs of keys for dq (a sum over keys). Blocks of 32 x 32 that
+// nobody sees are left out everywhere.
 class Patches {
  public:
   Patches(const Bf16TileShape& shape, const Avx512BackwardTask& task, const Bf16Scratch& scratch)
@@ -51,6 +54,7 @@ class Patches {
       row_blocks_ = std::min(kPatchBlocks, (shape_.rows - row_) / 32);
       std::fill_n(dq_started_, kPatchBlocks, false);
       for (int i = 0; i < row_blocks_; ++i) active_[i] = mask_.Active(row_ + 32 * i);
+      // All keys for these queries, so that dq stays in scratch and is added to its rows once.
       for (key_ = 0; key_ < shape_.keys; key_ += kPatch) ComputePatch();
       AddToQueries();
     }
@@ -69,6 +73,7 @@ class Patches {
         QueryGradients(i, keys.block[first], count);
       });
     }
+    // The gradients of the keys when p and ds of all queries of the patch are there.
     for (int j = 0; j < key_blocks_; ++j) {
       ActiveBlocks queries;
       for (int i = 0; i < row_blocks_; ++i) {
@@ -79,7 +84,7 @@ class Patches {
     }
   }
 
-  // The blocks of this patch among them, counted from its first.
+  // Those of the blocks that are in this patch, counted from its first.
   ActiveBlocks Of(const ActiveBlocks& all) const {
     ActiveBlocks here;
     const int first = key_ / 32;
@@ -101,7 +106,7 @@ class Patches {
                   {dp_ + 32 * block, kPatch}, false);
   }
 
-  // Of queries r and 16 + r of 32 together: a pair.
+  // Queries r and 16 + r of 32 together: they are a pair of the gradients of the keys.
   void Softmax(int i, const ActiveBlocks& keys, int first, int count) const {
     for (int r = 0; r < 16; ++r) {
       const int row = row_ + 32 * i + r;
@@ -129,6 +134,7 @@ class Patches {
     const __m512 dp = _mm512_fmsub_ps(_mm512_load_ps(dp_ + at), scale_, row.scaled_delta);
     return {p, _mm512_mul_ps(p, dp)};
   }
+  // Hides by selection: p of a hidden key may be Inf or NaN, which a factor of 0 would not remove.
   static inline void Keep(__mmask16 seen, Weights& w) {
     w.p = _mm512_maskz_mov_ps(seen, w.p);
     w.ds = _mm512_maskz_mov_ps(seen, w.ds);

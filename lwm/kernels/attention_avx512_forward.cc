@@ -8,12 +8,15 @@ LWM_BF16_BEGIN
 namespace lwm::kernels {
 namespace {
 
-constexpr int kGroupBlocks = 4;  // of 32 keys, whose scores are there at a time
+// Scores of up to 128 keys at a time: the accumulator is loaded and stored once per group, and the
+// scores (16 KB) and p (8 KB) of 32 queries stay in the first-level cache.
+constexpr int kGroupBlocks = 4;  // of 32 keys
 constexpr ptrdiff_t kGroupKeys = 32 * kGroupBlocks;
 static_assert(32 * kGroupKeys <= kAvx512ForwardScores);
 
-// 32 queries at a time: the scores of a group of keys, their softmax, their values. All but the
-// packed keys stays in the first-level cache.
+// 32 queries at a time: the scores of a group of keys, their softmax, their values. Everything but
+// the packed keys stays in the first-level cache. Products and softmax use the same registers and
+// units here, so they are not interleaved as they are with AMX.
 class Strips {
  public:
   Strips(const Bf16TileShape& shape, const Bf16ForwardTask& task, const Bf16Scratch& scratch)
@@ -78,7 +81,8 @@ class Strips {
     }
     const __m512 factor = _mm512_set1_ps(factor_);
     __m512 shift = _mm512_set1_ps(task_.max_R[row_ + r] * kLog2E);
-    // Also where no key was seen before; NaN among the scores shows in their weights.
+    // Also true where no key was seen before: the shift is -inf. A NaN that the maximum loses is
+    // still in the scores and shows in p.
     const __m512 limit = _mm512_set1_ps(kMaxSlack * kLog2E);
     if (_mm512_cmp_ps_mask(_mm512_fmsub_ps(largest, factor, shift), limit, _CMP_NLE_UQ)) {
       shift = _mm512_set1_ps(Raise(r, _mm512_reduce_max_ps(largest)));
@@ -94,7 +98,8 @@ class Strips {
     _mm512_store_ps(sums_ + 16 * r, _mm512_add_ps(sum, more));
   }
 
-  // Some score of row r is not below the limit: a new maximum, or NaN. Returns the shift to use.
+  // Some score of row r exceeds the limit: a new maximum, or NaN. Returns the shift to use. A row
+  // that has seen nothing is shifted by 0: -inf - -inf would be NaN. Not inlined, being rare.
   __attribute__((noinline)) float Raise(int r, float largest) {
     const float row_max = largest * task_.scale;
     float& running = task_.max_R[row_ + r];
@@ -106,7 +111,8 @@ class Strips {
     return row_max * kLog2E;
   }
 
-  // Everything of row r so far is worth less.
+  // Multiplies the sums of row r so far by the factor. This group's p come after, with the new
+  // maximum.
   void Decay(int r, float factor) {
     const __m512 decay = _mm512_set1_ps(factor);
     task_.sum_R[row_ + r] *= factor;

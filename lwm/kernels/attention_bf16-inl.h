@@ -1,6 +1,6 @@
-// Per-target header: what the kernels of attention that need AVX512-BF16 share, with and without
-// AMX. Only for .cc files that are compiled for x86-64 Linux, between LWM_BF16_BEGIN and
-// LWM_BF16_END.
+// Per-target header shared by the attention kernels that need AVX512-BF16, with and without AMX:
+// exp2, masks, rounding. Only for .cc files that are compiled for x86-64 Linux, between
+// LWM_BF16_BEGIN and LWM_BF16_END.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -19,8 +19,9 @@
 
 #include "lwm/kernels/attention_bf16.h"
 
-// The functions between these are compiled for the instructions that Avx512Bf16Available() asks
-// for.
+// Functions between these are compiled for the instructions that Avx512Bf16Available() checks. By
+// pragma, not by compiler flag: the rest of the file, and inline functions of headers that other
+// files share, must run on any processor.
 #define LWM_PRAGMA_OF(...) _Pragma(#__VA_ARGS__)
 #define LWM_PRAGMA(...) LWM_PRAGMA_OF(__VA_ARGS__)
 #define LWM_BF16_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"
@@ -45,7 +46,8 @@ constexpr int kMaxRows = 32 * kMaxBlocks;
 constexpr ptrdiff_t kRegister = 512;  // bf16 numbers of 16 rows x 64 bytes
 
 // Scores may exceed the running maximum by this much, in powers of e, before the sums so far are
-// brought to a new one: p is then at most 148, and just as exact.
+// rescaled to a new one. p is then at most e^5 = 148, with the same relative precision, and most
+// blocks need no rescaling.
 constexpr float kMaxSlack = 5.0f;
 
 // 2^x, relative error 7.5e-5 (minimax of 2^f on [0, 1)); 0 for -inf, NaN for NaN.
@@ -81,13 +83,16 @@ inline Extremes ExtremesOf(const int32_t* index, const int32_t* begin) {
   return e;
 }
 
-// The blocks of 32 keys that a block of 32 queries sees at all.
+// The blocks of 32 keys that a block of 32 queries sees at all, and whether only in part. In rows
+// packed from short segments most blocks of a tile are hidden and are skipped.
 struct ActiveBlocks {
   int count = 0;
   int block[kMaxBlocks];
   bool masked[kMaxBlocks];
 };
 
+// Compares blocks of queries and keys by their smallest and largest numbers, as the tiles are
+// compared in ops/attention_tiling.
 class BlockMask {
  public:
   BlockMask(const TileMask* mask, int keys) : mask_(mask), blocks_(keys / 32) {
@@ -112,7 +117,7 @@ class BlockMask {
     return active;
   }
 
-  // Of the 16 keys from `key` on, those that the query sees.
+  // Which of the 16 keys from `key` on the query sees.
   __mmask16 Seen(int row, int key) const {
     const __m512i index = _mm512_loadu_si512(mask_->key_index_N + key);
     return _mm512_cmpge_epi32_mask(index, _mm512_set1_epi32(mask_->begin_R[row])) &
@@ -125,13 +130,14 @@ class BlockMask {
   Extremes keys_[kMaxBlocks];
 };
 
-// A constant that the compiler would otherwise make anew at every use.
+// Keeps a constant in a register: the compiler would otherwise load it again at every use.
 inline __m512i InRegister(__m512i x) {
   asm("" : "+v"(x));
   return x;
 }
 
-// Rounds to bf16: keys i and 16 + i of 32 become pair i, as in v_pairs.
+// Rounds to bf16, to nearest with ties away from zero: keys i and 16 + i of 32 become pair i, as in
+// v_pairs. Any pairing of keys gives the same sum over them; this one needs no shuffle.
 class PairsOfHalves {
  public:
   PairsOfHalves()
@@ -153,7 +159,8 @@ inline __m512 SumOfHalves(__m512 a, __m512 b) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
-// The sums of 16 rows of 16 numbers.
+// The sums of 16 rows of 16 numbers: transposed and added in one, 15 additions and 30 shuffles
+// where a reduction of each row would take four additions and as many shuffles a row.
 inline __m512 RowSums(const float* x) {
   __m512 of4[8], of8[4];
   for (int i = 0; i < 8; ++i, x += 32) {

@@ -6,6 +6,7 @@ namespace lwm::kernels {
 
 #if defined(__x86_64__) && defined(__linux__)
 
+// The compiler's test includes whether the operating system saves the AVX-512 registers.
 bool Avx512Bf16Available() noexcept {
   static const bool available =
       MostInstructions() >= InstructionSet::kAvx512Bf16 && __builtin_cpu_supports("avx512f") &&
@@ -16,6 +17,7 @@ bool Avx512Bf16Available() noexcept {
 
 #else  // another kind of machine
 
+// Callers ask Avx512Bf16Available() first, so the others only have to link.
 bool Avx512Bf16Available() noexcept { return false; }
 bool PackTransposedPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }
 bool PackPairs(const void* const*, int, int, uint16_t*) noexcept { return true; }

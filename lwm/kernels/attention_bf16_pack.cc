@@ -8,7 +8,8 @@ LWM_BF16_BEGIN
 namespace lwm::kernels {
 namespace {
 
-// 16 rows of 16 32-bit numbers, transposed in registers.
+// 16 rows of 16 32-bit numbers, transposed in registers: 64 shuffles in four rounds, of numbers, of
+// pairs, then twice of 128-bit lanes. Pairs of bf16 transpose as one 32-bit number.
 inline void Transpose16(__m512i (&x)[16]) {
   __m512i t[16];
   for (int i = 0; i < 8; ++i) {
@@ -42,14 +43,15 @@ inline __m512i Interleave(__m256i even, __m256i odd) {
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-// Rows of head_dim numbers seen as padded ones: zeros beyond, and where a row is missing. Notes
-// whether all that was read is finite: the exponent of such a number is not all ones.
+// Rows of head_dim numbers as padded ones: zeros beyond head_dim and where a row is missing. Loads
+// are masked, so that nothing beyond a row is read. Notes whether all numbers read are finite,
+// while they are in registers anyway: a number whose exponent is all ones is not.
 class PaddedRows {
  public:
   PaddedRows(const void* const* rows, int count, int head_dim)
       : rows_(rows), count_(count), head_dim_(head_dim) {}
 
-  // Rows lie apart from each other, where hardware does not foresee them.
+  // Rows lie apart from each other, where the hardware prefetcher does not find them.
   inline void Fetch(int row) const {
     if (row >= count_ || !rows_[row]) return;
     for (int c = 0; c < head_dim_; c += 32) _mm_prefetch(At(row, c), _MM_HINT_T0);
@@ -83,7 +85,7 @@ class PaddedRows {
   __mmask32 special_ = 0;
 };
 
-// rows of x_CR; at(r, c) is where 16 columns of x_RC are.
+// rows of x_CR; at(r, c) is where 16 columns of row r of x_RC lie, from column c on.
 template <class At>
 inline void TransposeToRows(int rows, int cols, uint16_t* blocks, const At& at) {
   for (int c = 0; c < cols; c += 16) {
@@ -107,6 +109,7 @@ bool PackTransposedPairs(const void* const* rows_N, int rows, int head_dim,
   PaddedRows padded(rows_N, rows, head_dim);
   for (int n = 0; n < rows; n += 16) {
     for (int i = 16; i < 32; ++i) padded.Fetch(n + i);
+    // A pair of k^T is two neighbouring numbers of a row of k: the transpose moves them as one.
     for (int c = 0; c < head_dim; c += 32, pairs += kRegister) {
       __m512i x[16];
       for (int i = 0; i < 16; ++i) x[i] = padded.Load32(n + i, c);

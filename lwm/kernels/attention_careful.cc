@@ -8,6 +8,8 @@
 namespace lwm::kernels {
 namespace {
 
+// Written for clarity, not for speed: these pairs are rare, a tile with a NaN or Inf on the edge of
+// a mask. Each sum runs over visible pairs only, so a hidden number is never read.
 float Number(TileType type, const void* row, int k) {
   if (type == TileType::kF32) return static_cast<const float*>(row)[k];
   const uint32_t bits = static_cast<const uint16_t*>(row)[k];
@@ -41,7 +43,7 @@ void CarefulForward(const AttentionTileShape& shape, const AttentionRows& querie
     for (int n = 0; n < shape.keys; ++n) {
       if (!Sees(mask, r, n)) continue;
       const float score = scale * Dot(shape, queries.first[r], keys.first[n]);
-      if (score > max_R[r]) {
+      if (score > max_R[r]) {  // false for NaN, which then reaches the sum through p
         const float decay = max_R[r] == kMinusInfinity ? 0.0f : std::exp(max_R[r] - score);
         std::for_each(acc_K, acc_K + shape.head_dim, [decay](float& x) { x *= decay; });
         sum_R[r] *= decay;
@@ -62,7 +64,7 @@ void CarefulBackward(const AttentionTileShape& shape, const AttentionRows& queri
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   std::fill_n(dq_RK, shape.rows * stride, 0.0f);
   for (int r = 0; r < shape.rows; ++r) {
-    if (lse_R[r] == kMinusInfinity) continue;
+    if (lse_R[r] == kMinusInfinity) continue;  // saw no key
     for (int n = 0; n < shape.keys; ++n) {
       if (!Sees(mask, r, n)) continue;
       const float p = std::exp(scale * Dot(shape, queries.first[r], keys.first[n]) - lse_R[r]);

@@ -25,6 +25,8 @@ std::unique_ptr<AttentionBackwardTile> Make(const AttentionTileShape& shape,
   return MakeOneDnnBackwardTile(shape);
 }
 
+// Per thread: a tile's scratch cannot be shared, and oneDNN's primitives are made inside the
+// parallel region that runs them.
 template <class Tile>
 Tile& ThreadTile(const AttentionTileShape& shape) {
   thread_local std::map<AttentionTileShape, std::unique_ptr<Tile>> tiles;
@@ -37,6 +39,7 @@ Tile& ThreadTile(const AttentionTileShape& shape) {
 
 }  // namespace
 
+// AMX-BF16 and AVX512-BF16 multiply no f32, so f32 goes to oneDNN on every processor.
 TileKernel BestTileKernel(TileType type) {
   if (type != TileType::kBF16) return TileKernel::kOneDnn;
   if (AmxAvailable()) return TileKernel::kAmx;

@@ -17,7 +17,8 @@ bool Gather(const AttentionTileShape& s, const void* const* rows, int count, uin
   return GatherRows(s.type, rows, count, s.head_dim, s.padded_dim(), out);
 }
 
-// pairs of k^T, of v^T and of k, one after another. Returns whether all numbers are finite.
+// pairs of k^T (scores), of v^T (dp) and of k (dq), one after another. Returns whether all numbers
+// are finite.
 bool PackBackwardKeys(const AttentionTileShape& s, const AttentionRows& keys, uint16_t* packed) {
   const size_t size = Numbers(s, s.keys);
   const bool k_finite = PackTransposedPairs(keys.first, s.keys, s.head_dim, packed);
@@ -26,6 +27,7 @@ bool PackBackwardKeys(const AttentionTileShape& s, const AttentionRows& keys, ui
   return k_finite && v_finite;
 }
 
+// One class for both processors: forward's layouts are the same.
 class Bf16ForwardTile : public AttentionForwardTile {
  public:
   explicit Bf16ForwardTile(const AttentionTileShape& shape)
@@ -69,6 +71,10 @@ class Bf16ForwardTile : public AttentionForwardTile {
   AlignedBuffer<uint16_t> p_;
 };
 
+// q and dout are wanted twice: in rows for the scores, where queries are the left factor, and in
+// pairs of rows for the gradients of the keys, where they are the right one. The gradients of the
+// keys are row-major here and transposed in AmxBackwardTile, so that each kernel can use p and
+// ds in the layout that its softmax writes.
 class Avx512BackwardTile : public AttentionBackwardTile {
  public:
   explicit Avx512BackwardTile(const AttentionTileShape& shape)
@@ -141,6 +147,8 @@ class Avx512BackwardTile : public AttentionBackwardTile {
   bool keys_started_[kBf16MostKeys / 32] = {};
 };
 
+// q and dout in rows for the scores, and transposed: dk^T += q^T ds and dv^T += dout^T p have p and
+// ds as right factors, in pairs of queries, as the softmax writes them two rows at a time.
 class AmxBackwardTile : public AttentionBackwardTile {
  public:
   explicit AmxBackwardTile(const AttentionTileShape& shape)
@@ -213,6 +221,8 @@ class AmxBackwardTile : public AttentionBackwardTile {
 void UnpackKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
                 uint16_t* v_NK) noexcept {
   constexpr ptrdiff_t kRegister = 512;
+  // The inverse of PackTransposedPairs for k and of PackPairs for v: k pairs neighbours of a row, v
+  // rows n and n + 16.
   const ptrdiff_t keys = shape.keys, dim = shape.padded_dim();
   const uint16_t* k_pairs = static_cast<const uint16_t*>(packed_keys);
   const uint16_t* v_pairs = k_pairs + keys * dim;

@@ -34,6 +34,8 @@ bool Gather(const AttentionTileShape& s, const void* const* rows, int count, voi
   return GatherRows(s.type, rows, count, s.head_dim, s.padded_dim(), out);
 }
 
+// Three passes over a tile: scores, softmax, values. The whole [rows, keys] scores exist between
+// them, since oneDNN computes a whole product at a time.
 class OneDnnForwardTile : public AttentionForwardTile {
  public:
   explicit OneDnnForwardTile(const AttentionTileShape& shape)
@@ -76,6 +78,8 @@ class OneDnnForwardTile : public AttentionForwardTile {
   AlignedBuffer<char> p_RN_, rows_NK_;
 };
 
+// Five products: s and dp, then dv, dk and dq. p and ds are transposed in between, since oneDNN's
+// left factor is plain row-major here and the gradients of the keys sum over the queries.
 class OneDnnBackwardTile : public AttentionBackwardTile {
  public:
   explicit OneDnnBackwardTile(const AttentionTileShape& shape)
@@ -125,6 +129,7 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
            float* const* dq_rows) override {
     const char* queries = static_cast<const char*>(packed_queries);
     const size_t bytes = shape_.query_bytes();
+    // Needed at the end of this call: the products give the memory time.
     for (int r = 0; r < shape_.rows; ++r) {
       if (dq_rows[r]) FetchRow(dq_rows[r], sizeof(float) * static_cast<size_t>(shape_.head_dim));
     }

@@ -29,6 +29,8 @@ memory::desc Plain(int rows, int cols, memory::data_type type, bool transposed =
                       transposed ? memory::dims{1, rows} : memory::dims{cols, 1});
 }
 
+// B's layout is `any`: oneDNN picks the blocks that its instructions read, and Pack reorders into
+// them once. A and C stay row-major, since the kernels around the product read and write them.
 dnnl::matmul::primitive_desc Describe(const TileMatmulShape& shape, memory::data_type type) {
   const memory::desc a = Plain(shape.m, shape.k, type);
   const memory::desc b({shape.k, shape.n}, type, memory::format_tag::any);
@@ -48,6 +50,8 @@ dnnl::matmul::primitive_desc Describe(const TileMatmulShape& shape, memory::data
 
 size_t Count(int rows, int cols) { return static_cast<size_t>(rows) * static_cast<size_t>(cols); }
 
+// Without bf16 instructions oneDNN 2.6 has no product that adds to C: both sides become f32 here,
+// which is exact.
 void Widen(const void* bf16_N, size_t count, float* f32_N) {
   const auto* from = static_cast<const uint16_t*>(bf16_N);
   for (size_t i = 0; i < count; ++i) f32_N[i] = FloatFromBf16(from[i]);
@@ -63,6 +67,9 @@ bool HasBf16Products() {
   return has;
 }
 
+// Primitive, memory objects and arguments are made once per shape; a call only sets the pointers.
+// Making a primitive generates its code, which takes
+// longer than a small product.
 struct TileMatmul::Impl {
   explicit Impl(const TileMatmulShape& tile_shape)
       : shape(tile_shape),
@@ -107,6 +114,7 @@ void TileMatmul::Pack(const void* b, bool transposed, void* packed_B) {
     Widen(b, Count(impl_->shape.k, impl_->shape.n), impl_->wide_b_KN.get());
     b = impl_->wide_b_KN.get();
   }
+  // set_data_handle takes no const pointer; a reorder and a product only read these.
   memory& plain = impl_->plain_b[transposed];
   plain.set_data_handle(const_cast<void*>(b));
   impl_->b.set_data_handle(packed_B);
@@ -124,6 +132,7 @@ void TileMatmul::Run(const void* a_MK, const void* packed_B, float* c_MN) {
   impl_->product.execute(impl_->stream, impl_->arguments);
 }
 
+// Never dropped: shapes are few, and AttentionTile objects keep references.
 TileMatmul& ThreadTileMatmul(const TileMatmulShape& shape) {
   thread_local std::map<TileMatmulShape, std::unique_ptr<TileMatmul>> tiles;
   std::unique_ptr<TileMatmul>& tile = tiles[shape];
@@ -132,6 +141,7 @@ TileMatmul& ThreadTileMatmul(const TileMatmulShape& shape) {
 }
 
 std::string MatmulLibrary() {
+  // Newest first: every set of bits contains those of older ones.
   const std::pair<dnnl_cpu_isa_t, const char*> sets[] = {
       {dnnl_cpu_isa_avx512_core_amx, "AMX"},
       {dnnl_cpu_isa_avx512_core_bf16, "AVX-512 BF16"},

@@ -10,12 +10,11 @@ namespace lwm::kernels {
 enum class TileType : uint8_t { kF32, kBF16 };  // of a matrix product's operands; its result is f32
 constexpr size_t BytesPerElement(TileType type) { return type == TileType::kF32 ? 4 : 2; }
 
-// Whether oneDNN multiplies bf16 with instructions for it here. Elsewhere products of bf16 are
-// computed in f32, their right sides packed so: oneDNN 2.6 cannot add such a product to what is
-// there.
+// Whether oneDNN multiplies bf16 with bf16 instructions here. Elsewhere bf16 is widened and
+// multiplied in f32, right sides packed in f32 too: oneDNN 2.6 cannot accumulate such a product.
 bool HasBf16Products();
 
-// Of a packed right side.
+// Bytes per element of a packed right side.
 inline size_t PackedBytesPerElement(TileType type) {
   return type == TileType::kF32 || !HasBf16Products() ? 4 : 2;
 }
@@ -32,13 +31,11 @@ struct TileMatmulShape {
 // instructions want and then used with many A.
 //
 //   a_MK      in      shape.type [m,k] row-major, no padding between rows
-//   packed_B  in      what Pack wrote, packed_bytes() bytes; shapes that differ in `accumulate`
-//   only
-//                     share it
+//   packed_B  in      written by Pack, packed_bytes() bytes; shapes that differ only in
+//                     `accumulate` share it
 //   c_MN      in/out  f32 [m,n] row-major, no padding
 //
-// Every buffer 64-byte aligned. Threads: one object belongs to one thread. Throws what oneDNN
-// throws.
+// Every buffer 64-byte aligned. Threads: one object belongs to one thread. Throws dnnl::error.
 class TileMatmul {
  public:
   explicit TileMatmul(const TileMatmulShape& shape);

@@ -68,6 +68,7 @@ HWY_INLINE void StorePair(D d, V low, V high, void* to, int at) {
   }
 }
 
+// Key n is seen when begin <= index[n] <= the query's index.
 HWY_INLINE hn::Mask<D> Seen(D d, const TileMask& mask, int row, int key) {
   const hn::RebindToSigned<D> di;
   const auto index = hn::LoadU(di, mask.key_index_N + key);
@@ -84,6 +85,8 @@ void MaskRow(D d, const TileMask& mask, int row, int keys, float* s_N) {
   }
 }
 
+// Four maxima at a time hide the latency of the instruction; rows have at least 64 keys. Max may
+// drop a NaN: ExpRow brings it back into the sum.
 float RowMax(D d, const float* s_N, int keys) {
   const int lanes = static_cast<int>(hn::Lanes(d));
   V m0 = hn::Load(d, s_N), m1 = hn::Load(d, s_N + lanes);
@@ -132,13 +135,15 @@ void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mas
     const float old_max = max_R[r];
     const float new_max = tile_max > old_max ? tile_max : old_max;
     if (new_max > old_max) {
-      // Of the shifts as they are rounded, so that the result does not depend on where tiles begin.
+      // exp2 of the difference of the rounded shifts, as ExpRow used them: the result then does not
+      // depend on where tiles begin.
       const float decay = static_cast<float>(
           std::exp2(static_cast<double>(old_max * kLog2E) - static_cast<double>(new_max * kLog2E)));
       ScaleRow(d, decay, dim, acc_RK + static_cast<ptrdiff_t>(r) * dim);
       sum_R[r] *= decay;
       max_R[r] = new_max;
     }
+    // A row that has seen nothing: -inf - -inf would be NaN, 2^-inf is 0.
     const float shift = new_max == kMinusInfinity ? 0.0f : new_max * kLog2E;
     sum_R[r] += ExpRow<type>(d, s_N, keys, factor, shift, p_N);
   }
@@ -156,6 +161,8 @@ void GradientRow(D d, int keys, float scale, const TileMask* mask, int row, cons
       const int at = n + i * lanes;
       p[i] = Exp2<type>(d, hn::MulSub(hn::Load(d, s_N + at), c, b));
       ds[i] = hn::Mul(hn::Mul(p[i], scale_v), hn::Sub(hn::Load(d, dp_N + at), delta_v));
+      // Selected, not multiplied by 0: lse does not cover hidden scores, so their p may be Inf or
+      // NaN.
       if (mask) {
         const auto seen = Seen(d, *mask, row, at);
         p[i] = hn::IfThenElseZero(seen, p[i]);

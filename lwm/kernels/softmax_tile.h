@@ -15,7 +15,8 @@ struct TileMask {
   const int32_t* index_R;
 };
 
-// One step of the online softmax over a tile of raw scores; the softmax is of scale * s.
+// One step of the online softmax (Milakov and Gimelshein 2018, "Online normalizer calculation for
+// softmax") over a tile of raw scores s; the softmax is of scale * s.
 //
 //   s_RN    in/out  f32 [rows, keys] row-major; the masked entries become -inf
 //   mask    in      nullptr: every query sees every key

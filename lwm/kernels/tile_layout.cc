@@ -35,8 +35,7 @@ bool Gather(const void* const* rows_R, int rows, int dim, int padded_dim, Bits* 
   bool finite = true;
   for (int r = 0; r < rows; ++r) {
     Bits* out_K = out_RK + static_cast<ptrdiff_t>(r) * padded_dim;
-    constexpr int kAhead =
-        8;  // rows lie apart from each other, where hardware does not foresee them
+    constexpr int kAhead = 8;  // rows lie apart, where the hardware prefetcher does not find them
     if (r + kAhead < rows && rows_R[r + kAhead]) {
       const Bits* ahead = static_cast<const Bits*>(rows_R[r + kAhead]);
       for (int c = 0; c < dim; c += static_cast<int>(64 / sizeof(Bits)))
@@ -120,7 +119,8 @@ void AddRowAnyTail(const float* from_K, int dim, float* to_K) {
 
 namespace {
 
-// Ties away from zero; NaN stays NaN.
+// Ties away from zero. NaN is left alone: the carry could run through its mantissa into the sign.
+// It is quiet after the multiplication, so the upper half alone is still NaN.
 inline uint16_t RoundToBf16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
@@ -230,6 +230,7 @@ void AddRow(const float* from_K, int dim, float* to_K) noexcept {
   HWY_DYNAMIC_DISPATCH(AddRowAnyTail)(from_K, dim, to_K);
 }
 
+// For writing (1), into the second-level cache (2): rows that are added to later in the call.
 void FetchRow(const void* data, size_t bytes) noexcept {
   for (size_t at = 0; at < bytes; at += 64) {
     __builtin_prefetch(static_cast<const char*>(data) + at, 1, 2);
