@@ -6,25 +6,25 @@
 
 namespace lwm::ops {
 
-// Attention's output, and the statistics that its backward pass needs.
+// Attention's output and the statistics that its backward pass needs.
 struct AttentionResult {
   at::Tensor out_BTHK;  // dtype of q
   at::Tensor lse_BHT;   // f32, natural log of the sum of exp of the scaled scores; -inf: saw no key
-  // f32: what rounding took from lse. Where scores are in the hundreds that is 1e-5, which would be
-  // a relative error of the row's weights in the backward pass. Defined for f32 only; may be
-  // dropped.
+  // f32: the rounding error of lse. Where scores are in the hundreds it is 1e-5, which would be a
+  // relative error of the row's weights in the backward pass. Defined for f32 only; may be dropped.
   at::Tensor lse_rest_BHT;
 };
 
-// The number, f64, that the kernels subtract from scaled scores when their f32 maximum or lse is m.
+// The exact number, in f64, that the kernels subtract from scaled scores for an f32 maximum or lse
+// m.
 at::Tensor ExponentOf(const at::Tensor& m);
 
 AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype);
-// The same where the output of the carry is there already.
+// The same for a carry whose output was computed with the last keys.
 AttentionResult MakeAttentionResult(const AttentionCarry& carry, AttentionOutput output);
 
-// dout * exp(-lse_rest): the backward pass is linear in dout, so that this makes up for weights
-// that are computed from the rounded lse. dout itself where there is no rest.
+// dout * exp(-lse_rest). The backward pass computes weights from the rounded lse and is linear in
+// dout, so this factor corrects them. dout itself where there is no rest.
 at::Tensor GradientForRoundedLse(const at::Tensor& dout_BTHK, const AttentionResult& result);
 
 }  // namespace lwm::ops

@@ -14,7 +14,8 @@ int RoundUp(int64_t value, int multiple) {
   return static_cast<int>((value + multiple - 1) / multiple) * multiple;
 }
 
-// The smallest of a few sizes that holds `wanted`, so that few shapes of tiles are ever made.
+// The smallest of a few sizes that holds `wanted`: each shape of tile has kernels and scratch of
+// its own on every thread, so few shapes should ever be made.
 int PickSize(int64_t wanted, int largest) {
   int size = 64;
   while (size < wanted && size < largest) size *= 2;
@@ -39,6 +40,8 @@ std::vector<SlotTile> TileSlots(std::span<const int32_t> index, const int32_t* b
       ++held;
     }
     tile.any = held > 0;
+    // Padding keys of a last tile must be masked. Padding queries need not: their results are
+    // dropped, and their weights in the backward pass are 0.
     tile.every = held == (begin ? tile.count : tile_slots);
     tiles.push_back(tile);
   }
@@ -90,6 +93,8 @@ void CheckPackedKeys(const at::Tensor& q, const KeyBlock& keys) {
 
 }  // namespace
 
+// Two integers per token replace a mask, and four per tile decide most pairs: with causal rows only
+// the tiles on the diagonal are compared element by element, in packed rows the edges of segments.
 Visibility Compare(const SlotTile& queries, const SlotTile& keys) {
   if (!queries.any || !keys.any || keys.min_index > queries.max_index ||
       keys.max_index < queries.min_begin) {
@@ -106,7 +111,12 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
       heads(queries.q_BTHK.size(2)),
       kv_heads(keys.kv_heads()),
       key_slots(keys.slots()) {
+  // At head dim 128 in bf16, K and V of a tile take 256 KiB, its queries and f32 accumulator 192
+  // KiB: together less than a second-level cache of 1 or 2 MiB. Larger tiles of keys mean fewer
+  // loads of the accumulator, larger tiles of queries fewer loads of keys.
   constexpr int kRows = 256, kKeys = 512;
+  // All heads of a group in one tile if that leaves at least 32 positions; otherwise blocks of
+  // heads.
   const int64_t group = heads / kv_heads;
   positions = static_cast<int>(
       std::min<int64_t>(std::max<int64_t>(kRows / group, 32) / 16 * 16, RoundUp(tokens, 16)));
@@ -146,6 +156,7 @@ void QueryTile::Select(int64_t b, int64_t g, int64_t head_block, int64_t tile) {
   first_head_ = g * group + head_in_group;
   heads_ = static_cast<int>(std::min<int64_t>(tiling_.heads_per_tile, group - head_in_group));
   slots_ = &tiling_.query_tiles[static_cast<size_t>(b)][static_cast<size_t>(tile)];
+  // Rows beyond the tile's queries see nothing: index -1, begin 0.
   std::fill(begin_R_.begin(), begin_R_.end(), 0);
   std::fill(index_R_.begin(), index_R_.end(), -1);
   ForEach([&](int row, int64_t slot, int64_t) {

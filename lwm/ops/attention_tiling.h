@@ -13,7 +13,7 @@
 
 namespace lwm::ops {
 
-// A run of slots and the extremes of what they hold.
+// A run of slots, with the extremes of their indices and begins.
 struct SlotTile {
   int64_t first = 0;
   int count = 0;
@@ -23,19 +23,21 @@ struct SlotTile {
   int32_t min_begin = 0, max_begin = 0;  // of queries
 };
 
-// Which pairs of two tiles the rule key in [begin, index] allows.
+// How many pairs of two tiles the rule key in [begin, index] allows. From the extremes: kSome may
+// turn out to be none or all, kNone and kAll are certain.
 enum class Visibility { kNone, kSome, kAll };
 Visibility Compare(const SlotTile& queries, const SlotTile& keys);
 
-// How the work of one call is cut. A tile of queries is `positions` slots of `heads_per_tile` query
-// heads of one kv head, in rows head * positions + slot.
+// How the work of one call is divided into tiles. A tile of queries is `positions` slots of
+// `heads_per_tile` query heads of one kv head, in rows head * positions + slot: heads of a group
+// share their keys, so one tile of K and V serves them all.
 struct AttentionTiling {
   AttentionTiling(const QueryBlock& queries, const KeyBlock& keys);
 
   int64_t batch, tokens, heads, kv_heads, key_slots;  // B, T, H, G, U
   int positions, heads_per_tile, head_blocks;         // head_blocks * heads_per_tile >= H / G
   kernels::AttentionTileShape shape;
-  std::vector<std::vector<SlotTile>> query_tiles, key_tiles;  // of each b
+  std::vector<std::vector<SlotTile>> query_tiles, key_tiles;  // for each row b
   std::vector<int32_t> key_index_BU;                          // U rounded up to tiles, -1 there
 
   int64_t query_tile_count() const { return static_cast<int64_t>(query_tiles[0].size()); }
@@ -45,7 +47,7 @@ struct AttentionTiling {
   }
 };
 
-// The queries of one tile at a time.
+// Gives the queries of one tile at a time.
 class QueryTile {
  public:
   QueryTile(const AttentionTiling& tiling, const QueryBlock& queries);

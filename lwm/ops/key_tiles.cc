@@ -40,6 +40,8 @@ KeyTiles::KeyTiles(const AttentionTiling& tiling, const KeyBlock& keys, int64_t 
       finite_(packed_.finite_NBG.data_ptr<uint8_t>()),
       packing_(keys.packed.defined() ? 0 : static_cast<size_t>(packed_.finite_NBG.numel())) {}
 
+// A state per tile, no lock: threads mostly meet tiles that are done, and then read one atomic. The
+// others wait for the packer, since they have nothing to do without the tile.
 void KeyTiles::Pack(AttentionForwardTile& kernel, int64_t b, int64_t g, int64_t tile) {
   if (keys_.packed.defined()) return;
   const size_t at = TileIndex(b, g, tile);
@@ -50,7 +52,7 @@ void KeyTiles::Pack(AttentionForwardTile& kernel, int64_t b, int64_t g, int64_t 
         const Rows rows = RowsOf(b, g, tile);
         finite_[at] = kernel.PackKeys({rows.k.data(), rows.v.data()}, tiles_ + at * tile_bytes_);
       } catch (...) {
-        packing = Packing::kNobody;  // nobody waits for what will not come
+        packing = Packing::kNobody;  // lets a waiting thread try instead of waiting forever
         throw;
       }
       packing = Packing::kDone;
@@ -65,6 +67,7 @@ KeyTiles::Rows KeyTiles::RowsOf(int64_t b, int64_t g, int64_t tile) const {
     return {
         KeyRows(tiling_, keys_.k_BUGK, b, g, tile), KeyRows(tiling_, keys_.v_BUGK, b, g, tile), {}};
   }
+  // Received packed: rows do not exist here. Only the scalar tile asks for them, which is rare.
   const auto keys = static_cast<size_t>(tiling_.shape.keys);
   const auto dim = static_cast<size_t>(tiling_.shape.padded_dim());
   Rows rows;
@@ -90,6 +93,8 @@ PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys) {
   if (queries.q_BTHK.numel() == 0 || keys.slots() == 0) return {};
   const AttentionTiling tiling(queries, keys);
   const int64_t tiles = tiling.key_tile_count();
+  // oneDNN's packed layout is opaque. Keys of more than one pass are packed pass by pass instead,
+  // so that no more than 64 MiB are held.
   if (!tiling.shape.own_blocks() || tiles > TilesPerPass(tiling)) return {};
   KeyTiles packed(tiling, keys, 0, tiles);
   const int64_t row_heads = tiling.batch * tiling.kv_heads;

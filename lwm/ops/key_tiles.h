@@ -10,14 +10,15 @@
 
 namespace lwm::ops {
 
-// Tiles [first, last) of the keys of every batch row and kv head, packed here or handed in packed.
+// Tiles [first, last) of the keys of every batch row and kv head. Packed here, each tile once by
+// the thread that needs it first, or received packed.
 class KeyTiles {
  public:
   KeyTiles(const AttentionTiling& tiling, const KeyBlock& keys, int64_t first, int64_t last);
 
   int64_t first() const { return first_; }
   int64_t last() const { return last_; }
-  // All of them, once all are packed.
+  // All tiles; complete once every tile is packed.
   const PackedKeys& packed() const { return packed_; }
 
   Visibility Seen(int64_t b, int64_t query_tile, int64_t tile) const {
@@ -32,12 +33,13 @@ class KeyTiles {
   }
   const int32_t* Index(int64_t b, int64_t tile) const { return tiling_.KeyIndex(b, tile); }
 
-  // Whoever needs a tile first packs it: it is then in that core's cache. Any thread.
+  // Packs the tile unless another thread has, or waits for the one that does. The first to need a
+  // tile packs it, and has it in its core's cache. Any thread.
   void Pack(kernels::AttentionForwardTile& kernel, int64_t b, int64_t g, int64_t tile);
   bool IsPacked(int64_t b, int64_t g, int64_t tile) const {
     return keys_.packed.defined() || packing_[TileIndex(b, g, tile)] == Packing::kDone;
   }
-  // Of a packed tile.
+  // These two want a packed tile.
   const char* Packed(int64_t b, int64_t g, int64_t tile) const {
     return tiles_ + TileIndex(b, g, tile) * tile_bytes_;
   }
@@ -45,10 +47,10 @@ class KeyTiles {
     return finite_[TileIndex(b, g, tile)] != 0;
   }
 
-  // The keys of a tile, head_dim numbers each; nullptr or zeros beyond the last.
+  // The keys of a tile in rows of head_dim numbers; nullptr or zeros beyond the last.
   struct Rows {
     std::vector<const void*> k, v;
-    std::vector<uint16_t> unpacked;  // their storage, if the keys were handed in packed
+    std::vector<uint16_t> unpacked;  // their storage, if the keys were received packed
   };
   Rows RowsOf(int64_t b, int64_t g, int64_t tile) const;
 
@@ -63,14 +65,13 @@ class KeyTiles {
   const KeyBlock& keys_;
   const int64_t first_, last_;
   const size_t tile_bytes_;
-  const PackedKeys packed_;  // those handed in, or room for them
+  const PackedKeys packed_;  // those received, or room for them
   char* const tiles_;
   uint8_t* const finite_;
   std::vector<std::atomic<Packing>> packing_;
 };
 
-// Of how many tiles packed copies are made at a time: those of all rows and kv heads fit in
-// kPackedBytes, or it is one.
+// Number of tiles whose packed copies, of all rows and kv heads, fit in kPackedBytes; at least 1.
 int64_t TilesPerPass(const AttentionTiling& tiling);
 
 }  // namespace lwm::ops

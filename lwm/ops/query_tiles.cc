@@ -15,6 +15,8 @@ QueryPlace QueryTiles::NextSeeing(int64_t b, int64_t key_tile, QueryPlace place)
   return place;
 }
 
+// Turns are found from the extremes of the tiles, the same way in which the pass skips tiles, so a
+// turn is never given to a tile of keys that will not take it.
 void QueryTiles::OrderTurns() {
   std::atomic<int64_t> next{0};
   OnEachThread([&] {
@@ -52,6 +54,7 @@ void QueryTiles::OrderTurn(QueryTile& tile, int64_t i) {
   first_turn_[at] = NextTurn(b, place.tile, 0);
   turn_[at] = first_turn_[at];
   if (first_turn_[at] < tiling_.key_tile_count()) return;
+  // No key: no turn will set or round these rows.
   tile.Select(b, g, place.head_block, place.tile);
   tile.ForEach([&](int, int64_t slot, int64_t head) {
     float* dq_K = Gradient(b, slot, head);

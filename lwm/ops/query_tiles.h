@@ -12,22 +12,22 @@
 
 namespace lwm::ops {
 
-// Where the gradient of queries goes, see AttentionBlockBackward.
+// Destination of the queries' gradient, see AttentionBlockBackward.
 struct QuerySums {
   float* dq_BTHK;         // in/out
   char* rounded_dq_BTHK;  // out, dtype of q; may be nullptr
   bool set;               // dq holds nothing yet
 };
 
-// A tile of queries of some heads of a kv head.
+// A tile of queries and a block of query heads of one kv head.
 struct QueryPlace {
   int64_t tile, head_block;
 };
 
-// One side of the backward pass: tiles [first, last) of the queries of every batch row and head,
-// packed when first met, and their gradients. Tiles of keys add to a tile of queries in turn, by
-// rising number, so that the sum does not depend on which thread computes what: a thread calls the
-// functions that take `at`, the Index of a place, only while IsTurn holds for its tile of keys.
+// Tiles [first, last) of the queries of every batch row and head in the backward pass, packed at
+// first use, and their gradients. Tiles of keys add to a tile of queries in turn, by rising number,
+// so that the bits of the sum do not depend on the threads. A thread calls the functions that take
+// `at`, the Index of a place, only while IsTurn holds for its tile of keys.
 // Memory: the packed tiles. Refers to its arguments.
 class QueryTiles {
  public:
@@ -60,14 +60,15 @@ class QueryTiles {
     return Compare(tiling_.query_tiles[row][static_cast<size_t>(query_tile)],
                    tiling_.key_tiles[row][static_cast<size_t>(key_tile)]);
   }
-  // The first place that sees the keys; its tile is last() if there is none.
+  // The first place whose queries see the keys; its tile is last() if there is none.
   QueryPlace FirstSeeing(int64_t b, int64_t key_tile) const {
     return NextSeeing(b, key_tile, {first_, -1});
   }
-  // The same behind `place`.
+  // The first such place after `place`.
   QueryPlace NextSeeing(int64_t b, int64_t key_tile, QueryPlace place) const;
 
-  // Before anything else; uses all threads. Sets the gradient of what sees nothing.
+  // Call before the functions below; uses all threads. Also sets the gradient of queries that see
+  // no key, which never have a turn.
   void OrderTurns();
   bool IsTurn(size_t at, int64_t key_tile) const { return turn_[at] == key_tile; }
   bool IsFirstTurn(size_t at, int64_t key_tile) const { return first_turn_[at] == key_tile; }
@@ -78,7 +79,7 @@ class QueryTiles {
     turn_[at] = NextTurn(b, place.tile, key_tile + 1);
   }
 
-  // At their first turn: they are then in that core's cache.
+  // Packs a tile of queries. Call at its first turn: the thread that packs it uses it next.
   void Pack(kernels::AttentionBackwardTile& kernel, const QueryTile& tile, size_t at);
 
   bool sets() const { return sums_.set; }
@@ -93,11 +94,11 @@ class QueryTiles {
     return static_cast<size_t>(tiling_.batch * tiling_.kv_heads * tiling_.head_blocks *
                                (last_ - first_));
   }
-  // The first tile of keys from `from` on that the queries see: whose turn it is to add.
+  // The first tile of keys from `from` on that the queries see: its turn to add is next.
   int64_t NextTurn(int64_t b, int64_t query_tile, int64_t from) const;
-  // Of the i-th tile. Those that see nothing are done with.
+  // Sets the first turn of the i-th tile, or finishes it if it sees no key.
   void OrderTurn(QueryTile& tile, int64_t i);
-  // Where the query's first number lies in [B,T,H,K].
+  // Offset of the query's first number in [B,T,H,K].
   int64_t At(int64_t b, int64_t slot, int64_t head) const {
     return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }

@@ -16,6 +16,9 @@ SlotRange TilesOf(const SlotRange& slots, int64_t tile_keys) {
   return {first, (slots.first + slots.count + tile_keys - 1) / tile_keys - first};
 }
 
+// Packed once by their owner instead of P times by every rank (docs/adr/0011). Only where all ranks
+// use the same kernels: the layout is theirs. With one hop nothing is sent, and the forward pass
+// packs tiles as it needs them.
 KeyBlock OwnKeys(const Ring& ring, const QueryBlock& queries, const at::Tensor& k_BTGK,
                  const at::Tensor& v_BTGK) {
   KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
@@ -27,6 +30,8 @@ KeyBlock OwnKeys(const Ring& ring, const QueryBlock& queries, const at::Tensor& 
 
 Ring::Ring(SequenceView view, RingSlots slots) : view_(std::move(view)), slots_(std::move(slots)) {
   if (!view_.sp) self_ = dist::MakeSelfCommunicator();
+  // If any rank needs another's keys, all take part in all hops: a rank that needs none still
+  // passes the bundles on. Every rank comes to the same number, since all see the same slots.
   for (const SlotRange& range : slots_.keys_P) {
     if (range.count > 0) hops_ = view_.ranks();
   }
@@ -62,6 +67,8 @@ Ring::Extremes Ring::ExtremesOf(int rank, int64_t row) const {
   return extremes;
 }
 
+// By the extremes of each row, so true may be wrong: the tiles then find nothing. False is certain.
+// Between ranks, a range without slots means that nothing was sent.
 bool Ring::Sees(int query_rank, int key_rank) const {
   if (query_rank != key_rank && (slots_.keys_P[static_cast<size_t>(key_rank)].count == 0 ||
                                  slots_.queries_P[static_cast<size_t>(query_rank)].count == 0)) {
@@ -77,6 +84,7 @@ bool Ring::Sees(int query_rank, int key_rank) const {
 
 at::Tensor Ring::Slots(const at::Tensor& x_PBT, int rank,
                        const std::vector<SlotRange>& range_P) const {
+  // Own keys and queries are all there; only copies of other ranks' are narrowed to what was sent.
   if (rank == view_.rank()) return x_PBT[rank];
   const SlotRange& range = range_P[static_cast<size_t>(rank)];
   return x_PBT[rank].narrow(1, range.first, range.count).contiguous();
@@ -91,6 +99,7 @@ TravellingKeys::TravellingKeys(const Ring& ring, const QueryBlock& queries,
     bundle_.emplace(ring.group(), std::vector<Traveller>{{k_BTGK}, {v_BTGK}}, slots_P);
     return;
   }
+  // Whole tiles are sent, with unneeded keys at both ends; masks treat them like any others.
   for (const SlotRange& slots : slots_P) tiles_P_.push_back(TilesOf(slots, packed.tile_keys()));
   bundle_.emplace(ring.group(),
                   std::vector<Traveller>{{packed.tiles_NBG2UK, /*slot_dim=*/0},
@@ -113,6 +122,7 @@ KeyBlock TravellingKeys::Block(int hop, const std::vector<at::Tensor>& bundle) c
   if (!own_.packed.defined()) return ring_.Keys(owner, bundle[0], bundle[1]);
   const SlotRange& tiles = tiles_P_[static_cast<size_t>(owner)];
   const int64_t tile_keys = own_.packed.tile_keys(), first = tiles.first * tile_keys;
+  // The last tile is padded beyond the owner's slots; indices end with the slots.
   const int64_t count = std::min(tiles.count * tile_keys, ring_.view().tokens() - first);
   return {{},
           {},

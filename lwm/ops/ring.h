@@ -13,28 +13,30 @@
 
 namespace lwm::ops {
 
-// The hops of one pass: who owns what, and which pairs of ranks have nothing to say to each other.
+// The hops of one pass: who owns what, and which rank pairs have no attention and are skipped.
 class Ring {
  public:
   Ring(SequenceView view, RingSlots slots);
 
   dist::Communicator& group() const { return view_.sp ? *view_.sp : *self_; }
-  // One where nothing travels.
+  // 1 where no rank needs another's slots.
   int hops() const { return hops_; }
   int rank() const { return view_.rank(); }
+  // Whose bundle this rank holds at a hop: bundles move to the next rank, so the owner moves back.
   int Owner(int hop) const { return (rank() + view_.ranks() - hop) % view_.ranks(); }
 
   const SequenceView& view() const { return view_; }
   const RingSlots& slots() const { return slots_; }
 
-  // Whether this rank's queries see some of the keys of a hop, or those of a hop its keys.
+  // Whether this rank's queries may see keys of the hop's owner, and whether the owner's queries
+  // may see this rank's keys.
   bool SeesKeys(int hop) const { return hop < hops() && Sees(rank(), Owner(hop)); }
   bool IsSeen(int hop) const { return hop < hops() && Sees(Owner(hop), rank()); }
-  // The last hop of which that is true, -1: none.
+  // Last hop where this is true, or -1. At that hop results are complete and are rounded.
   int LastKeys() const;
   int LastQueries() const;
 
-  // The slots of a rank's bundle: all of this rank's own, the sent range of the others'.
+  // The slots in a rank's bundle: all of this rank's own, of other ranks the range that they send.
   QueryBlock Queries(int rank, const at::Tensor& q_BTHK) const {
     return {q_BTHK, Slots(view_.index_PBT, rank, slots_.queries_P),
             Slots(view_.begin_PBT, rank, slots_.queries_P)};
@@ -44,8 +46,8 @@ class Ring {
   }
 
  private:
-  // Smallest and largest index of the keys, smallest begin and largest index of the queries that
-  // one rank holds of one row.
+  // One rank's share of one row: smallest index of its keys, smallest begin of its queries, and the
+  // largest index, which is the same for both.
   struct Extremes {
     int32_t first_key, first_seen, last;
   };
@@ -62,15 +64,15 @@ class Ring {
   std::vector<Extremes> extremes_PB_;
 };
 
-// The keys of every rank on their way round, packed by their owner where that is possible.
+// The keys of every rank, sent round the ring; packed for the kernels by their owner if possible.
 class TravellingKeys {
  public:
   TravellingKeys(const Ring& ring, const QueryBlock& queries, const at::Tensor& k_BTGK,
                  const at::Tensor& v_BTGK);
 
-  // As those of TravellingBundle.
+  // As Arrive and Next of TravellingBundle.
   KeyBlock Arrive(int hop);
-  std::optional<KeyBlock> Next(int hop);  // those of the hop after this one
+  std::optional<KeyBlock> Next(int hop);  // the keys of hop + 1, once they are there
   void Progress() { bundle_->Progress(); }
 
  private:

@@ -42,7 +42,9 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK, const at
               view.ranks(), " ranks in a group of ", view.sp ? view.sp->size() : 1);
 }
 
-// f32, uninitialised: the first hop sets them. What is rounded at the end lives in scratch.
+// f32, uninitialised: the first hop sets them. Sums stay in f32 over all hops and are rounded to
+// the dtype after the last: rounding at every hop would make the error grow with P. Sums that end
+// in another dtype are dropped after that, so they live in scratch memory.
 struct GradientSums {
   at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
 };
@@ -56,7 +58,7 @@ GradientSums MakeGradientSums(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK
   return {make(q_BTHK), make(k_BTGK), make(k_BTGK)};
 }
 
-// Where the last hop puts a gradient that has to be rounded; undefined where the sum is the result.
+// Receives a rounded gradient at the last hop; undefined in f32, where the sum is the result.
 at::Tensor MakeRounded(const at::Tensor& like) {
   if (like.scalar_type() == at::kFloat) return {};
   return at::empty(like.sizes(), like.options());
@@ -66,6 +68,7 @@ at::Tensor Result(const at::Tensor& rounded, const at::Tensor& sum) {
   return rounded.defined() ? rounded : sum;
 }
 
+// No transfers: one block pair, which rounds its gradients as it stores them.
 AttentionGradients BackwardAlone(Ring& ring, const QueryGradientBlock& queries,
                                  const KeyBlock& keys, double scale, GradientSums& sums) {
   const AttentionGradientOptions options{.set_queries = true,
@@ -85,7 +88,8 @@ AttentionGradients BackwardAlone(Ring& ring, const QueryGradientBlock& queries,
   return gradients;
 }
 
-// K and V travel, their gradients behind them; queries stay.
+// K and V travel, their gradients follow one hop behind; queries and dq stay. While a hop's tiles
+// are computed, the next K, V arrive and the sum of the hop before leaves.
 AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries,
                                     const KeyBlock& keys, double scale, GradientSums& gradients) {
   const auto& slots_P = ring.slots().keys_P;
@@ -96,6 +100,8 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
       bundle.Progress();
       sum.Progress();
     };
+    // Each hop fills a fresh part dkv, which End adds to the sum that has travelled so far: the
+    // tiles need not wait for that sum to arrive.
     for (int hop = 0; hop < ring.hops(); ++hop) {
       const auto& kv = bundle.Arrive(hop);
       auto& dkv = sum.Begin(hop);
@@ -105,6 +111,7 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
                                dkv[0], dkv[1], progress,
                                {.set_queries = hop == 0, .set_keys = true});
       } else {
+        // The part still travels: other ranks have added to it, or will.
         if (hop == 0) gradients.dq_BTHK.zero_();
         for (at::Tensor& part : dkv) part.zero_();
       }
@@ -116,7 +123,8 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
   return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
 }
 
-// The queries and what belongs to them travel; K, V and their gradients stay.
+// Queries travel with dout, lse and delta, and dq follows one hop behind; K, V, dk and dv stay. dk
+// and dv are complete at the last hop that has queries for them, and are rounded there.
 AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries,
                                        const KeyBlock& keys, double scale, GradientSums& sums) {
   const auto& slots_P = ring.slots().queries_P;
@@ -140,7 +148,7 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
     bool keys_set = false, taken = false;  // taken: with the queries of the hop before
     for (int hop = 0; hop < ring.hops(); ++hop) {
       const auto& q = bundle.Arrive(hop);
-      if (std::exchange(taken, false)) {
+      if (std::exchange(taken, false)) {  // computed already, in the pass of the hop before
         sum.End(hop);
         continue;
       }
@@ -150,6 +158,9 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
         sum.End(hop);
         continue;
       }
+      // The next hop's queries join this hop's pass if they arrive during it, which saves a pass
+      // over dk and dv. Their dq needs its buffer: not before the part of two hops ago has left it,
+      // since waiting for that here would hold up the tiles.
       std::optional<ArrivedQueries> coming;
       NextQueries next{[&]() -> const ArrivedQueries* {
         const auto* next_q = coming || !sum.CanBegin(hop + 1) ? nullptr : bundle.Next();
@@ -179,8 +190,9 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
           Result(rounded_dv, sums.dv_BTGK)};
 }
 
-// Queries that see their own token only: their weight is 1 whatever the scores are, so dq = 0 and
-// dv += dout exactly. Computed as the others, dq would be what rounding leaves of dp - delta.
+// Queries that see only their own token: the first of each segment. Their weight is 1 whatever the
+// scores are, so dq = 0 and dv += dout exactly. Computed like the others, dq would be the rounding
+// error of dp - delta. The backward pass hides them from the tiles and adds their dv at the end.
 at::Tensor AloneSlots(const SequenceView& view) { return view.begin_PBT == view.index_PBT; }
 
 SequenceView WithoutAlone(SequenceView view, const at::Tensor& alone_PBT) {
@@ -198,7 +210,7 @@ void AddAlone(const at::Tensor& alone_BT, const at::Tensor& dout_BTHK, at::Tenso
   dv_BTGK.index_put_({row_N, slot_N}, dv_NGK, /*accumulate=*/true);
 }
 
-// Numbers that travel per token and hop.
+// Compares the numbers that travel per token and hop. With few kv heads, K and V are lighter.
 bool QueriesAreLighter(int64_t heads, int64_t kv_heads, int64_t head_dim) {
   return heads * (3 * head_dim + 2) < 4 * kv_heads * head_dim;
 }
@@ -213,12 +225,15 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
   const QueryBlock queries = ring.Queries(ring.rank(), q_BTHK);
   AttentionCarry carry = MakeAttentionCarry(q_BTHK);
   if (ring.hops() > 1) carry.acc_BTHK = ScratchTensor(q_BTHK.sizes(), at::kFloat);
+  // Starts no transfer yet: Arrive(0) posts the first transfer, before the tiles of own keys.
   AttentionOutput output;
   TravellingKeys travelling(ring, queries, k_BTGK, v_BTGK);
   const Progress progress = [&] { travelling.Progress(); };
   const int last = ring.LastKeys();
   bool taken = false;  // with the keys of the hop before
   for (int hop = 0; hop < ring.hops(); ++hop) {
+    // Waits for this hop's keys and posts the transfer of the next, even if these keys are skipped:
+    // the ranks after this one need them. Own keys come first, since they need no transfer.
     const KeyBlock keys = travelling.Arrive(hop);
     if (std::exchange(taken, false) || !ring.SeesKeys(hop)) continue;
     std::optional<KeyBlock> coming;
@@ -226,6 +241,8 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
                           if (!coming) coming = travelling.Next(hop);
                           return coming ? &*coming : nullptr;
                         },
+                        // Only the last hop divides by the sums and rounds, so the error does not
+                        // grow with the hops.
                         hop + 1 == last ? &output : nullptr};
     taken = AttentionBlockForward(queries, keys, scale, carry, progress,
                                   hop == last ? &output : nullptr,
@@ -247,6 +264,7 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
               " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
   const at::Tensor alone_PBT = AloneSlots(view);
   Ring ring(WithoutAlone(view, alone_PBT), FindRingSlots(view));
+  // delta from the scaled dout as well: the gradients are linear in dout.
   const at::Tensor scaled_dout = GradientForRoundedLse(dout_BTHK, forward);
   const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};

@@ -9,7 +9,8 @@
 namespace lwm::ops {
 namespace {
 
-// The largest value that any rank has, and the largest of the other ranks.
+// The largest value of any rank and the largest of the other ranks: enough to know, for every rank,
+// the largest value without it, in one pass over all slots.
 struct TwoLargest {
   int32_t value = std::numeric_limits<int32_t>::min(), other = value;
   int rank = -1;
@@ -34,7 +35,9 @@ void Include(SlotRange& range, int64_t slot) {
   range.count = end - range.first;
 }
 
-// The slots of one row: a segment is known by the index of its first token.
+// The slots of one row. A segment is named by the index of its first token. A key is needed
+// elsewhere if another rank has a later token of its segment, a query has to travel if another rank
+// has an earlier one: so per segment the last and first index suffice.
 class Row {
  public:
   Row(const SequenceView& view, int64_t row) : view_(view), row_(row) {

@@ -11,6 +11,8 @@
 namespace lwm::ops {
 namespace {
 
+// Two tags: bundles and sums are under way between the same ranks at the same time. Messages of one
+// tag arrive in the order in which they were sent, so hops need no tags of their own.
 constexpr int kBundleTag = 701, kSumTag = 702;
 constexpr int64_t kAlignment = 64;  // bytes: every tensor of a bundle starts on a cache line
 
@@ -65,7 +67,7 @@ std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<Travell
   return views;
 }
 
-// Not by destroying them, which cannot throw what goes wrong.
+// Waits explicitly: a destructor could not report failure.
 void WaitForAll(std::vector<dist::Request>& requests) {
   for (dist::Request& request : requests) request.Wait();
   requests.clear();
@@ -93,13 +95,18 @@ std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
   return Views(bytes, own_, slots_P_[Owner(group_, hop)].count);
 }
 
+// The schedule of a hop: wait for this hop's bundle, post the receive of the next one and the send
+// of this one, then return, so that both run while the caller computes. Receives are posted first:
+// a message that meets its receive needs no intermediate copy.
 const std::vector<at::Tensor>& TravellingBundle::Arrive(int hop) {
   WaitForAll(receives_);
+  // The buffer of the bundle sent last is the one that the next bundle arrives in.
   WaitForAll(sends_);
   if (hop > 0) {
     now_ = std::exchange(next_, {});
     sent_ = now_;
   }
+  // The last bundle ends here: the rank after this one is its owner.
   if (hop + 1 == group_.size()) return now_;
   next_ = Buffer(hop + 1);
   for (const at::Tensor& x : next_) {
@@ -113,6 +120,7 @@ const std::vector<at::Tensor>& TravellingBundle::Arrive(int hop) {
   return now_;
 }
 
+// Tests every request, even when one is not done: MPI may move data only inside its calls.
 const std::vector<at::Tensor>* TravellingBundle::Next() {
   bool arrived = !next_.empty();
   for (dist::Request& request : receives_) arrived = request.Test() && arrived;
@@ -149,6 +157,9 @@ std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   return parts_[hop % 2];
 }
 
+// This rank's part of the owner's gradient is in flat_. From hop 2 on the rank before has a sum for
+// the same owner: at hop 1 it was the owner itself, which keeps its part. The receive for the next
+// hop is posted last, when arrived_ is free again.
 void TravellingSum::End(int hop) {
   if (hop == 0) return;
   const at::Tensor part = flat_[hop % 2].narrow(0, 0, Numbers(hop));
@@ -162,6 +173,7 @@ void TravellingSum::End(int hop) {
   if (hop + 1 < group_.size()) Receive(hop + 1);
 }
 
+// The last rank to hold this rank's bundle is the one before it, which now sends the complete sum.
 void TravellingSum::Finish() {
   if (group_.size() > 1) Receive(0);
   receive_.Wait();

@@ -9,30 +9,30 @@
 
 namespace lwm::ops {
 
-// A tensor of which the slots in the owner's range travel.
+// A tensor circulated round the ring; only its owner's slot range is sent.
 struct Traveller {
   at::Tensor own;  // this rank's, all slots
   int64_t slot_dim = 1;
 };
 
-// A read-only bundle of tensors of every rank on its way round the ring: at hop h this rank holds
-// the bundle of rank() - h (modulo size), hop 0 is its own. Up to two buffers of the largest
-// bundle; one message per tensor and hop, P - 1 hops in all, under way while the bundle before it
-// is in use. A bundle without slots does not travel.
+// Sends a read-only bundle of tensors of every rank round the ring: at hop h this rank holds the
+// bundle of rank() - h (modulo size), at hop 0 its own. One message per tensor and hop, P - 1 hops
+// in all; the next bundle arrives while this one is in use. A bundle without slots sends nothing.
+// Memory: up to two buffers of the largest bundle.
 class TravellingBundle {
  public:
-  // slots_P: of each owner; the same on all ranks, as are dtypes and the other dimensions. Copies
-  // the sent part of `own` where it is not contiguous.
+  // slots_P: the sent range of each owner, the same on all ranks, as are dtypes and the other
+  // dimensions. Copies the sent part of `own` where it is not contiguous.
   TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
                    std::vector<SlotRange> slots_P);
 
-  // The bundle of this hop, once it has arrived: all slots of this rank's own, and those of the
-  // owner's range after that. What the hop before returned is overwritten from now on. Hops are 0,
-  // 1, ... P - 1 in order.
+  // Waits for the bundle of this hop and posts the transfers of the next. Returns all slots of this
+  // rank's own at hop 0, the owner's range after that. The tensors returned at the hop before are
+  // overwritten from now on. Hops are 0, 1, ... P - 1 in order.
   const std::vector<at::Tensor>& Arrive(int hop);
 
-  // The bundle of the hop after this one as soon as it has arrived, nullptr before; overwritten as
-  // that of the hop is. Lets the transfer progress; call between tiles.
+  // The bundle of the next hop if it has arrived, else nullptr; valid as long as after its Arrive.
+  // Lets transfers progress: call between tiles.
   const std::vector<at::Tensor>* Next();
   void Progress() { Next(); }
 
@@ -47,22 +47,23 @@ class TravellingBundle {
   std::vector<dist::Request> receives_, sends_;  // after the buffers: done before they are freed
 };
 
-// The f32 gradient of a travelling bundle: each rank adds its part while the bundle is with it, and
-// the sum comes home. The owner's part stays at home, so that it makes P - 1 hops.
+// The f32 gradient of a travelling bundle: each rank adds its part while it holds the bundle, and
+// the sum returns to the owner. The owner's own part stays at home, so the sum makes P - 1 hops.
 class TravellingSum {
  public:
   // own: this rank's gradients, contiguous f32.
   TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
                 std::vector<SlotRange> slots_P);
 
-  // Where the part of this hop goes, to be set: own at hop 0, the owner's range after that. Waits
-  // until what was there two hops ago has left. The part of the hop before may be still in use.
+  // Buffers for this hop's contribution; overwrite them. own at hop 0, the owner's range after
+  // that. Waits until the part of two hops ago, in the same buffers, is sent. The part of the hop
+  // before may still be in use.
   std::vector<at::Tensor>& Begin(int hop);
   // Whether Begin would not wait.
   bool CanBegin(int hop) { return sends_[hop % 2].Test(); }
-  // The part is complete: adds what has travelled so far and passes it on. Hops are in order.
+  // The part is complete: adds the sum received so far and sends it on. Hops are in order.
   void End(int hop);
-  // Receives what the other ranks have added for this rank and adds it to own.
+  // Receives the other ranks' sum for this rank and adds it to own.
   void Finish();
 
   void Progress();

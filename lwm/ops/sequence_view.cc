@@ -10,6 +10,8 @@
 namespace lwm::ops {
 namespace {
 
+// The largest and the smallest kernel in one reduction: the smallest as the largest of the
+// negative.
 bool MachinesAreAlike(dist::Communicator& group) {
   const auto kernel = static_cast<double>(kernels::BestTileKernel(kernels::TileType::kBF16));
   double most_and_least[] = {kernel, -kernel};

@@ -9,13 +9,13 @@
 
 namespace lwm::ops {
 
-// The sequence of B rows as attention sees it: what this rank holds and what all ranks of the sp
-// group hold. All rows of a batch have the same S, P and T.
+// The slots of B rows over all ranks of the sp group, for attention. All rows of a batch have the
+// same S, P and T.
 struct SequenceView {
   dist::Communicator* sp = nullptr;  // the ring; nullptr = one rank
   at::Tensor index_PBT;  // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
   at::Tensor begin_PBT;  // i32 [P,B,T]; first index of its segment
-  bool alike = true;     // the machines of all ranks: one can use what another's kernels packed
+  bool alike = true;     // all ranks use the same kernels and can read each other's packed keys
 
   int ranks() const { return static_cast<int>(index_PBT.size(0)); }
   int rank() const { return sp ? sp->rank() : 0; }

@@ -40,7 +40,7 @@ void CheckProblem(const WholeAttention& p) {
               " but segment_ids for ", keys, " only");
 }
 
-// First and last index of every token's segment.
+// First and last index of every token's segment. Without causal order a query sees to the last.
 struct Segments {
   std::vector<int32_t> begin_S, last_S;
 };
@@ -133,11 +133,12 @@ class Slots {
   const SequenceView& view_;
 };
 
-// Queries and keys are the same tokens, causal: the ring.
+// Causal self-attention goes over the ring: each rank holds queries and keys of the same slots.
 WholeAttentionResult AttendRing(const WholeAttention& p, dist::Communicator* group) {
   const int64_t tokens = p.q_BHTK.size(2);
   std::vector<dist::SequencePlan> plans;
   for (int64_t row = 0; row < p.q_BHTK.size(0); ++row) {
+    // Zigzag balances one causal segment; several need the allowed area of each counted.
     const auto plan = p.segment_BS.defined() ? dist::PlanBalanced : dist::PlanZigzag;
     plans.push_back(plan(tokens, group ? group->size() : 1, FindSegments(p, row).begin_S));
   }
@@ -182,13 +183,14 @@ void AllReduceSum(dist::Communicator* group, at::Tensor& x) {
   if (group) group->AllReduceSum(std::span(x.data_ptr<float>(), static_cast<size_t>(x.numel())));
 }
 
-// carry becomes that over the keys of all ranks.
+// Joins the carries of all ranks, as one rank would join blocks of keys: sums and values relative
+// to the common maximum, then added. Rounding of max * log2(e) is taken into account (ExponentOf).
 void MergeCarries(dist::Communicator* group, AttentionCarry& carry) {
   if (!group) return;
   at::Tensor max_BHT = carry.max_BHT.to(at::kDouble);
   group->AllReduceMax(std::span(max_BHT.data_ptr<double>(), static_cast<size_t>(max_BHT.numel())));
   const at::Tensor new_max_BHT = max_BHT.to(at::kFloat);
-  // -inf - -inf where no rank has seen a key; the sums are 0 there.
+  // NaN = -inf - -inf where no rank has seen a key becomes 0; the sums are 0 there.
   const at::Tensor factor_BHT =
       at::exp(ExponentOf(carry.max_BHT) - ExponentOf(new_max_BHT)).to(at::kFloat).nan_to_num(0);
   carry.max_BHT.copy_(new_max_BHT);
@@ -198,7 +200,8 @@ void MergeCarries(dist::Communicator* group, AttentionCarry& carry) {
   AllReduceSum(group, carry.acc_BTHK);
 }
 
-// Any other pairing: every rank has all queries and an equal share of the keys.
+// Any other pairing, such as a chunk of a prompt against a cache: every rank has all queries and an
+// equal share of the keys, and one sum over the ranks joins them.
 WholeAttentionResult AttendSplitKeys(const WholeAttention& p, dist::Communicator* group) {
   const int64_t rows = p.q_BHTK.size(0), keys = p.k_BGSK.size(2);
   const int64_t ranks = group ? group->size() : 1, rank = group ? group->rank() : 0;
