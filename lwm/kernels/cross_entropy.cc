@@ -19,7 +19,7 @@ HWY_INLINE float At(const T* row_V, size_t v) {
   return hn::GetLane(LoadLanes(one, row_V + v));
 }
 
-// NaN entries may be ignored here: they come back in the sum.
+// Max may drop a NaN: it comes back in the sum.
 template <class T>
 HWY_INLINE float Largest(const T* row_V, size_t vocab) {
   const hn::ScalableTag<float> d;
@@ -57,7 +57,7 @@ HWY_INLINE float SumOfExp(const T* row_V, size_t vocab, float largest) {
   return sum;
 }
 
-// row = weight * softmax(row), the softmax being exp(row - largest) / sum.
+// row = weight * softmax(row) = factor * exp(row - largest), with factor = weight / sum.
 template <class T>
 HWY_INLINE void WeightedSoftmax(T* row_V, size_t vocab, float largest, float factor) {
   ForEachLanes(vocab, [=](auto d, size_t v) HWY_ATTR {
@@ -68,12 +68,13 @@ HWY_INLINE void WeightedSoftmax(T* row_V, size_t vocab, float largest, float fac
 
 template <class T>
 HWY_INLINE void Row(T* row_V, size_t vocab, size_t target, const float* weight, float* nll) {
-  const float chosen = At(row_V, target);
+  const float chosen = At(row_V, target);  // before the row is overwritten
   const float largest = Largest(row_V, vocab);
   const float sum = SumOfExp(row_V, vocab, largest);
   *nll = std::log(sum) + (largest - chosen);
   if (weight == nullptr) return;
   const hn::CappedTag<float, 1> one;
+  // Set, not scaled: 0 x NaN would reach the gradients of a token that does not count.
   if (*weight == 0) {
     ForEachLanes(vocab, [=](auto d, size_t v) HWY_ATTR { StoreLanes(hn::Zero(d), d, row_V + v); });
     return;

@@ -31,8 +31,9 @@ constexpr size_t kSums = kLanes >= 16 ? 16 : 8;  // accumulators of dot products
 inline float ToFloat(float x) { return x; }
 inline float ToFloat(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
-// Lanes of one load for a dot product, whose order of summation is free: even elements of bf16 are
-// the low halves of 32-bit lanes, odd ones the high halves.
+// Two vectors of one load for a dot product, whose order of summation is free: even elements of
+// bf16 are the low halves of 32-bit lanes, odd ones the high halves. A shift and a mask widen them,
+// where the order in memory would need shuffles.
 HWY_INLINE void LoadPair(D d, const float* from, V& even, V& odd) {
   even = hn::LoadU(d, from);
   odd = hn::LoadU(d, from + hn::Lanes(d));
@@ -50,7 +51,7 @@ HWY_INLINE void LoadPair(D d, const uint16_t* from, V& even, V& odd) {
 #endif
 }
 
-// The last columns, which do not fill a vector.
+// The last columns, which do not fill a vector. Not inlined: head dims that need it are rare.
 template <size_t M, size_t R, class Element>
 HWY_NOINLINE void AddTail(const Element* q_MK, size_t begin, size_t dim, const Element* k,
                           size_t stride, float* score_MN) {
@@ -83,7 +84,8 @@ HWY_INLINE void SumLanes(D d, V (&sum)[kSums], float* total) {
   }
 }
 
-// score_MN[m][n] = q_m . k_n for R keys and M queries, R * M <= kSums.
+// score_MN[m][n] = q_m . k_n for R keys and M queries, R * M <= kSums. Every load of K serves M
+// queries, every load of q R keys, and kSums independent sums hide the latency of the additions.
 template <size_t M, size_t R, class Element>
 HWY_INLINE void ScoreBlock(const Element* q_MK, size_t dim, const Element* k, size_t stride,
                            float* score_MN) {
@@ -122,7 +124,7 @@ HWY_INLINE void PrefetchRow(const Element* row, size_t dim) {
   for (size_t c = 0; c < dim; c += kLine / sizeof(Element)) hwy::Prefetch(row + c);
 }
 
-// Scores of a tile of keys; meanwhile fetches the rows of `fetch` that are as many.
+// Scores of a tile of keys; meanwhile fetches as many rows from `fetch`, the V of the same tile.
 template <size_t M, class Element>
 void ScoreTile(const Element* q_MK, size_t dim, const Element* k, size_t keys, size_t stride,
                const Element* fetch, size_t fetch_stride, float* score_MN) {
@@ -140,8 +142,8 @@ void ScoreTile(const Element* q_MK, size_t dim, const Element* k, size_t keys, s
   }
 }
 
-// Scores of one query become exp(scale * score - max); the state's max and sum follow. Returns what
-// the state's acc must be multiplied by.
+// Scores of one query become exp(scale * score - max); updates the state's max and sum. Returns the
+// factor for the state's acc. The tile is filled up with -inf, so that loops have a fixed length.
 HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max, float& sum) {
   const D d;
   for (size_t n = 0; n < keys; ++n) score_N[n] *= scale;
@@ -163,7 +165,8 @@ HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max
   return factor;
 }
 
-// acc_m = acc_m * factor_m + sum over n of p_mn v_n, for C vectors of columns.
+// acc_m = acc_m * factor_m + sum over n of p_mn v_n, for C vectors of columns: they stay in
+// registers over all keys of the tile.
 template <size_t M, size_t C, class DC, class Element>
 HWY_INLINE void AddValueColumns(DC d, const float* p_MN, const float* factor_M, const Element* v,
                                 size_t keys, size_t stride, size_t dim, float* acc_MK) {
@@ -216,6 +219,7 @@ void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, floa
     factor_M[m] =
         SoftmaxRow(score_MN + m * kTileKeys, tile.keys, scale, state.max_M[m], state.sum_M[m]);
   }
+  // The next K while this V is read. Only for the first queries of the tile: once is enough.
   if (fetch) {
     for (size_t n = 0; n < tile.next_keys; ++n) PrefetchRow(tile.next_k + n * tile.k_stride, dim);
   }

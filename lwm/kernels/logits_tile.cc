@@ -13,7 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
-// NaN entries may be ignored here: they come back in the sum.
+// Max may drop a NaN: it comes back in the sum.
 HWY_INLINE float LargestOfRow(const float* row_N, size_t cols) {
   const hn::ScalableTag<float> d;
   auto lanes = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -25,7 +25,8 @@ HWY_INLINE float LargestOfRow(const float* row_N, size_t cols) {
   return largest;
 }
 
-// Sum of exp(row - largest); keep(d, e, c) sees every exponential.
+// Sum of exp(row - largest), of the exponentials before they are rounded; keep(d, e, c) stores
+// them.
 template <class Keep>
 HWY_INLINE float SumOfExp(const float* row_N, size_t cols, float largest, const Keep& keep) {
   const hn::ScalableTag<float> d;

@@ -5,10 +5,10 @@
 
 namespace lwm::kernels {
 
-// A tile of logits [rows, cols] on its way to a softmax over many tiles: each row's largest logit,
-// and the sum of exp(logit - largest), both of this tile only. The exponentials are kept in bf16,
-// which has the relative precision that logits kept in bf16 would lose; ScaleBf16 with exp(largest
-// of the tile - largest of all) / (sum of all) turns them into probabilities.
+// One tile of logits [rows, cols] of a softmax over many tiles: each row's largest logit and the
+// sum of exp(logit - largest), both of this tile only. The exponentials are kept in bf16: their
+// error is relative, where logits in bf16 would have errors that exp magnifies. ScaleBf16 with
+// exp(largest of the tile - largest of all) / (sum of all) turns them into probabilities.
 //
 //   logits_MN    in   f32 [rows, cols], row-major, row stride = cols
 //   largest_M    out  f32 [rows]

@@ -37,6 +37,7 @@ void ForEachQuery(at::IntArrayRef shape_BTH, const Fn& fn) {
 
 }  // namespace
 
+// The only division by the sum and the only rounding of a query's output, after its last key.
 float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max, float sum,
                   void* out_K) {
   if (sum == 0.0f) {
@@ -47,6 +48,8 @@ float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max
   return max + std::log(sum);
 }
 
+// acc is not cleared: a sum of 0 says that it holds nothing yet, so its memory is first touched
+// when it is written.
 AttentionCarry MakeAttentionCarry(const at::Tensor& q_BTHK) {
   const int64_t batch = q_BTHK.size(0), tokens = q_BTHK.size(1), heads = q_BTHK.size(2);
   const auto f32 = at::TensorOptions(at::kFloat);
@@ -73,6 +76,8 @@ void FinishAttention(const AttentionCarry& carry, at::ScalarType dtype, at::Tens
   });
 }
 
+// Once per query, here, and not once per tile: every pair of tiles of the backward pass subtracts
+// it.
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK) {
   LWM_REQUIRE(dout_BTHK.sizes() == out_BTHK.sizes() && dout_BTHK.dim() == 4 &&
                   dout_BTHK.scalar_type() == out_BTHK.scalar_type(),

@@ -22,12 +22,11 @@ struct QueryBlock {
   at::Tensor begin_BT;  // i32
 };
 
-// K and V in the layout of our own bf16 forward kernels (AVX512-BF16, AMX), in tiles of keys (N),
-// packed once by their owner.
+// K and V in the layout of our own bf16 forward kernels (AVX512-BF16, AMX), packed once by their
+// owner. N tiles of U keys; in each, k and v as AttentionForwardTile::PackKeys writes them.
 struct PackedKeys {
-  at::Tensor
-      tiles_NBG2UK;  // bf16, k and v of U keys, in the layout of AttentionForwardTile::PackKeys
-  at::Tensor finite_NBG;  // u8: whether all numbers are
+  at::Tensor tiles_NBG2UK;  // bf16
+  at::Tensor finite_NBG;    // u8: whether all numbers of the tile are finite
 
   bool defined() const { return tiles_NBG2UK.defined(); }
   int tile_keys() const { return static_cast<int>(tiles_NBG2UK.size(4)); }
@@ -37,8 +36,8 @@ struct PackedKeys {
 struct KeyBlock {
   at::Tensor k_BUGK, v_BUGK;  // dtype of q, last dim contiguous
   at::Tensor index_BU;        // i32; -1: seen by nobody
-  // Or k and v in tiles, all full but the last: the forward then does not look at k and v, which
-  // may be undefined.
+  // If defined, k and v in tiles, all full but the last. The forward pass then ignores k and v
+  // above, which may be undefined.
   PackedKeys packed = {};
 
   int64_t slots() const { return index_BU.size(1); }
@@ -47,8 +46,8 @@ struct KeyBlock {
   }
 };
 
-// Undefined without such kernels or anything to attend to, and where it would take several passes
-// of 64 MiB.
+// Packs all keys. Returns undefined tensors without such kernels, without queries or keys, and
+// where packing would take several passes of 64 MiB.
 PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
 
 // Called on the calling thread between tiles, to let transfers progress; may be empty.
@@ -60,20 +59,20 @@ struct AttentionOutput {
   at::Tensor out_BTHK, lse_BHT;
 };
 
-// Keys that come after others, once they are there. Taking both in one pass saves the traffic of
-// the carry in between; the bits are the same.
+// A following key block, absorbed if it arrives in time. One pass over both saves reading and
+// writing the carry in between; the bits are the same.
 struct NextKeys {
-  // Called as Progress is. nullptr: not there yet; what it points to lives as long as the call.
+  // Called as Progress is. Returns nullptr until the keys are there; they must outlive the call.
   std::function<const KeyBlock*()> arrived;
   AttentionOutput* output = nullptr;  // as the argument of AttentionBlockForward
 };
 
-// carry += attention of the queries over these keys. Tiles are skipped, computed without a mask or
-// compared element by element, by the extremes of index and begin. Threads over (row, head, query
-// tile); allocates tiles per thread and a packed copy of keys, two with `next`, of at most 64 MiB,
-// or of one tile of every row and kv head where that is more.
-//   output  nullptr, or: these are the last keys, and *output becomes the result. Saves a pass over
-//           carry.acc, which is undefined afterwards.
+// carry += attention of the queries over these keys. By the extremes of index and begin, pairs of
+// tiles are skipped, computed without a mask or compared element by element. Threads over (row,
+// head, query tile). Allocates tiles per thread and a packed copy of keys, two with `next`, each of
+// at most 64 MiB, or of one tile of every row and kv head where that is more.
+//   output  nullptr, or, with the last keys, receives the result. Saves a pass over carry.acc; it
+//           is undefined afterwards.
 //   next    nullptr, or keys that may be taken as well
 // Returns whether the next keys were taken.
 bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, double scale,
@@ -94,21 +93,21 @@ struct QueryGradientBlock {
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK);  // f32 [B,H,T]
 
 struct AttentionGradientOptions {
-  // dq, or dk and dv, hold nothing yet: they are set instead of added to.
+  // Set dq, or dk and dv, instead of adding to them: they are uninitialised.
   bool set_queries = false, set_keys = false;
-  // Undefined, or like q, or k: there is nothing to add after this, and the gradient rounded comes
-  // here; dq, or dk and dv, are undefined afterwards. Saves most of their traffic.
+  // Undefined, or like q, or k: receives the rounded gradient, when nothing is added after this
+  // call. dq, or dk and dv, are undefined afterwards. Saves most of their memory traffic.
   at::Tensor rounded_dq_BTHK = {}, rounded_dk_BUGK = {}, rounded_dv_BUGK = {};
 };
 
-// Queries that come after others, once they are there, and their gradient, which is set. Taking
-// both in one pass saves the traffic of dk and dv in between; the bits are the same.
+// A following block of queries, absorbed if it arrives in time, and its gradient, which is set. One
+// pass over both saves reading and writing dk and dv in between; the bits are the same.
 struct ArrivedQueries {
   QueryGradientBlock queries;
   at::Tensor dq_BTHK;
 };
 struct NextQueries {
-  // Called as Progress is. nullptr: not there yet; what it points to lives as long as the call.
+  // Called as Progress is. Returns nullptr until the queries are there; they must outlive the call.
   std::function<const ArrivedQueries*()> arrived;
   at::Tensor rounded_dk_BUGK = {}, rounded_dv_BUGK = {};  // as AttentionGradientOptions
 };

@@ -29,7 +29,7 @@ int64_t TilesPerPass(const AttentionTiling& tiling) {
   return std::max<int64_t>(1, kPackedBytes / tile_bytes);
 }
 
-// Queries, in one piece, that join a pass when they arrive.
+// The next hop's queries, which join a pass when they arrive; as JoiningKeys of the forward pass.
 class JoiningQueries {
  public:
   JoiningQueries(const KeyBlock& keys, const NextQueries* next) : keys_(keys), next_(next) {}
@@ -61,33 +61,34 @@ class JoiningQueries {
   std::atomic<bool> there_{false};
 };
 
-// Where the gradients of the keys go.
+// Destination of the gradients of the keys.
 struct KeySums {
   float *dk_BUGK, *dv_BUGK;
   char *rounded_dk_BUGK, *rounded_dv_BUGK;  // may be nullptr
   bool set;
 };
 
-// One or two runs of queries against all keys. A thread takes one tile of keys of one kv head, in
-// order, and adds its gradients up over the queries of a run. It waits for its turn with a tile of
-// queries, so that the order of the sum of their gradient, and with it every bit, does not depend
-// on the number of threads. The tiles of keys of a head are taken in the order of the turns, so the
-// one that everybody waits for is always being computed.
+// One or two runs of queries against all keys. A thread takes one tile of keys of one kv head and
+// adds up its gradients over the queries of a run: dk and dv need no other thread. dq does: every
+// tile of keys adds to it. Each waits for its turn with a tile of queries, so that the order of the
+// sum, and with it every bit, does not depend on the number of threads. No deadlock: tiles of keys
+// are taken in the order of the turns, so the tile that others wait for is always being computed.
 class BackwardPass {
  public:
   BackwardPass(const AttentionTiling& tiling, const KeyBlock& keys, float scale,
                const Progress& progress)
       : tiling_(tiling), keys_(keys), scale_(scale), progress_(progress) {}
 
-  // Ends early when the joining queries are there. Returns the number of tiles of keys done: the
-  // first ones in the order of the pass.
+  // Ends early when the joining queries are there. Returns how many tiles of keys are done, counted
+  // in the order of the pass.
   int64_t Run(QueryTiles& queries, const KeySums& sums, JoiningQueries* joining) {
     queries_ = {&queries};
     sums_ = sums;
     queries.OrderTurns();
     return Run(0, joining);
   }
-  // The queries for the other tiles of keys, and the joining ones for all.
+  // The remaining tiles of keys see both runs of queries, the `done` first ones the joining run
+  // only.
   void RunJoined(QueryTiles& queries, JoiningQueries& joining, const KeySums& sums, int64_t done) {
     queries_ = {&queries, &joining.tiles()};
     sums_ = sums;
@@ -120,7 +121,7 @@ class BackwardPass {
     kernels::AlignedBuffer<float> more_dk_NK, more_dv_NK;  // of one run of queries
     kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK;
     kernels::AlignedBuffer<float> careful_dq_RK;
-    bool careful = false;  // there were some with these keys
+    bool careful = false;  // some pair of these keys took the scalar tile
     kernels::AlignedBuffer<float> dq_RK;
     std::vector<float*> dq_rows;
     bool keys_finite = true;
@@ -168,8 +169,9 @@ class BackwardPass {
     }
   }
 
-  // The i-th in the order of the pass: as many heads at a time as there are threads. What a thread
-  // goes over again for every tile of keys, one head's queries, is then near in its caches.
+  // The i-th place in the order of the pass: as many heads at a time as there are threads. Threads
+  // then mostly work on different heads: they do not wait for each other, and find a head's
+  // queries, which every tile of keys reads again, in their caches.
   KeyPlace PlaceAt(int64_t i) const {
     const int64_t heads = tiling_.batch * tiling_.kv_heads, tiles = tiling_.key_tile_count();
     const int64_t first_head = i / (threads_ * tiles) * threads_;
@@ -215,6 +217,8 @@ class BackwardPass {
       tile.Select(keys.b, keys.g, place.head_block, place.tile);
       const size_t at = queries.Index(keys.b, keys.g, place);
       if (!WaitForTurn(queries, at, keys.tile)) return false;
+      // The first turn sets dq, which may be uninitialised. The last one rounds it while it is in
+      // the cache; a sum over one turn never reaches dq in f32.
       const bool first = queries.IsFirstTurn(at, keys.tile);
       const bool rounds = queries.rounds() && queries.IsLastTurn(keys.b, place.tile, keys.tile);
       if (first) queries.Pack(worker.kernel, tile, at);
@@ -237,6 +241,8 @@ class BackwardPass {
     return true;
   }
 
+  // Unlike forward's, these keys are packed by the thread that uses them and by nobody else: a tile
+  // of keys has one thread.
   void LoadKeys(Worker& worker, const KeyPlace& place) {
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, place.b, place.g, place.tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, place.b, place.g, place.tile);
@@ -258,6 +264,8 @@ class BackwardPass {
     });
     const kernels::TileMask mask = tile.Mask(tiling_.KeyIndex(keys.b, keys.tile));
     const bool masked = queries.Seen(keys.b, query_tile, keys.tile) == Visibility::kSome;
+    // Both sides matter here: hidden pairs have p = ds = 0, and 0 x NaN of q, dout or k would
+    // poison the sums of the other side. Such pairs take the scalar tile.
     if (masked && !(worker.keys_finite && queries.Finite(at))) {
       ComputePairCarefully(worker, queries, tile, keys, mask);
     } else {
@@ -290,8 +298,8 @@ class BackwardPass {
     }
   }
 
-  // Where the pair adds the gradient of its queries: their rows of dq, or, where it is the only
-  // pair that does, scratch that stays in the cache.
+  // Chooses where the pair adds the gradient of its queries: their rows of dq, or, where it is the
+  // only pair that adds to them, scratch that stays in the cache until it is rounded.
   void StartQueries(Worker& worker, const QueryTiles& queries, const QueryTile& tile, int64_t b,
                     bool sets, bool rounds) const {
     std::fill(worker.dq_rows.begin(), worker.dq_rows.end(), nullptr);
@@ -310,7 +318,7 @@ class BackwardPass {
     });
   }
 
-  // The gradients of the keys over one run of queries.
+  // The gradients of the keys over one run of queries, those of the scalar tile included.
   void TakeKeyGradients(Worker& worker, float* dk_NK, float* dv_NK) const {
     worker.kernel.KeyGradients(dk_NK, dv_NK);
     if (!worker.careful) return;
@@ -326,6 +334,8 @@ class BackwardPass {
       kernels::AddRow(sums_.dv_BUGK + at, tiling_.shape.head_dim, worker.dv_NK.get() + n * Dim());
     });
   }
+  // A second run is summed by itself and then added, as if it had come in a pass of its own: the
+  // bits do not depend on whether it arrived in time.
   void AddKeyGradients(Worker& worker) const {
     TakeKeyGradients(worker, worker.more_dk_NK.get(), worker.more_dv_NK.get());
     kernels::AddRow(worker.more_dk_NK.get(), static_cast<int>(KeyNumbers()), worker.dk_NK.get());
@@ -337,7 +347,7 @@ class BackwardPass {
       StoreKey(worker.dv_NK.get() + n * Dim(), at, sums_.dv_BUGK, sums_.rounded_dv_BUGK);
     });
   }
-  // Nobody of these runs sees the keys.
+  // No query of these runs sees the keys: their gradients are set to 0 or left, and rounded if due.
   void KeepKeys(const KeyPlace& place, bool nothing_yet) const {
     if (!nothing_yet && !sums_.rounded_dk_BUGK) return;
     const std::vector<float> zero_K(static_cast<size_t>(tiling_.shape.head_dim));
@@ -357,7 +367,7 @@ class BackwardPass {
     const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
     kernels::ScaleRowTo(tiling_.shape.type, x_K, dim, 1.0f, rounded_BUGK + at * element);
   }
-  // Calls fn(key of the tile, where its first number lies in [B,U,G,K]).
+  // Calls fn(key of the tile, offset of its first number in [B,U,G,K]).
   template <class Fn>
   void ForEachKey(const KeyPlace& place, const Fn& fn) const {
     const SlotTile& slots =
@@ -402,7 +412,7 @@ void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, dou
 
 char* Data(const at::Tensor& x) { return x.defined() ? static_cast<char*>(x.data_ptr()) : nullptr; }
 
-// There are no queries, or no keys.
+// Without queries or without keys, gradients are 0 or stay.
 void KeepGradients(at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
                    const AttentionGradientOptions& options) {
   if (options.set_queries) dq_BTHK.zero_();
@@ -430,6 +440,8 @@ bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& k
   KeySums sums{dk_BUGK.data_ptr<float>(), dv_BUGK.data_ptr<float>(), nullptr, nullptr,
                options.set_keys};
   BackwardPass pass(tiling, keys, SafeScale(scale), progress);
+  // Packed queries of one pass stay within 64 MiB. Keys are set by the first pass and rounded by
+  // the last, which is also the one that other queries may join.
   const int64_t step = TilesPerPass(tiling), tiles = tiling.query_tile_count();
   int64_t first = 0;
   for (; first + step < tiles; first += step) {

@@ -20,7 +20,8 @@ namespace {
 
 using kernels::AttentionForwardTile;
 
-// Keys, in one piece, that join a pass when they arrive.
+// The next hop's keys, which join a pass when they arrive. Taken by the calling thread, which is
+// the one that may call MPI; the others see them through there_.
 class JoiningKeys {
  public:
   JoiningKeys(const QueryBlock& queries, const NextKeys* next) : queries_(queries), next_(next) {}
@@ -50,7 +51,11 @@ class JoiningKeys {
   std::atomic<bool> there_{false};
 };
 
-// All queries against one or two runs of keys.
+// All queries against one or two runs of keys. Threads take tiles of queries from one counter. If
+// the next hop's keys arrive during the pass, it ends early, and a second pass gives the tiles of
+// queries that were not done both runs of keys, the others the new run only. So the carry of most
+// tiles is read and written once for two hops, and each query still sees its keys in the same
+// order.
 class ForwardPass {
  public:
   ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, float scale,
@@ -63,13 +68,14 @@ class ForwardPass {
         sum_BHT_(carry.sum_BHT.data_ptr<float>()),
         acc_BTHK_(carry.acc_BTHK.data_ptr<float>()) {}
 
-  // With an output, these are the last keys of all. Ends early when the joining keys are there.
-  // Returns the number of tiles of queries done: the first ones in the order of the pass.
+  // An output means that these are the last keys of all. Ends early when the joining keys are
+  // there. Returns how many tiles of queries are done, counted in the order of the pass.
   int64_t Run(KeyTiles& keys, AttentionOutput* output, JoiningKeys* joining) {
     keys_ = {&keys};
     return Run(0, output, joining);
   }
-  // The keys for the other tiles of queries, and the joining ones for all.
+  // The remaining tiles of queries see both runs of keys, the `done` first ones the joining run
+  // only.
   void RunJoined(KeyTiles& keys, JoiningKeys& joining, int64_t done) {
     keys_ = {&keys, &joining.tiles()};
     Run(done, joining.output(), nullptr);
@@ -133,7 +139,8 @@ class ForwardPass {
     while (!joining || !joining->there()) {
       const int64_t i = next_++;
       if (i >= PlaceCount()) return;
-      // The late tiles see most: they go first.
+      // Heads are the inner loop, tiles of queries the outer one. Late tiles see most keys and go
+      // first: a long tile at the end would leave threads idle.
       const Place place{i % per_tile / (tiling_.kv_heads * blocks), i / blocks % tiling_.kv_heads,
                         i % blocks, tiles - 1 - i / per_tile};
       AttendTile(worker, place, i < skip_first_keys ? 1 : 0, poll);
@@ -154,6 +161,7 @@ class ForwardPass {
 
   template <class Poll>
   void AttendTile(Worker& worker, const Place& place, size_t first_keys, const Poll& poll) {
+    // A tile that sees no key still needs its output, if these are the last keys.
     KeyPlace at = NextSeen(place, {first_keys, keys_[first_keys]->first()});
     if (at.keys == keys_.size() && !out_BTHK_) return;
     worker.tile.Select(place.b, place.g, place.head_block, place.query_tile);
@@ -178,6 +186,8 @@ class ForwardPass {
     const Visibility seen = keys.Seen(b, place.query_tile, at.tile);
     const kernels::TileMask mask = worker.tile.Mask(keys.Index(b, at.tile));
     keys.Pack(worker.kernel, b, g, at.tile);
+    // A hidden v has weight 0, but 0 x NaN would poison the tile: such pairs take the scalar tile.
+    // A non-finite q stays in its own row, and where all see the key it belongs in every sum.
     if (seen == Visibility::kSome && !keys.Finite(b, g, at.tile)) {
       const KeyTiles::Rows rows = keys.RowsOf(b, g, at.tile);
       kernels::CarefulForward(tiling_.shape, {worker.rows.data(), nullptr},
@@ -185,6 +195,7 @@ class ForwardPass {
                               worker.sum_R.data(), worker.acc_RK.get());
       return;
     }
+    // The kernel prefetches the next tile of keys; one that nobody has packed yet is not in memory.
     const char* packed_next = nullptr;
     if (next.keys < keys_.size() && keys_[next.keys]->IsPacked(b, g, next.tile)) {
       packed_next = keys_[next.keys]->Packed(b, g, next.tile);
@@ -197,7 +208,7 @@ class ForwardPass {
   int64_t Stat(int64_t b, int64_t head, int64_t slot) const {
     return (b * tiling_.heads + head) * tiling_.tokens + slot;
   }
-  // Where the query's first number lies in [B,T,H,K].
+  // Offset of the query's first number in [B,T,H,K].
   int64_t At(int64_t b, int64_t head, int64_t slot) const {
     return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
@@ -207,6 +218,8 @@ class ForwardPass {
     worker.kernel.PackQueries({worker.rows.data(), nullptr}, worker.packed_queries.get());
   }
 
+  // Copies the carry into rows of the tile. Rows without a query are 0, so that the kernel computes
+  // finite numbers for them.
   void Load(Worker& worker, int64_t b) const {
     std::fill(worker.max_R.begin(), worker.max_R.end(), 0.0f);
     std::fill(worker.sum_R.begin(), worker.sum_R.end(), 0.0f);
@@ -279,6 +292,8 @@ bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, doub
   Prepare(queries, output);
   const AttentionTiling tiling(queries, keys);
   ForwardPass pass(tiling, queries, SafeScale(scale), carry, progress);
+  // Packed keys of one pass stay within 64 MiB. Only the last pass finishes queries, and joins
+  // keys.
   const int64_t step = TilesPerPass(tiling), tiles = tiling.key_tile_count();
   int64_t first = 0;
   for (; first + step < tiles; first += step) {

@@ -13,8 +13,8 @@ struct AttentionSize {
   int64_t head_dim;
 };
 
-// Bytes of ScratchMemory that the kernels of this processor take for packed copies: of queries and
-// output gradients in the backward pass, and of keys and values in the forward pass.
+// Bytes of ScratchMemory for packed copies with this processor's kernels: queries and output
+// gradients in the backward pass, plus keys and values in the forward pass.
 double PackedAttentionBytes(const AttentionSize& size);
 
 }  // namespace lwm::ops

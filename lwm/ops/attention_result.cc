@@ -6,7 +6,8 @@
 
 namespace lwm::ops {
 
-// The kernels compute exp(s - m) as 2^(s log2(e) - m log2(e)) with the second product in f32.
+// The kernels compute exp(s - m) as 2^(s log2(e) - m log2(e)) with the second product in f32, so
+// they subtract a number that differs from m by its rounding.
 at::Tensor ExponentOf(const at::Tensor& m) {
   constexpr float kLog2E = 1.44269504f;
   return (m * kLog2E).to(at::kDouble) / kLog2E;

@@ -17,7 +17,9 @@ namespace {
 // Up to this many queries per kv head the work is bound by reading K and V; beyond it the tiles of
 // the block kernels win.
 constexpr int64_t kDecodeQueries = 16;
-constexpr int64_t kRangeKeys = 512;  // of one task at least; independent of the number of threads
+// Keys of one task, at least, and most tasks per row: by the number of keys only, so that neither
+// the ranges nor the order in which they merge depend on the number of threads.
+constexpr int64_t kRangeKeys = 512;
 constexpr int64_t kMaxRanges = 64;
 
 void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at::Tensor& v_BSGK,
@@ -44,7 +46,7 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at
               "cached attention: want begin i32 [", q_BTHK.size(0), "]");
 }
 
-// Many queries: the block kernels, with the interval rule.
+// Many queries: the block kernels. Without causal order every query's index is the last key's.
 at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
                           const at::Tensor& v_BSGK, int64_t offset, const at::Tensor& begin_B,
                           bool causal, double scale, at::Tensor* lse_BHT) {
@@ -65,9 +67,10 @@ at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
   return output.out_BTHK;
 }
 
-// Few queries. A task is a range of keys of one row, for one kv head or, where the heads of a key
-// lie side by side in memory, for all of them; ranges merge in a fixed order. Element is what
-// kernels/decode_attention.h reads, Scalar LibTorch's name of the same.
+// Few queries, as in decoding. With one query per head the only parallel work is over keys: a task
+// is a range of keys of one row, for one kv head or, where the heads of a key lie side by side in
+// memory, for all of them, so that memory is read in order. Ranges merge in a fixed order. Element
+// is the type that kernels/decode_attention.h reads, Scalar LibTorch's name of it.
 template <class Element, class Scalar>
 class Decode {
  public:
@@ -133,9 +136,11 @@ class Decode {
     const int64_t last = begin + count * (range + 1) / ranges_;
     for (int64_t head = first_head; head < first_head + heads; ++head)
       kernels::ClearDecode(State(row, head, range), Size(queries_), Size(dim_));
-    // Keys that the first token sees, all see; of the rest each token sees those up to its own
-    // position.
+    // All tokens see the keys that the first one sees: one pass reads them for all queries. Of the
+    // rest each token sees the keys up to its own position.
     const int64_t common = causal_ ? std::clamp(offset_ + 1, first, last) : last;
+    // With several heads a tile at a time, going over the heads of the same keys; and the kernel is
+    // told what is read next, since its prefetches would end with the tile.
     const int64_t step = heads > 1 ? static_cast<int64_t>(kernels::kDecodeTileKeys) : last - first;
     for (int64_t key = first; key < common; key += step) {
       for (int64_t head = first_head; head < first_head + heads; ++head) {

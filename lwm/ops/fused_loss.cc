@@ -20,8 +20,8 @@
 namespace lwm::ops {
 namespace {
 
-// Logits of a slice take at most this much; below it the f32 sum of the head's gradient, which is
-// read and written once per slice, would dominate.
+// Most bytes of a slice's logits. With smaller slices the f32 sum of the head's gradient [V,D],
+// which is read and written once per slice, would take most of the time.
 constexpr int64_t kSliceBytes = 256 << 20;
 
 int64_t SliceTokens(const at::Tensor& x_TD, int64_t vocab) {
@@ -51,7 +51,7 @@ void RequireInputs(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::
                 " of token ", t, " is outside the vocabulary of ", head_VD.size(0));
 }
 
-// Where a slice's results go.
+// Weights and destination of one slice.
 struct SliceOutput {
   const float* weight_S;  // nullptr: forward only
   float* nll_S;
@@ -72,9 +72,11 @@ at::Tensor SliceF32(const at::Tensor& x_SD, const at::Tensor& head_VD, const int
   return logits_SV;
 }
 
-// bf16: logits rounded to 8 bits would cost 1e-2 of loss per token, so tiles of the vocabulary are
-// multiplied with f32 results and never leave the cache as logits: what is kept of a tile is each
-// row's largest logit, sum of exponentials and, in bf16, the exponentials themselves.
+// bf16: logits rounded to 8 bits would add an error of 1e-2 to the loss of a token. So tiles of the
+// vocabulary are multiplied with f32 results, which never leave the cache as logits. Of each tile
+// (J) only each row's largest logit, its sum of exponentials and, in bf16, the exponentials
+// themselves are kept. The exponentials round with relative precision, relative to their own tile's
+// largest logit, and become the gradient in place once the sum over all tiles is known.
 class TiledSlice {
  public:
   TiledSlice(const at::Tensor& x_SD, const at::Tensor& head_VD, const int64_t* target_S,
@@ -96,7 +98,9 @@ class TiledSlice {
     if (out.weight_S != nullptr) exp_SV_ = at::empty({tokens_, vocab_}, x_SD.options());
   }
 
-  // The gradient of the logits, undefined when forward only.
+  // Returns the gradient of the logits, undefined when forward only. Threads share the vocabulary,
+  // not the tokens: each packs its tiles of the head once and uses them for all tokens of the
+  // slice.
   at::Tensor Run() {
     at::parallel_for(0, num_tiles_, 1, [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) MultiplyTile(j);
@@ -120,6 +124,8 @@ class TiledSlice {
     for (int64_t t = 0; t < tokens_; t += block_) {
       const int64_t rows = std::min(block_, tokens_ - t);
       const uint16_t* x = x_ + t * dim_;
+      // The product's shape is fixed: the last block is padded with zeros, and its extra rows
+      // dropped.
       if (rows < block_) {
         const auto count = static_cast<size_t>(rows * dim_);
         padded = kernels::MakeAlignedBuffer<uint16_t>(static_cast<size_t>(block_ * dim_));
@@ -140,6 +146,7 @@ class TiledSlice {
                            largest_JS_.mutable_data_ptr<float>() + j * tokens_ + t,
                            sum_JS_.mutable_data_ptr<float>() + j * tokens_ + t, exp,
                            static_cast<size_t>(vocab_));
+    // The target's logit, in f32, while the tile is here: exactly one tile has it.
     float* chosen = chosen_S_.mutable_data_ptr<float>() + t;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t column = target_[t + r] - first;
@@ -147,7 +154,8 @@ class TiledSlice {
     }
   }
 
-  // Merges the tiles' sums in order; turns the exponentials into weight * (softmax - one hot).
+  // Merges the tiles' sums, in order, so that the bits do not depend on the threads. Turns the
+  // exponentials into weight * (softmax - one hot).
   void FinishToken(int64_t t) {
     const float* largest_J = largest_JS_.const_data_ptr<float>() + t;
     const float* sum_J = sum_JS_.const_data_ptr<float>() + t;
@@ -162,6 +170,7 @@ class TiledSlice {
     if (out_.weight_S == nullptr) return;
     uint16_t* row_V = MutableElements<uint16_t>(exp_SV_) + t * vocab_;
     const float weight = out_.weight_S[t];
+    // Set, not scaled: 0 x NaN would reach the gradients of a token that does not count.
     if (weight == 0) {
       std::fill_n(row_V, vocab_, uint16_t{0});
       return;
@@ -170,7 +179,7 @@ class TiledSlice {
       kernels::ScaleBf16(row_V + j * tile_,
                          static_cast<size_t>(std::min(tile_, vocab_ - j * tile_)),
                          weight / sum * std::exp(largest_J[j * tokens_] - largest));
-    // From nll, because p - 1 would lose its digits when p is near 1.
+    // p - 1 = exp(-nll) - 1 by expm1: the difference would lose its digits when p is near 1.
     row_V[target_[t]] = kernels::Bf16FromFloat(weight * std::expm1(-nll));
   }
 
@@ -184,6 +193,7 @@ class TiledSlice {
   at::Tensor exp_SV_;
 };
 
+// In f64 and in order. A token of weight 0 is skipped, so that its NaN does not reach the loss.
 double WeightedSum(const at::Tensor& weight_T, const at::Tensor& nll_T) {
   const float *weight = weight_T.const_data_ptr<float>(), *nll = nll_T.const_data_ptr<float>();
   double sum = 0;
@@ -204,6 +214,7 @@ LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
   const int64_t tokens = x_TD.size(0), slice = SliceTokens(x_TD, head_VD.size(0));
   LossResult result;
   result.nll_T = at::empty({tokens}, weight_T.options());
+  // The scale enters through the weights: gradients need no pass of their own for it.
   const at::Tensor scaled_T = backward ? weight_T * scale : at::Tensor();
   if (backward) result.dx_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < tokens; t += slice) {

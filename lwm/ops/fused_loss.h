@@ -10,10 +10,11 @@ struct LossResult {
   at::Tensor dx_TD;  // gradient of scale * loss, dtype of x; undefined unless asked for
 };
 
-// Cross entropy of x head^T against targets, in slices of tokens: logits, log-sum-exp, loss and
-// both gradients of a slice in one pass. No [T,V] buffer ever exists: a slice takes at most 256
-// MiB. bf16 rounds inputs and gradients, never logits: nll is within 2e-5 of f64 of the same inputs
-// where |logits| <= 100, and the bits of nll and loss do not depend on the number of threads.
+// Cross entropy of x head^T against targets. Works on slices of tokens: logits, log-sum-exp, loss
+// and both gradients of a slice, then the next one. No [T,V] buffer ever exists: a slice takes at
+// most 256 MiB. bf16 rounds inputs and gradients, never logits: nll is within 2e-5 of f64 of the
+// same inputs where |logits| <= 100. The bits of nll and loss do not depend on the number of
+// threads.
 //
 //   x_TD        in  f32 or bf16 [T,D], contiguous: normalised hidden states of the tokens that have
 //                   a target in this head

@@ -17,7 +17,8 @@ struct Piece {
   size_t bytes = 0;
 };
 
-// Pieces that are not in use, the last one returned at the end.
+// Pieces that are not in use, the last one returned at the end. The smallest piece that fits is
+// taken, since calls of a training step repeat in the same sizes.
 class Pool {
  public:
   Piece Take(size_t bytes) {
@@ -25,6 +26,7 @@ class Pool {
       const std::lock_guard lock(mutex_);
       auto best = kept_.end();
       for (auto piece = kept_.begin(); piece != kept_.end(); ++piece) {
+        // At most twice as large: a small request must not take a large piece from a later one.
         const bool fits = piece->bytes >= bytes && piece->bytes / 2 <= bytes;
         if (fits && (best == kept_.end() || piece->bytes < best->bytes)) best = piece;
       }
@@ -35,6 +37,7 @@ class Pool {
         return piece;
       }
     }
+    // Outside the lock: the system may take long.
     return {kernels::MakeAlignedBuffer<char>(bytes), bytes};
   }
 
@@ -42,6 +45,7 @@ class Pool {
     const std::lock_guard lock(mutex_);
     total_ += piece.bytes;
     kept_.push_back(std::move(piece));
+    // The piece unused for longest goes first.
     while (total_ > kKeptScratchBytes) {
       total_ -= kept_.front().bytes;
       kept_.pop_front();

@@ -6,9 +6,9 @@
 
 namespace lwm::ops {
 
-// Memory for large scratch that lives as long as one call. The process keeps the pieces used last,
-// up to kKeptScratchBytes, for the next call: the system clears new pages, which can cost as much
-// as the computation itself. Contents are undefined. Any thread.
+// Memory for large scratch of one call. The process keeps freed pieces, up to kKeptScratchBytes,
+// for the next call: the system clears new pages, which can take as long as the computation itself.
+// Contents are undefined. Any thread.
 constexpr size_t kKeptScratchBytes = size_t{256} << 20;
 
 // Page-aligned bytes, in huge pages where there are.
@@ -23,10 +23,10 @@ class ScratchMemory {
 
  private:
   char* data_;
-  size_t bytes_;  // at least what was asked for
+  size_t bytes_;  // at least as many as requested
 };
 
-// A contiguous tensor in such memory, which goes back with the last reference to it.
+// A contiguous tensor in such memory, which is freed with the last reference to it.
 at::Tensor ScratchTensor(at::IntArrayRef shape, at::ScalarType dtype);
 
 }  // namespace lwm::ops
