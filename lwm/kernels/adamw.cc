@@ -12,7 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
-// The factors of a step in f32.
+// The factors of a step, computed in f64 and rounded to f32 once. 1 - beta is taken in f64: in f32
+// it would lose most digits of a beta near 1.
 struct AdamWFactors {
   explicit AdamWFactors(const AdamWStep& step)
       : gradient(static_cast<float>(step.gradient_factor)),
@@ -27,6 +28,8 @@ struct AdamWFactors {
   float gradient, rest1, beta2, rest2, keep, rate, root_factor, eps, average_share;
 };
 
+// Weights, moments, running average and bf16 copy in one pass: the step is bound by memory, and
+// three passes would read the weights three times (docs/adr/0010).
 void Update(const AdamWStep& step, const AdamWArrays& arrays, size_t begin, size_t end) {
   const AdamWFactors factors(step);
   const AdamWArrays to = arrays;
@@ -34,10 +37,12 @@ void Update(const AdamWStep& step, const AdamWArrays& arrays, size_t begin, size
     const size_t i = begin + at;
     const auto set = [=](float x) HWY_ATTR { return hn::Set(d, x); };
     const auto g = hn::Mul(hn::LoadU(d, to.gradient_n + i), set(factors.gradient));
+    // As a difference, g - m is small where m has settled, and m keeps its digits.
     const auto old = hn::LoadU(d, to.first_n + i);
     const auto first = hn::MulAdd(set(factors.rest1), hn::Sub(g, old), old);
     const auto second = hn::MulAdd(hn::LoadU(d, to.second_n + i), set(factors.beta2),
                                    hn::Mul(hn::Mul(g, g), set(factors.rest2)));
+    // sqrt(v / c) = sqrt(v) * (1 / sqrt(c)): a multiplication instead of a division per element.
     const auto root = hn::MulAdd(hn::Sqrt(second), set(factors.root_factor), set(factors.eps));
     const auto change = hn::Mul(hn::Div(first, root), set(factors.rate));
     const auto value = hn::MulSub(hn::LoadU(d, to.value_n + i), set(factors.keep), change);

@@ -12,11 +12,11 @@ struct AdamWStep {
   double lr = 0, beta1 = 0.9, beta2 = 0.99, eps = 1e-8, decay = 0;
   double correction1 = 1, correction2 = 1;  // 1 - beta^steps
   double gradient_factor = 1;
-  double average_share = 0;  // then average += average_share * (value - average)
+  double average_share = 0;  // afterwards average += average_share * (value - average)
 };
 
-// f32 arrays of the same length; `average_n` and `copy_n` (value as bf16 bits, rounded to nearest
-// even) may be null.
+// f32 arrays of the same length. May be null: `average_n`, and `copy_n`, which receives the new
+// values as bf16 bits, rounded to nearest even.
 struct AdamWArrays {
   const float* gradient_n;
   float *value_n, *first_n, *second_n;

@@ -8,7 +8,9 @@ LWM_AMX_BEGIN
 namespace lwm::kernels {
 namespace {
 
-// Pairs of rows 2 i and 2 i + 1, channels inside: registers [2][rows / 32].
+// Packs pixels as the right factor: pairs of positions 2 i and 2 i + 1 in each channel, registers
+// [2][rows / 32]. 512 positions x 32 channels are 32 KB and fit L1, while dy passes by. The mask
+// leaves out channels that the image does not have.
 void PackPixels(const uint16_t* const* x_R, int rows, int first, __mmask32 mask,
                 uint16_t* x_pairs) {
   alignas(64) uint16_t order[2][32];
@@ -38,7 +40,8 @@ void MultiplyRows(const AmxConvGradient& gradient, int begin, int rows,
     } else {
       LoadSums(sums, kAmxConvChannels);
     }
-    // The second half of the last 32 may be missing; what stands for it is not used.
+    // With an odd number of 16s the second half of the last 32 output channels is missing. The
+    // first half is read in its place; those sums are not stored to dw.
     const ptrdiff_t second = o + 16 < gradient.out ? next : 0;
     for (int r = 0; r < rows; r += 32)
       Multiply(dy + r * 16, 64, second, scratch.x_pairs + r * 16, next);
@@ -53,6 +56,7 @@ void AmxConvGradientOfTap(const AmxConvGradient& gradient, int first, int count,
   const auto mask = static_cast<__mmask32>((uint64_t{1} << count) - 1);
   {
     const TileRegisters registers;
+    // Sums wait in memory between chunks of positions, in f32.
     for (int begin = 0; begin < gradient.rows; begin += kAmxConvRows) {
       const int rows = std::min(kAmxConvRows, gradient.rows - begin);
       PackPixels(gradient.x_R + begin, rows, first, mask, scratch.x_pairs);

@@ -12,11 +12,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
-// A block of pixels x channels stays in the first-level cache between the two passes over it, and
-// is short enough for sums in f32.
+// A block of pixels x channels (32 KB in f32) stays in the cache between the two passes over it,
+// and is short enough for sums in f32; sums of blocks are in f64.
 constexpr size_t kBlockPixels = 32, kBlockChannels = 256;
 
-// body(first pixel, pixels, first channel, channels) for every block, channel by channel.
+// Calls body(first pixel, pixels, first channel, channels) for every block, all pixels of some
+// channels before the next channels.
 template <class Body>
 HWY_INLINE void ForEachBlock(size_t pixels, size_t channels, const Body& body) {
   for (size_t c = 0; c < channels; c += kBlockChannels)
@@ -41,7 +42,9 @@ struct BlockMoments {
   alignas(64) float mean_C[kBlockChannels], rest_C[kBlockChannels], square_C[kBlockChannels];
 };
 
-// The deviations are from the mean rounded to f32; rest_C is their sum, the mean's own error.
+// Two passes: deviations from the block's own mean do not cancel, as x^2 - mean^2 would where the
+// mean is large. They are from the mean rounded to f32; their sum rest_C gives the error of that
+// mean.
 template <class T>
 HWY_INLINE void MeasureBlock(const T* x_PC, size_t stride, size_t pixels, size_t width,
                              BlockMoments& block) {
@@ -61,7 +64,8 @@ HWY_INLINE void MeasureBlock(const T* x_PC, size_t stride, size_t pixels, size_t
   });
 }
 
-// Joins the moments of `before` pixels with those of a block of `pixels` more.
+// Joins the moments of `before` pixels with those of a block of `pixels` more (Chan, Golub and
+// LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances").
 HWY_INLINE void JoinBlock(const BlockMoments& block, size_t width, double before, double pixels,
                           double* mean_C, double* square_C) {
   const double share = pixels / (before + pixels), cross = before * share, inverse = 1 / pixels;

@@ -21,6 +21,12 @@ struct Two {
   V a, b;
 };
 
+// One dimension of the three transforms (Lavin and Gray 2016, section 4.1). In two dimensions each
+// is applied to the columns and then to the rows of the result: B^T d B, A^T m A, G w G^T.
+//   B^T = | 1  0 -1  0 |   A^T = | 1  1  1  0 |   G = | 1    0   0  |
+//         | 0  1  1  0 |         | 0  1 -1 -1 |       | 1/2  1/2 1/2|
+//         | 0 -1  1  0 |                              | 1/2 -1/2 1/2|
+//         | 0  1  0 -1 |                              | 0    0   1  |
 template <class V>
 HWY_INLINE Four<V> InputStep(V a, V b, V c, V d) {
   return {hn::Sub(a, c), hn::Add(b, c), hn::Sub(c, b), hn::Sub(b, d)};
@@ -30,7 +36,7 @@ HWY_INLINE Two<V> OutputStep(V a, V b, V c, V d) {
   return {hn::Add(a, hn::Add(b, c)), hn::Sub(hn::Sub(b, c), d)};
 }
 
-// Where tile t lies: its image, and the row and column of its first output.
+// Place of tile t: its image, and the row and column of its first output.
 struct TilePlace {
   TilePlace(const WinogradGrid& grid, size_t t)
       : image(t / grid.tiles_per_image()),
@@ -59,6 +65,8 @@ void Input(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C, 
            size_t first, size_t tiles, size_t plane, float* v_KTC) {
   for (size_t t = 0; t < tiles; ++t) {
     const TilePlace place(grid, first + t);
+    // Pointers once per tile: the loop over channels then has no case for the border, whose pixels
+    // are a row of zeros.
     const float* pixels[16];
     for (size_t i = 0; i < 16; ++i) {
       // One before the tile wraps around to a large number.
@@ -98,6 +106,7 @@ void Output(const WinogradGrid& grid, const float* m_KTC, size_t plane, const fl
             float* y_NHWC) {
   for (size_t t = 0; t < tiles; ++t) {
     const TilePlace place(grid, first + t);
+    // With an odd height or width the last tiles reach beyond the image.
     const bool below = place.row + 1 < grid.height, right = place.column + 1 < grid.width;
     const size_t row_step = grid.width * channels;
     const size_t start =
@@ -119,6 +128,7 @@ void Output(const WinogradGrid& grid, const float* m_KTC, size_t plane, const fl
   }
 }
 
+// The transpose of OutputStep: multiplies by A.
 template <class V>
 HWY_INLINE Four<V> OutputGradientStep(V a, V b) {
   return {a, hn::Add(a, b), hn::Sub(a, b), hn::Neg(b)};
@@ -147,6 +157,7 @@ void OutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float*
   }
 }
 
+// Multiplies by G. The two middle rows share (a + c) / 2.
 template <class D, class V>
 HWY_INLINE Four<V> WeightsStep(D d, V a, V b, V c) {
   const V half = hn::Set(d, 0.5f), ends = hn::Mul(hn::Add(a, c), half);
@@ -175,6 +186,7 @@ template <class V>
 struct Three {
   V a, b, c;
 };
+// The transpose of WeightsStep: multiplies by G^T.
 template <class D, class V>
 HWY_INLINE Three<V> WeightsGradientStep(D d, V a, V b, V c, V e) {
   const V half = hn::Set(d, 0.5f), sum = hn::Mul(hn::Add(b, c), half);

@@ -5,11 +5,12 @@
 namespace lwm::kernels {
 
 // The transforms of Winograd's F(2x2, 3x3): a 3x3 convolution of stride 1 with a border of one zero
-// pixel, as 16 matrix products over tiles of 2 x 2 outputs, 2.25 times fewer multiplications than
-// the definition. Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks".
+// pixel becomes 16 matrix products over tiles of 2 x 2 outputs, with 2.25 times fewer
+// multiplications than the definition. Source: Lavin and Gray 2016, "Fast Algorithms for
+// Convolutional Neural Networks", section 4.1.
 //
-// Images are f32 [N,H,W,C] with channels last; tile t of ceil(H/2) x ceil(W/2) in each image, rows
-// first, images after each other. Products lie in 16 planes [tiles, C], `plane` floats apart.
+// Images are f32 [N,H,W,C] with channels last. Each has ceil(H/2) x ceil(W/2) tiles, numbered row
+// by row, images after each other. Products lie in 16 planes [tiles, C], `plane` floats apart.
 struct WinogradGrid {
   size_t height, width;  // of one image, pixels, >= 1
 
@@ -19,9 +20,9 @@ struct WinogradGrid {
 
 constexpr size_t kWinogradPlanes = 16;
 
-// Tiles [first, first + tiles) of the images, each with its border, transformed.
+// Transforms the inputs of tiles [first, first + tiles): 4 x 4 pixels each, border included.
 //
-//   x_NHWC   in   of all images
+//   x_NHWC   in   all images
 //   zeros_C  in   [channels] zeros, the border
 //   v_KTC    out  16 planes [tiles, channels]
 //
@@ -30,9 +31,9 @@ void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* z
                    size_t channels, size_t first, size_t tiles, size_t plane,
                    float* v_KTC) noexcept;
 
-// The outputs of those tiles, from the products of WinogradInput's planes with the 16 matrices
-// [C_in, C_out] that stand for the kernel: with w_OI[i][j] the 3x3 kernel, matrix (a, b) is
-// (g w g^T)[a][b], g = {{1,0,0}, {.5,.5,.5}, {.5,-.5,.5}, {0,0,1}}.
+// Computes the outputs of those tiles from the products of WinogradInput's planes with the 16
+// matrices [C_in, C_out] of the kernel: with w_OI[i][j] the 3x3 kernel, matrix (a, b) is (g w
+// g^T)[a][b], g = {{1,0,0}, {.5,.5,.5}, {.5,-.5,.5}, {0,0,1}}.
 //
 //   m_KTC          in   16 planes [tiles, channels]
 //   bias_C         in   added to every pixel
@@ -42,20 +43,20 @@ void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, 
                     const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
                     float* y_NHWC) noexcept;
 
-// Gradients, for training. The one with respect to x is the convolution of dy with the turned
-// kernel, from O to I channels.
+// Gradients, for training. The gradient of x is the convolution of dy with the kernel turned by
+// half a turn, from O to I channels.
 
-// The 16 matrices [O, I] of a kernel w_OHWI [O,3,3,I]; `turned` by half a turn.
+// The 16 matrices [O, I] of a kernel w_OHWI [O,3,3,I]; with `turned` of the turned kernel.
 void WinogradWeights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t plane,
                      float* u_KOI) noexcept;
 
-// The gradients of the outputs as those of the products, what WinogradOutput does turned round:
-// 16 planes [tiles, channels]. `zeros_C` [channels] zeros, where a tile reaches over the picture.
+// Gradients of the products from those of the outputs, the transpose of WinogradOutput: 16 planes
+// [tiles, channels]. `zeros_C` [channels]: zeros for pixels of a tile beyond the image.
 void WinogradOutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
                             size_t channels, size_t first, size_t tiles, size_t plane,
                             float* dm_KTC) noexcept;
 
-// The gradient of w_OHWI from that of the 16 matrices.
+// Gradient of w_OHWI from the gradient of the 16 matrices, the transpose of WinogradWeights.
 void WinogradWeightsGradient(const float* du_KOI, size_t plane, size_t out, size_t in,
                              float* dw_OHWI) noexcept;
 

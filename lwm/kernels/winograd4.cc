@@ -11,7 +11,9 @@ HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
 // One dimension of a plain convolution: Toom and Cook's interpolation at 0, +-a, +-b and infinity
-// with a^2 = 1/2, b^2 = 2, whose errors are a third of those of +-1 and +-2.
+// with a^2 = 1/2, b^2 = 2. The usual points +-1 and +-2 have three times these errors (Barabasz and
+// others 2020 compare points). Points come in pairs +-p, so that even and odd terms are computed
+// once and added or subtracted.
 struct Plain {
   static constexpr size_t kPatch = 6, kForms = 6, kProducts = 6;
   static constexpr float kA = 0.70710678f, kB = 1.41421356f;
@@ -61,8 +63,8 @@ struct Plain {
 // One dimension after pixels a, b, c, d were repeated, their weights w0, w1, w2:
 //   y0 = w0 a + (w1 + w2) b     y1 = (w0 + w1) b + w2 c
 //   y2 = w0 b + (w1 + w2) c     y3 = (w0 + w1) c + w2 d
-// which is interpolation at 0, 1, -1, +-i and infinity: at -1 the repeated picture is 0, and at i
-// and -i it is c - b but for a factor.
+// which is interpolation at 0, 1, -1, +-i and infinity. At -1 the repeated image is 0, which saves
+// a product. At i and -i it is c - b times a factor, so one plane of inputs serves both.
 struct Doubled {
   static constexpr size_t kPatch = 4, kForms = 4, kProducts = 5;
 
@@ -93,7 +95,7 @@ struct Doubled {
   }
 };
 
-// Where tile t lies: its picture, and the row and column of its first output, in fours.
+// Place of tile t: its image, and the row and column of its first output, in units of four.
 struct FourPlace {
   FourPlace(const Winograd4Grid& grid, size_t t)
       : image(t / grid.tiles_per_image()),
@@ -108,7 +110,7 @@ void FindPixels(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_
   const FourPlace place(grid, t);
   const size_t step = Kind::kPatch - 2;  // pixels from tile to tile
   for (size_t i = 0; i < Kind::kPatch * Kind::kPatch; ++i) {
-    // One before the picture wraps around to a large number.
+    // One before the image wraps around to a large number.
     const size_t row = place.row * step + i / Kind::kPatch - 1;
     const size_t column = place.column * step + i % Kind::kPatch - 1;
     const bool inside = row < grid.height && column < grid.width;
@@ -127,7 +129,7 @@ void InputOf(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* 
     float* v = v_KTC + t * channels;
     ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
       using V = hn::Vec<decltype(d)>;
-      V columns[kPatch][kForms];  // of a picture whose columns are transformed
+      V columns[kPatch][kForms];  // the patch with its columns transformed
       for (size_t j = 0; j < kPatch; ++j) {
         V x[kPatch];
         HWY_UNROLL(6)
@@ -153,7 +155,8 @@ void Input4(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* z
   run(grid, x_NHWC, zeros_C, channels, first, tiles, plane, v_KTC);
 }
 
-// The matrices of the kernel at lanes `from` of row i, in the order of the products.
+// The kernel's transform for lanes of output channels, u[product], from its nine taps, `tap` floats
+// apart.
 template <class Kind, class D, class V = hn::Vec<D>>
 HWY_INLINE void TransformKernel(D d, const float* from, size_t tap, V* u) {
   constexpr size_t kProducts = Kind::kProducts;
@@ -165,8 +168,11 @@ HWY_INLINE void TransformKernel(D d, const float* from, size_t tap, V* u) {
     Kind::Weights(d, rows[0][f], rows[1][f], rows[2][f], u + f * kProducts);
 }
 
-// Scales from the largest of each product and channel. An infinite one, or NaN, makes NaN; where
-// all are so small that the scale would be 0, weights count as 0.
+// Scales each product and channel by its largest weight, so that the 16-bit integers are used
+// fully: products differ in size by their points. An infinite weight, or NaN, makes the scale NaN,
+// so that it is seen in the output; where all are so small that the scale would be 0, weights count
+// as 0. WeightsOf computes the transforms again: kept, they would take up to four times the
+// kernel's memory.
 template <class Kind, class D>
 HWY_INLINE void FindScales(D d, const float* w_9IO, size_t in, size_t stride, float* scale_K32) {
   using V = hn::Vec<decltype(d)>;
@@ -199,13 +205,14 @@ void WeightsOf(const float* w_9IO, size_t in, size_t stride, int16_t* u_KI32, fl
     V reciprocal[kAll], u[kAll];
     for (size_t k = 0; k < kAll; ++k) {
       const V scale = hn::LoadU(d, scale_K32 + k * kWinograd4Panel + c);
-      // False for NaN, 0, and what is so small that its reciprocal would be infinite.
+      // False for NaN, 0, and scales so small that the reciprocal would be infinite.
       const auto usable = hn::Gt(scale, hn::Set(d, 1e-37f));
       reciprocal[k] = hn::IfThenElseZero(usable, hn::Div(hn::Set(d, 1.0f), scale));
     }
     for (size_t i = 0; i < in; ++i) {
       TransformKernel<Kind>(d, w_9IO + i * stride + c, in * stride, u);
       for (size_t k = 0; k < kAll; ++k) {
+        // 0 where there is no reciprocal, even for a NaN or Inf, which NearestInt does not define.
         const V rounded =
             hn::IfThenElseZero(hn::Ne(reciprocal[k], hn::Zero(d)), hn::Mul(u[k], reciprocal[k]));
         hn::StoreU(hn::DemoteTo(d16, hn::NearestInt(rounded)), d16,

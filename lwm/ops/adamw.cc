@@ -7,7 +7,9 @@
 namespace lwm::ops {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;  // elements
+// Elements per task: 64 KiB of each array, enough to be worth a thread. Elements do not depend on
+// each other, so any division gives the same bits.
+constexpr int64_t kGrain = 1 << 14;
 
 float* Data(const at::Tensor& x_n, const AdamWTensors& tensors) {
   if (!x_n.defined()) return nullptr;

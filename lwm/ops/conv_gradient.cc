@@ -22,7 +22,8 @@ const uint16_t* Bits(const at::Tensor& x) {
   return static_cast<const uint16_t*>(x.const_data_ptr());
 }
 
-// Which pixel of x every tap meets at every position of dy.
+// The pixel of x under every tap at every position of dy: borders and strides are resolved once, so
+// that the kernel needs neither. Positions beyond the last point to zeros.
 class PixelTable {
  public:
   PixelTable(const at::Tensor& x_NCHW, const at::Tensor& dy_NCHW, int64_t side, int64_t stride,
@@ -61,7 +62,7 @@ class PixelTable {
   std::vector<const uint16_t*> pixels_;
 };
 
-// dy [rows, O] as AmxConvGradient wants it; rows beyond those of dy are zeros.
+// Packs dy [rows, O] for AmxConvGradient, once for all taps; rows beyond those of dy are zeros.
 at::Tensor PackGradient(const at::Tensor& dy_RO, int64_t rows) {
   const int64_t out = dy_RO.size(1), last = (rows - 1) / kRows * kRows;  // where the last begins
   const at::Tensor blocks = at::empty({rows * out}, dy_RO.options());
@@ -110,6 +111,8 @@ at::Tensor ConvWeightGradient(const at::Tensor& x_NCHW, const at::Tensor& dy_NCH
       PackGradient(dy.permute({0, 2, 3, 1}).reshape({-1, out}), pixels.rows());
   const at::Tensor dw_OIHW = at::empty({out, in, side, side}, x.options(), kChannelsLast);
   auto* dw = static_cast<uint16_t*>(dw_OIHW.mutable_data_ptr());
+  // A task is one tap and 32 input channels: it sums over all positions alone, so that the result
+  // does not depend on the number of threads.
   const int64_t blocks = (in + kChannels - 1) / kChannels;
   at::parallel_for(0, taps * blocks, 1, [&](int64_t begin, int64_t end) {
     const at::Tensor x_pairs = at::empty({kRows * kChannels}, at::kShort);

@@ -9,7 +9,7 @@ namespace lwm::ops {
 // The gradient of the weights of at::conv2d(x, weight, bias, stride, padding) with a square kernel,
 // in bf16 on Intel AMX (kernels/conv_gradient_amx.h).
 
-// Whether this CPU has it and it suits this many output channels (a multiple of 16).
+// Whether this CPU has AMX and the number of output channels is a multiple of 16.
 bool HasConvWeightGradient(int64_t out_channels);
 
 //   x_NCHW, dy_NCHW  bf16 [N,I,H,W] and [N,O,h,w], h = (H + 2 padding - side) / stride + 1; other

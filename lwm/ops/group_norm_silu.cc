@@ -21,8 +21,8 @@ using torch::autograd::variable_list;
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 
-// Runs of pixels of one image that one task works on. They depend on the shape only, so that
-// results do not depend on the number of threads.
+// Runs of pixels of one image, one a task, of about 65536 numbers. They depend on the shape only,
+// so that results do not depend on the number of threads.
 struct PixelRuns {
   explicit PixelRuns(const at::Tensor& x_NCHW)
       : images(x_NCHW.size(0)),
@@ -51,7 +51,9 @@ void ForEachRun(const PixelRuns& runs, const Body& body) {
   });
 }
 
-// The input of silu, v = (x - shift) * slope + offset, and the statistics behind it.
+// The input of silu, v = (x - shift) * slope + offset, and the statistics behind it. x - mean comes
+// first: x * slope + (offset - mean * slope) would cancel where the mean is many deviations. The
+// mean's rounding to f32 goes into the offset.
 struct Affine {
   at::Tensor factors_3NC;  // f32: shift, which is the group's mean, rounded; slope; offset
   at::Tensor moments_2NG;  // f64: mean - shift; 1 / sqrt(var + eps)
@@ -90,7 +92,8 @@ Moments MeasureRuns(const at::Tensor& x_NCHW, const PixelRuns& runs) {
   return moments;
 }
 
-// Joins the moments of all runs and channels of group `g` of image `n`.
+// Joins the moments of all runs and channels of one group: the mean first, then the variance about
+// it, in f64.
 struct GroupMoments {
   double mean = 0, variance = 0;
 };
@@ -193,9 +196,10 @@ ChannelSums SumGradients(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW,
   return sums;
 }
 
-// The gradients in terms of the sums:
+// The gradients, from the sums over a group:
 //   dx = dv slope - rstd mean(dv scale) - (x - mean) rstd^2 mean(dv scale (x - mean) rstd),
-// the means over the group; in the kernel's terms level and pull.
+// with means over the group. For the kernel, relative to the shift, the second term is level and
+// the factor of (x - mean) is pull.
 struct Gradients {
   explicit Gradients(const PixelRuns& runs)
       : level_NC(static_cast<size_t>(runs.images * runs.channels)),
@@ -206,7 +210,8 @@ struct Gradients {
   at::Tensor scale_C, bias_C;  // f64
 };
 
-// Adds what group `g` of image `n` gives.
+// Adds the contribution of group `g` of image `n`. Sums are about the shift; `rest` corrects them
+// to the mean.
 void AddGroup(const ChannelSums& sums, const PixelRuns& runs, const Affine& affine, int64_t n,
               int64_t g, Gradients& gradients) {
   const int64_t width = runs.channels / affine.groups(), first = g * width;

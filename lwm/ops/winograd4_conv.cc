@@ -17,13 +17,16 @@ namespace {
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 constexpr auto kPanel = static_cast<int64_t>(kernels::kWinograd4Panel);
 static_assert(kernels::kInt16Panel == kernels::kWinograd4Panel);
-// Planes that are powers of two apart would share the same few lines of the cache.
+// Floats added between planes. A tile is written to the same place of all planes: planes a power of
+// two apart would compete for the same few sets of the cache.
 constexpr int64_t kPlaneSkew = 80;
 
-constexpr int64_t kMostTiles = 96;  // of one run: those that weights are widened for once
-constexpr int64_t kTileGrain = 8;   // tiles that one task transforms
+// Most tiles of one run. Weights are widened once per run, so longer runs spend less on it.
+constexpr int64_t kMostTiles = 96;
+constexpr int64_t kTileGrain = 8;  // tiles that one task transforms
 
-// Below so many runs of tiles, panels of weights are shared among threads too.
+// With fewer runs of tiles than this, threads share panels of weights as well: few runs divide
+// badly among threads.
 constexpr int64_t kFewestRuns = 12;
 
 size_t Size(int64_t n) { return static_cast<size_t>(n); }
@@ -31,8 +34,8 @@ const uint16_t* Bits(const at::Tensor& x) {
   return static_cast<const uint16_t*>(x.const_data_ptr());
 }
 
-// Tiles whose transformed inputs mostly stay in the second-level cache, in whole blocks of rows of
-// the products.
+// Tiles of one run: their transformed inputs (1 MiB at this size) should stay in the second-level
+// cache. A multiple of 12, the rows of one block of Int16Product.
 int64_t TilesAtOnce(const kernels::Winograd4Grid& grid, int64_t in) {
   constexpr int64_t kFloats = int64_t{1} << 18;
   const auto planes = static_cast<int64_t>(grid.planes());
@@ -49,7 +52,7 @@ struct Planes {
   at::Tensor values;
 };
 
-// What all tasks of one call share.
+// The arguments of one call, shared by all its tasks.
 struct Job {
   kernels::Winograd4Grid grid;
   int64_t in, out;
@@ -66,8 +69,8 @@ struct Job {
                             v_KTI.data() + at * in);
   }
 
-  // The outputs of tiles [first, first + tiles) in one panel; their inputs are in v_KTI from tile
-  // `at` on.
+  // Computes the outputs of tiles [first, first + tiles) in one panel. Their transformed inputs
+  // begin at tile `at` of v_KTI.
   void Output(int64_t panel, int64_t first, int64_t tiles, const Planes& v_KTI, int64_t at,
               const Planes& m_KT32, float* widened_I32) const {
     const auto products = static_cast<int64_t>(grid.products());
@@ -85,7 +88,7 @@ struct Job {
   }
 };
 
-// What the products of one task need.
+// Buffers for the products of one task: one panel of outputs and one widened matrix of weights.
 struct Scratch {
   Scratch(const Job& job, int64_t tiles)
       : m_KT32(job.grid.products(), tiles, kPanel), widened_I32(at::empty({job.in * kPanel})) {}
@@ -93,6 +96,8 @@ struct Scratch {
   at::Tensor widened_I32;
 };
 
+// Each thread takes runs of tiles from input to output. Inputs are transformed once and meet one
+// panel of weights after another, whose products stay in the cache until they are transformed back.
 void RunByTiles(const Job& job, int64_t all, int64_t at_once) {
   at::parallel_for(0, (all + at_once - 1) / at_once, 1, [&](int64_t begin, int64_t end) {
     const Planes v_KTI(job.grid.planes(), at_once, job.in);
@@ -107,6 +112,7 @@ void RunByTiles(const Job& job, int64_t all, int64_t at_once) {
   });
 }
 
+// All inputs are transformed first; then a task is one run of tiles and one panel of weights.
 void RunByPanels(const Job& job, int64_t all) {
   const Planes v_KTI(job.grid.planes(), all, job.in);
   at::parallel_for(0, all, kTileGrain, [&](int64_t begin, int64_t end) {
@@ -138,6 +144,7 @@ Winograd4Conv2d::Winograd4Conv2d(const at::Tensor& weight_OIHW, const at::Tensor
               "Winograd4Conv2d: want float bias [", weight_OIHW.size(0), "], got ", bias_O.sizes(),
               " ", bias_O.scalar_type());
   const at::NoGradGuard no_grad;
+  // The size of an image does not matter for weights.
   const kernels::Winograd4Grid grid{1, 1, doubles};
   const auto products = static_cast<int64_t>(grid.products());
   const int64_t out = weight_OIHW.size(0), in = weight_OIHW.size(1);

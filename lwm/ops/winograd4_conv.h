@@ -6,20 +6,20 @@
 
 namespace lwm::ops {
 
-// Whether Winograd4Conv2d is the fastest convolution of bf16 pictures here: where the CPU, or what
-// LWM_MAX_ISA allows of it, lacks Intel AMX.
+// Whether Winograd4Conv2d is the fastest convolution of bf16 images here: where the CPU lacks Intel
+// AMX, or LWM_MAX_ISA excludes it.
 bool Winograd4IsFaster();
 
-// A 3x3 convolution of stride 1 of bf16 pictures with a border of one zero pixel, its weights
-// prepared once, for inference on the CPU; with `doubles` each pixel of the picture is repeated to
-// 2 x 2 first. In f32 arithmetic, in tiles of 4 x 4 outputs (kernels/winograd4.h): 4 times fewer
-// multiplications than the definition, 5.76 times when doubling. Safe to use from many threads.
+// A 3x3 convolution of stride 1 of bf16 images with a border of one zero pixel, for inference on
+// the CPU; its weights are prepared once. With `doubles` each pixel is repeated to 2 x 2 first.
+// Computes in f32, in tiles of 4 x 4 outputs (kernels/winograd4.h): 4 times fewer multiplications
+// than the definition, 5.76 times when doubling. Safe to use from many threads.
 //
-// Accuracy: before the result is rounded, once, to bf16, within 5e-4 of f64 relative to the largest
-// output; most of that is of weights, kept in 16 bits. Results do not depend on the number of
-// threads. A NaN reaches the tiles of 4 x 4 that it touches, in its picture only.
-// Memory: 8 bytes per weight (5.6 when doubling), and a few MB per thread while it runs.
-// Cost: worth it from about 32 channels on.
+// Accuracy: within 5e-4 of f64 relative to the largest output, before the result is rounded once to
+// bf16; most of the error comes from keeping weights in 16 bits. Results do not depend on the
+// number of threads. A NaN reaches the tiles of 4 x 4 that it touches, in its image only. Memory: 8
+// bytes per weight (5.6 when doubling), and a few MB per thread while it runs. Cost: worth it from
+// about 32 channels on.
 class Winograd4Conv2d {
  public:
   Winograd4Conv2d() = default;

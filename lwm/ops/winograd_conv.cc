@@ -19,31 +19,32 @@ using torch::autograd::variable_list;
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 constexpr auto kPlanes = static_cast<int64_t>(kernels::kWinogradPlanes);
-// Planes that are powers of two apart would share the same few lines of the cache.
+// Floats added between planes. A tile is written to the same place of all 16 planes: planes a power
+// of two apart would compete for the same few sets of the cache.
 constexpr int64_t kPlaneSkew = 80;
 
-// Below so many runs of tiles, planes are what is shared among threads: every run reads all
-// weights.
+// With fewer runs of tiles than this, threads share planes instead of runs: every run reads all
+// weights, which is too much for few tiles, and few runs divide badly among threads.
 constexpr int64_t kFewestRuns = 12;
 
 constexpr int64_t kTileGrain = 16, kRowGrain = 8;  // tiles, rows of weights that a task transforms
 constexpr int64_t kGradientTiles = 2048;           // whose planes the weight gradient holds at once
 
-// Tiles that one task works on: their planes should stay in the second-level cache, yet be enough
-// rows for an efficient matrix product.
+// Tiles of one task: few enough for their planes (2 MiB at this size) to stay in the second-level
+// cache, and at least 96 rows, for an efficient matrix product.
 int64_t TilesAtOnce(int64_t in, int64_t out) {
   constexpr int64_t kFloats = int64_t{1} << 19;
   return std::clamp<int64_t>(kFloats / (kPlanes * (in + out)) / 16 * 16, 96, 256);
 }
 
-// [16,tiles,C] whose planes are skewed.
+// Returns [16,tiles,C] with skewed planes.
 at::Tensor MakePlanes(int64_t tiles, int64_t channels) {
   const int64_t plane = tiles * channels + kPlaneSkew;
   return at::empty({kPlanes * plane}, at::TensorOptions(at::kFloat))
       .as_strided({kPlanes, tiles, channels}, {plane, channels, 1});
 }
 
-// What the transforms of all tiles of one call share.
+// The arguments of one call, shared by the transforms of all its tiles.
 struct Job {
   kernels::WinogradGrid grid;
   int64_t in, out;
@@ -61,6 +62,8 @@ struct Job {
   }
 };
 
+// Each thread takes runs of tiles from input to output: transformed inputs and products of a run
+// stay in its caches, and no thread waits for another.
 void RunByTiles(const Job& job, const at::Tensor& weight_KIO, int64_t all, int64_t at_once) {
   at::parallel_for(0, (all + at_once - 1) / at_once, 1, [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
@@ -76,6 +79,8 @@ void RunByTiles(const Job& job, const at::Tensor& weight_KIO, int64_t all, int64
   });
 }
 
+// Three steps over all tiles, each divided over the threads. Weights are read once in all: a
+// plane's matrix belongs to one thread.
 void RunByPlanes(const Job& job, const at::Tensor& weight_KIO, int64_t tiles) {
   const at::Tensor v_KTI = MakePlanes(tiles, job.in), m_KTO = MakePlanes(tiles, job.out);
   at::parallel_for(0, tiles, kTileGrain, [&](int64_t begin, int64_t end) {
@@ -116,7 +121,8 @@ void Convolve(const at::Tensor& x_NCHW, const at::Tensor& weight_KIO, const at::
   }
 }
 
-// The 16 matrices of channels-last weights, [16,O,I]; `turned` by half a turn, for the gradient.
+// The 16 matrices of channels-last weights, [16,O,I]; with `turned` those of the kernel turned by
+// half a turn, for the gradient of x.
 at::Tensor TransformWeights(const at::Tensor& weight_OIHW, bool turned) {
   const int64_t out = weight_OIHW.size(0), in = weight_OIHW.size(1);
   const at::Tensor u_KOI = MakePlanes(out, in);
@@ -135,7 +141,9 @@ at::Tensor EmptyPicture(const at::Tensor& like_NCHW, int64_t channels) {
                    like_NCHW.options(), kChannelsLast);
 }
 
-// Adds to du_KOI what some tiles contribute, or with `first` = 0 sets it to that.
+// The weight gradient in the transformed domain: du_KOI = dm^T v, summed over runs of tiles. The
+// first run sets it. Threads share the 16 planes, so that each sum has one order whatever their
+// number.
 struct WeightGradientJob {
   kernels::WinogradGrid grid;
   const at::Tensor &x_NCHW, &dy_NCHW, &zeros_C;

@@ -6,8 +6,8 @@
 
 namespace lwm::ops {
 
-// A 3x3 convolution of stride 1 with a border of one zero pixel, its weights prepared once: for
-// inference in f32 on the CPU, where it needs 2.25 times fewer multiplications than the definition
+// A 3x3 convolution of stride 1 with a border of one zero pixel, for inference in f32 on the CPU;
+// its weights are prepared once. It needs 2.25 times fewer multiplications than the definition
 // (kernels/winograd.h). Safe to use from many threads.
 //
 // Accuracy: within 2e-6 of f64, relative to the largest output. Memory: 16/9 of the weights, and a
@@ -39,8 +39,9 @@ class WinogradConv2d {
 // three. The weight gradient too takes 2.25 times fewer multiplications.
 //
 //   x_NCHW       f32 [N,I,H,W]; weight_OIHW f32 [O,I,3,3], bias_O f32 [O]
-//   return       [N,O,H,W]; it, x and weight in channels-last layout (others cost a copy), so are
-//                the gradients of x and weight
+//   return       [N,O,H,W], in channels-last layout, as are the gradients of x and weight
+//
+// x and weight are used in channels-last layout; others cost a copy.
 //
 // Accuracy: results and gradients within 3e-6 of f64, relative to the largest. They do not depend
 // on the number of threads. Keeps x and weight.
