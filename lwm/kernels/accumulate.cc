@@ -10,6 +10,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 
+// Sums in f32: a bf16 sum would stop growing once terms fall below its 8 bits.
 void AccumulateBf16(float* sum_N, const uint16_t* term_N, size_t n) {
   ForEachLanes(n, [=](auto d, size_t i) HWY_ATTR {
     StoreLanes(hn::Add(LoadLanes(d, sum_N + i), LoadLanes(d, term_N + i)), d, sum_N + i);

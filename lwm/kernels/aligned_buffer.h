@@ -15,7 +15,8 @@ struct FreeDeleter {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-// `count` uninitialised numbers from the start of a page; large ones in huge pages where there are.
+// `count` uninitialised numbers from the start of a page. From 4 MiB on in huge pages, if the
+// system has them: fewer TLB misses, and fewer page faults at first use.
 template <class T>
 using AlignedBuffer = std::unique_ptr<T[], FreeDeleter>;
 
@@ -28,7 +29,7 @@ AlignedBuffer<T> MakeAlignedBuffer(size_t count) {
   T* memory = static_cast<T*>(std::aligned_alloc(alignment, bytes));
   if (!memory) throw std::bad_alloc();
 #if defined(__linux__)
-  if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // only a wish: what it returns does not matter
+  if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // a hint: failure does not matter
 #endif
   return AlignedBuffer<T>(memory);
 }

@@ -5,7 +5,7 @@
 
 namespace lwm::kernels {
 
-// Keys are taken this many at a time: K and V of a tile, and the next K, fit L1 at dim 128 in bf16.
+// Keys of one tile: its K and V and the next K (24 KB at dim 128 in bf16) fit L1.
 inline constexpr size_t kDecodeTileKeys = 32;
 
 // A run of keys and values of one kv head, as rows of `dim` elements: f32, or bf16 as its bits.
@@ -15,7 +15,7 @@ struct DecodeKeys {
   const Element* v = nullptr;
   size_t keys = 0;
   size_t k_stride = 0, v_stride = 0;  // elements
-  // Keys that will be read after these, [next_keys] rows of stride k_stride: fetched meanwhile.
+  // The keys read after these, next_keys rows of stride k_stride: prefetched meanwhile.
   const Element* next_k = nullptr;
   size_t next_keys = 0;
 };
@@ -28,8 +28,8 @@ struct DecodeState {
   float* acc_MK;  // [queries, dim] row-major
 };
 
-// state += attention of a few queries over a run of keys: the queries of one kv head's group in a
-// decoding step. K and V are read from memory once for all queries, in tiles that stay in L1.
+// state += attention of a few queries over a run of keys, as in a decoding step: the queries of one
+// kv head's group. K and V are read from memory once for all queries, in tiles that stay in L1.
 //
 //   q_MK   in      [queries, dim] row-major
 //   state  in/out  disjoint from the inputs

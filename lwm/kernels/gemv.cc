@@ -18,11 +18,14 @@ HWY_BEFORE_NAMESPACE();
 namespace lwm::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr size_t kRows = 4;          // streams that the hardware prefetcher follows at once
-constexpr size_t kAheadBytes = 512;  // 30 -> 35 GB/s of 38 on a Sapphire Rapids core pair
+// Rows at once: each is a stream for the hardware prefetcher, and each load of x serves all of
+// them.
+constexpr size_t kRows = 4;
+// Prefetch distance. 30 -> 35 GB/s of 38 on a Sapphire Rapids core pair.
+constexpr size_t kAheadBytes = 512;
 constexpr size_t kVectors = 4;  // vectors per pass: rows x vectors accumulators fit the registers
 
-// Both element types as f32 lanes; how many vectors of lanes one load gives is kParts.
+// Both element types as f32 lanes; one load gives kParts vectors of lanes.
 struct F32 {
   using Lane = float;
   static constexpr size_t kParts = 1;
@@ -54,8 +57,10 @@ struct Bf16 {
   }
 };
 
-// GCC keeps small constant loops rolled at -O2, and with them the accumulators in memory; hence the
-// pragmas.
+// R rows times M vectors, with all R * M sums in registers. Each number of w is loaded once for all
+// M vectors. The sum of one row and one vector has the same order for every R and M, so its bits do
+// not depend on the rest of the batch. GCC keeps small constant loops rolled at -O2, and with them
+// the sums in memory; hence the pragmas.
 template <class Type, size_t R, size_t M>
 void Block(const typename Type::Lane* w_RC, size_t cols, const typename Type::Lane* x_MC,
            float* y_MR, size_t y_stride) {
@@ -89,6 +94,7 @@ void Block(const typename Type::Lane* w_RC, size_t cols, const typename Type::La
   }
 }
 
+// Four vectors at a time over the same rows: beyond four, w comes from the cache.
 template <class Type, size_t R>
 void RowBlock(const typename Type::Lane* w_RC, size_t cols, const typename Type::Lane* x_MC,
               size_t vectors, float* y_MR, size_t y_stride) {

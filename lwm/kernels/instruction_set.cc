@@ -9,8 +9,8 @@
 namespace lwm::kernels {
 namespace {
 
-// On x86-64 Highway's targets are bits, the better ones lower: all that are better than what is
-// allowed. Names that this Highway does not know are of targets that it does not have.
+// The Highway targets to disable: all that are better than `most`. On x86-64 targets are bits, and
+// better ones are lower bits. Where this version of Highway lacks a name, it lacks the target too.
 int64_t TargetsBeyond(InstructionSet most) {
 #if HWY_ARCH_X86
   if (most == InstructionSet::kAvx2) return HWY_AVX2 - 1;

@@ -86,8 +86,8 @@ HWY_INLINE Gate<V> MakeGate(D d, V g) {
   return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
 }
 
-// body(d, c) over [0, cols): full vectors first, then single lanes, so that a tail is computed by
-// the same code.
+// Calls body(d, c) over [0, cols): full vectors first, then single lanes, so that a tail is
+// computed by the same code and no memory beyond it is touched.
 template <class Body>
 HWY_INLINE void ForEachLanes(size_t cols, const Body& body) {
   const hn::ScalableTag<float> d;

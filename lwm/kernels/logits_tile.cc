@@ -63,6 +63,7 @@ void SoftmaxOfTileRows(const float* logits_MN, size_t rows, size_t cols, float* 
   }
 }
 
+// In f32, so that the factor itself is not rounded to bf16.
 void ScaleRow(uint16_t* x_N, size_t n, float factor) {
   ForEachLanes(n, [=](auto d, size_t i) HWY_ATTR {
     StoreLanes(hn::Mul(LoadLanes(d, x_N + i), hn::Set(d, factor)), d, x_N + i);

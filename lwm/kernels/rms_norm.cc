@@ -34,6 +34,7 @@ HWY_INLINE float SumOfSquares(const T* x_C, size_t cols) {
   return sum;
 }
 
+// Sum of dy * w * x over the row: the projection of the gradient on x.
 template <class T>
 HWY_INLINE float WeightedDot(const T* dy_C, const T* x_C, const float* w_C, size_t cols) {
   const hn::ScalableTag<float> d;
@@ -73,6 +74,8 @@ HWY_INLINE void Forward(const T* x_RC, const float* w_C, size_t rows, size_t col
   }
 }
 
+// The norm is computed again from x, so that the forward pass keeps nothing but x. The derivative
+// of 1 / rms takes from dx its projection on x: pull. Rows are added to dw in order.
 template <class T>
 HWY_INLINE void Backward(const T* dy_RC, const T* x_RC, const float* w_C, size_t rows, size_t cols,
                          float eps, T* dx_RC, float* dw_C) {

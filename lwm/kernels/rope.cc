@@ -23,6 +23,7 @@ HWY_INLINE void RotateHead(T* first_R, T* second_R, const float* cos_R, const fl
   });
 }
 
+// All heads of a token take the same angles, so cos and sin stay in L1.
 template <class T>
 HWY_INLINE void Rotate(T* x_THK, const RopeShape& shape, const float* cos_TR, const float* sin_TR,
                        float sign) {

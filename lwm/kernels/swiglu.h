@@ -16,8 +16,8 @@ namespace lwm::kernels {
 void Swiglu(const float* g_N, const float* u_N, size_t n, float* a_N) noexcept;
 void Swiglu(const uint16_t* g_N, const uint16_t* u_N, size_t n, uint16_t* a_N) noexcept;
 
-// One pass that turns (da, g, u) into (a, dg, du): what the three weight gradients of the layer
-// need. In place: da becomes a, g becomes dg, u becomes du.
+// Turns (da, g, u) into (a, dg, du) in one pass, for the three weight gradients of the layer. In
+// place: da becomes a, g becomes dg, u becomes du.
 //   dg = da * u * s * (1 + g * (1 - s)), du = da * silu(g), s = 1 / (1 + exp(-g))
 void SwigluBackward(float* da_to_a_N, float* g_to_dg_N, float* u_to_du_N, size_t n) noexcept;
 void SwigluBackward(uint16_t* da_to_a_N, uint16_t* g_to_dg_N, uint16_t* u_to_du_N,

@@ -20,7 +20,8 @@ void TransposeElements(const uint16_t* from, size_t rows, size_t cols, size_t fr
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Interleaving rows 0,4 1,5 2,6 3,7 three times over is the transpose of 8 x 8.
+// One of three rounds that transpose 8 x 8: interleaving rows 0,4 1,5 2,6 3,7 rotates the three
+// bits of the row index and of the column index by one place, so three rounds exchange them.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE void Interleave(D d, const V (&in)[8], V (&out)[8]) {
   for (size_t i = 0; i < 4; ++i) {
@@ -54,7 +55,8 @@ void TransposeBlock(const uint16_t* from, size_t rows, size_t cols, size_t from_
   TransposeElements(from, rows, cols, from_stride, to, to_stride);
 }
 
-// Stripes of 128 columns: the pages that 128 rows of the result lie in stay in the TLB.
+// Blocks of 32 x 32: whole cache lines are read and written. Stripes of 128 columns: the pages that
+// 128 rows of the result lie in stay in the TLB.
 void TransposeMatrix(const uint16_t* from, size_t rows, size_t cols, size_t from_stride,
                      uint16_t* to, size_t to_stride) {
   constexpr size_t kStripe = 4 * kBlock;

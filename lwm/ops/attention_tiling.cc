@@ -219,6 +219,8 @@ void CheckAttentionBlock(const QueryBlock& queries, const KeyBlock& keys, double
               "attention: the scale of the scores must be finite and not negative, got ", scale);
 }
 
+// A grain of 1 gives each thread one index. Inside a parallel region LibTorch runs nested loops on
+// the calling thread only.
 void OnEachThread(const std::function<void()>& work) {
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });

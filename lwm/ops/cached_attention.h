@@ -4,9 +4,9 @@
 
 namespace lwm::ops {
 
-// Attention of new queries against a key-value cache on this rank: the whole prompt at once
-// (prefill), a chunk of it, or one token (decode; K and V are then read once for all H / G query
-// heads of a group).
+// Attention of new queries over a key-value cache on this rank: the whole prompt at once (prefill),
+// a chunk of it, or one token (decode; K and V are then read once for all H / G query heads of a
+// group).
 //
 //   q_BTHK          in   f32 or bf16 [B,T,H,K]; the query at position t has absolute position
 //                        offset + t

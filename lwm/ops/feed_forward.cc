@@ -54,7 +54,8 @@ void SwigluBackwardInPlace(at::Tensor& da_TF, at::Tensor& gate_TF, at::Tensor& u
   });
 }
 
-// A decoding step.
+// A decoding step. Gate and up share one parallel region, and their product stays in f32 until it
+// is rounded once for the last matrix.
 at::Tensor FeedForwardOfFewTokens(const at::Tensor& x_TD, const FeedForwardWeights& weights) {
   const auto gate_up_TF = GemvEach(x_TD, {weights.gate_FD, weights.up_FD}, at::kFloat);
   const at::Tensor inner_TF = at::silu(gate_up_TF[0]).mul_(gate_up_TF[1]).to(x_TD.scalar_type());
@@ -67,6 +68,7 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights
                        int64_t slice_tokens) {
   RequireShapes("FeedForward", x_TD, weights, slice_tokens);
   if (x_TD.size(0) <= kGemvRows) return FeedForwardOfFewTokens(x_TD, weights);
+  // gate becomes silu(gate) * up in place: a slice holds two [slice, F] tensors, not three.
   at::Tensor y_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < x_TD.size(0); t += slice_tokens) {
     const int64_t count = std::min(slice_tokens, x_TD.size(0) - t);
@@ -90,6 +92,8 @@ at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
   RequireGradient("FeedForwardBackward", "gate", gradients.gate_FD, weights.gate_FD.sizes());
   RequireGradient("FeedForwardBackward", "up", gradients.up_FD, weights.up_FD.sizes());
   RequireGradient("FeedForwardBackward", "down", gradients.down_DF, weights.down_DF.sizes());
+  // Recomputes gate and up per slice, two of its eight products, instead of keeping [T,F] from the
+  // forward pass, the widest activations of the layer.
   at::Tensor dx_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < x_TD.size(0); t += slice_tokens) {
     const int64_t count = std::min(slice_tokens, x_TD.size(0) - t);

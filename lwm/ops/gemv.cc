@@ -51,9 +51,11 @@ std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::T
   const int64_t tokens = x_TC.size(0), cols = x_TC.size(1);
   std::vector<at::Tensor> out_TR;
   for (const at::Tensor& w : w_RC) out_TR.push_back(at::empty({tokens, w.size(0)}, out_dtype));
+  // Kernels write sums in f32; a bf16 result needs room for them first.
   const at::Tensor rounded =
       out_dtype == at::kFloat ? at::Tensor() : at::empty({tokens * all_rows}, at::kFloat);
   const int64_t grain = std::max<int64_t>(4, kGrainElements / std::max<int64_t>(1, cols));
+  // All matrices as one stack of rows: threads get equal shares and wait for each other once.
   DispatchElement(x_TC, [&](auto element) {
     at::parallel_for(0, all_rows, grain, [&](int64_t begin, int64_t end) {
       int64_t first = 0;  // row of this matrix when all are stacked

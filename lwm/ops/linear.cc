@@ -34,8 +34,9 @@ void AddBf16(const at::Tensor& term, float* sum) {
   });
 }
 
-// A product with a transposed left side runs at half the speed of a plain one, so dy is transposed
-// first; by stripes of its columns, so that the copy and the product stay in the cache.
+// dw += dy^T x. A product with a transposed left side runs at half the speed of a plain one, so dy
+// is transposed first. By stripes of its columns, so that the copy and the product stay small and
+// in the cache. The product is in bf16, summed in f32 inside, and rounded once before it is added.
 void AddWeightGradientBf16(const at::Tensor& dy_any_TR, const at::Tensor& x_TC, at::Tensor& dw_RC) {
   constexpr int64_t kStripeElements = 4 << 20;
   const at::Tensor dy_TR = dy_any_TR.stride(1) == 1 ? dy_any_TR : dy_any_TR.contiguous();
@@ -76,6 +77,8 @@ std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at:
 
 void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tensor& dw_RC) {
   RequireGradient("AddWeightGradient", "dw", dw_RC, {dy_TR.size(1), x_TC.size(1)});
+  // f32 adds in the product itself; where LibTorch lacks bf16 instructions blocks are widened to
+  // f32, and nothing is rounded.
   if (dy_TR.scalar_type() == at::kFloat) {
     dw_RC.addmm_(dy_TR.t(), x_TC);
     return;

@@ -14,8 +14,8 @@ at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC);
 // matrix.
 std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC);
 
-// dw_RC (f32) += dy^T x over dy [T,R], x [T,C]; a bf16 product is rounded at most
-// once before it is added.
+// dw_RC (f32) += dy^T x over dy [T,R], x [T,C]; a bf16 product is rounded at most once before it is
+// added.
 void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tensor& dw_RC);
 
 // dx = dy w, dtype of dy; dw_RC (f32) += dy^T x.

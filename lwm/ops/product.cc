@@ -12,8 +12,9 @@
 namespace lwm::ops {
 namespace {
 
-// A block of the result and what is widened for it at once. Of a product's time widening takes a
-// share of 1 / kRows + 1 / kCols, and all three blocks should stay near the processor.
+// Sizes of a block of the result, rows x columns, and of the depth that is widened for it at a
+// time. A number widened of a is used kCols times, one of b kRows times: larger blocks widen less
+// often. The three f32 blocks, 9 MiB together, should stay near the processor.
 constexpr int64_t kRows = 2048, kCols = 512, kDepth = 512;
 
 void RequireShapes(const at::Tensor& a_MK, const at::Tensor& b_KN) {
@@ -42,7 +43,8 @@ at::Tensor MakeRoom(int64_t rows, int64_t most_rows, int64_t cols, int64_t most_
                    at::TensorOptions(at::kFloat));
 }
 
-// A matrix in `room`, its numbers in the order of those of `like`, so that copies run along memory.
+// A matrix in `room` with the memory order of `like` (by rows or by columns), so that copies read
+// and write neighbouring numbers.
 at::Tensor BlockLike(const at::Tensor& like, const at::Tensor& room) {
   const int64_t rows = like.size(0), cols = like.size(1);
   if (like.stride(0) == 1 && like.stride(1) != 1)
@@ -55,7 +57,8 @@ at::Tensor Widened(const at::Tensor& x, const at::Tensor& room) {
   return wide.copy_(x);
 }
 
-// Blocks of one product, each computed with its whole depth before it is given to `keep`.
+// Computes one product by blocks of the result. Each gets its whole depth in f32 before `keep`
+// stores it, so that a bf16 result is rounded once.
 class WidenedProduct {
  public:
   WidenedProduct(const at::Tensor& a_MK, const at::Tensor& b_KN)
@@ -67,7 +70,7 @@ class WidenedProduct {
         a_room_(MakeRoom(m_, kRows, k_, kDepth)),
         b_room_(MakeRoom(k_, kDepth, n_, kCols)) {}
 
-  // sum_of(first row, rows, first column, columns) is the f32 block that the product is added to.
+  // sum_of(first row, rows, first column, columns) returns the f32 block to add the product to.
   template <class SumOf, class Keep>
   void Run(const SumOf& sum_of, const Keep& keep) const {
     for (int64_t row = 0; row < m_; row += kRows)
@@ -113,6 +116,7 @@ void WidenedInto(const at::Tensor& out_MN, const at::Tensor& a_MK, const at::Ten
           });
 }
 
+// LibTorch's own test, by its registered operator.
 bool AskLibTorch() {
   const auto asked =
       c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});

@@ -6,10 +6,9 @@
 
 namespace lwm::ops {
 
-// Products of two matrices of one dtype, f32 or bf16, summed in f32. LibTorch computes them, but
-// for bf16 on processors where it has no vector instructions for that (AVX2 only) and would
-// multiply numbers one by one: there blocks of both sides are widened to f32, and the whole sums
-// rounded once.
+// Products of two matrices of one dtype, f32 or bf16, summed in f32. LibTorch computes them, except
+// for bf16 on processors with AVX2 only, where it would multiply numbers one by one: there blocks
+// of both sides are widened to f32, and the complete sums rounded once.
 //
 // Any strides; fast when rows or columns are contiguous. Not differentiable. Throw
 // Error(kInvalidArgument) when shapes or dtypes do not match.
@@ -34,8 +33,8 @@ void AddProduct(at::Tensor& out_MN, const at::Tensor& a_MK, const at::Tensor& b_
 // bf16. `out` may be f32 too; nothing is rounded then.
 void AddWidenedProduct(at::Tensor& out_MN, const at::Tensor& a_MK, const at::Tensor& b_KN);
 
-// The most that such a product of bf16 [m,k] and [k,n] holds beside its operands and its result,
-// bytes, at most 9 MiB; 0 where LibTorch multiplies bf16.
+// Peak scratch of a widened product of bf16 [m,k] and [k,n], in bytes: at most 9 MiB; 0 where
+// LibTorch multiplies bf16.
 int64_t ProductScratchBytes(int64_t m, int64_t k, int64_t n);
 
 }  // namespace lwm::ops

@@ -84,6 +84,7 @@ at::Tensor RmsNormBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD, cons
       }
     });
   });
+  // In the order of the blocks, whoever computed them.
   for (int64_t n = 0; n < blocks.count(); ++n) dw_D.add_(partial_ND.select(0, n));
   return dx_TD;
 }

@@ -27,6 +27,7 @@ SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
   const int ranks = plans[0].ranks;
   LWM_REQUIRE(ranks == (sp ? sp->size() : 1), "plans over ", ranks, " ranks for a group of ",
               sp ? sp->size() : 1);
+  // T is the most slots that any row needs; slots beyond a row's own are empty.
   int64_t tokens = 0;
   for (const auto& plan : plans) {
     LWM_REQUIRE(plan.ranks == ranks && plan.row_tokens == plans[0].row_tokens,

@@ -1,7 +1,7 @@
 #include "lwm/ops/serial_mkl.h"
 
-// LibTorch has MKL inside, without its headers; builds for other processors have none. Returns the
-// number before, 0: the number of the whole process.
+// LibTorch contains MKL, but not its headers; builds for other processors have none, hence the weak
+// symbol. Returns the thread's number before; 0 means that the process's number applies.
 extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
 
 namespace lwm::ops {

@@ -2,9 +2,10 @@
 
 namespace lwm::ops {
 
-// While it lives, MKL computes this thread's products as one thread does. In a parallel region it
-// has no other threads, but still splits rows as if it had, and with AVX2 the rows beside a split
-// are rounded differently: a result would depend on the number of threads. Without MKL: nothing.
+// While it lives, MKL computes this thread's products with one thread. In a parallel region MKL has
+// no other threads, but still splits rows as if it had. With AVX2 the rows beside a split are
+// rounded differently, so results would depend on the number of threads. Without MKL it does
+// nothing.
 class SerialMkl {
  public:
   SerialMkl();
