@@ -16,6 +16,7 @@ float Number(TileType type, const void* row, int k) {
   return std::bit_cast<float>(bits << 16);
 }
 
+// Over head_dim: rows need not be padded.
 float Dot(const AttentionTileShape& shape, const void* a, const void* b) {
   float sum = 0;
   for (int k = 0; k < shape.head_dim; ++k) {
@@ -28,6 +29,7 @@ void AddScaled(const AttentionTileShape& shape, float factor, const void* from, 
   for (int k = 0; k < shape.head_dim; ++k) to_K[k] += factor * Number(shape.type, from, k);
 }
 
+// A missing row or key has index -1 and sees, or is seen by, nothing; its nullptr is never read.
 bool Sees(const TileMask& mask, int r, int n) {
   return mask.begin_R[r] <= mask.key_index_N[n] && mask.key_index_N[n] <= mask.index_R[r];
 }
@@ -44,11 +46,14 @@ void CarefulForward(const AttentionTileShape& shape, const AttentionRows& querie
       if (!Sees(mask, r, n)) continue;
       const float score = scale * Dot(shape, queries.first[r], keys.first[n]);
       if (score > max_R[r]) {  // false for NaN, which then reaches the sum through p
+        // The running maximum may come from a bf16 kernel and lag behind the scores; sums are
+        // relative to it all the same. Before the first key there is nothing to rescale.
         const float decay = max_R[r] == kMinusInfinity ? 0.0f : std::exp(max_R[r] - score);
         std::for_each(acc_K, acc_K + shape.head_dim, [decay](float& x) { x *= decay; });
         sum_R[r] *= decay;
         max_R[r] = score;
       }
+      // A score of -inf, from an infinite q or k, weighs 0 even where the maximum is -inf too.
       const float p = score == kMinusInfinity ? 0.0f : std::exp(score - max_R[r]);
       sum_R[r] += p;
       AddScaled(shape, p, keys.second[n], acc_K);

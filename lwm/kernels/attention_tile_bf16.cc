@@ -39,6 +39,8 @@ class Bf16ForwardTile : public AttentionForwardTile {
     return Gather(shape_, queries.first, shape_.rows, static_cast<uint16_t*>(packed_queries));
   }
 
+  // k transposed, since the scores sum over the head dim; v as it is, since the values sum over
+  // keys.
   bool PackKeys(const AttentionRows& keys, void* packed_keys) override {
     uint16_t* packed = static_cast<uint16_t*>(packed_keys);
     const int count = shape_.keys, dim = shape_.head_dim;
@@ -96,6 +98,7 @@ class Avx512BackwardTile : public AttentionBackwardTile {
     return q_finite && dout_finite;
   }
 
+  // Gradients are not cleared: the first block of queries that sees 32 keys sets them.
   bool StartKeys(const AttentionRows& keys) override {
     std::fill_n(keys_started_, shape_.keys / 32, false);
     return PackBackwardKeys(shape_, keys, packed_keys_.get());

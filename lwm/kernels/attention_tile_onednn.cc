@@ -108,6 +108,8 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     const size_t bytes = shape_.query_bytes();
     const bool q_finite = Gather(shape_, queries.first, shape_.rows, packed);
     const bool dout_finite = Gather(shape_, queries.second, shape_.rows, packed + bytes);
+    // Rows for s and dp, where queries are the left side; packed for dk and dv, where they are the
+    // right.
     key_gradient_.Pack(packed, false, packed + 2 * bytes);
     key_gradient_.Pack(packed + bytes, false, packed + 3 * bytes);
     return q_finite && dout_finite;
@@ -138,10 +140,12 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     SoftmaxGradientTile(shape_.type, shape_.rows, shape_.keys, scale, mask, s_RN_.get(),
                         dp_RN_.get(), lse_R, delta_R, p_RN_.get(), ds_RN_.get());
     TransposeTile(shape_.type, shape_.rows, shape_.keys, p_RN_.get(), transposed_NR_.get());
+    // One buffer for both transposes: dv is complete before ds is transposed.
     key_gradient_.Run(transposed_NR_.get(), queries + 3 * bytes, dv_NK_.get());
     TransposeTile(shape_.type, shape_.rows, shape_.keys, ds_RN_.get(), transposed_NR_.get());
     key_gradient_.Run(transposed_NR_.get(), queries + 2 * bytes, dk_NK_.get());
     query_gradient_.Run(ds_RN_.get(), Keys(2), dq_RK_.get());
+    // Not accumulated by the product: rows of dq are of head_dim numbers and lie anywhere.
     for (int r = 0; r < shape_.rows; ++r) {
       const float* dq_K = dq_RK_.get() + static_cast<ptrdiff_t>(r) * shape_.padded_dim();
       if (dq_rows[r]) AddRow(dq_K, shape_.head_dim, dq_rows[r]);

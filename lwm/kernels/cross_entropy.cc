@@ -66,6 +66,7 @@ HWY_INLINE void WeightedSoftmax(T* row_V, size_t vocab, float largest, float fac
   });
 }
 
+// nll = log(sum) + (largest - chosen): the large terms cancel before the small logarithm is added.
 template <class T>
 HWY_INLINE void Row(T* row_V, size_t vocab, size_t target, const float* weight, float* nll) {
   const float chosen = At(row_V, target);  // before the row is overwritten

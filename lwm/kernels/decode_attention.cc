@@ -20,7 +20,7 @@ namespace lwm::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr size_t kTileKeys = kDecodeTileKeys;
-constexpr size_t kQueries = 4;  // per pass over a tile
+constexpr size_t kQueries = 4;  // per pass over a tile: their sums fit the registers
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 using D = hn::CappedTag<float, 16>;
@@ -128,6 +128,7 @@ HWY_INLINE void PrefetchRow(const Element* row, size_t dim) {
 template <size_t M, class Element>
 void ScoreTile(const Element* q_MK, size_t dim, const Element* k, size_t keys, size_t stride,
                const Element* fetch, size_t fetch_stride, float* score_MN) {
+  // Keys at once, so that M * R sums fill the accumulators; three queries leave a quarter unused.
   constexpr size_t R = kSums / (M == 3 ? 4 : M);
   size_t n = 0;
   for (; n + R <= keys; n += R) {
@@ -159,6 +160,7 @@ HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max
     added = hn::Add(added, p);
     hn::StoreU(p, d, score_N + n);
   }
+  // Before the first key acc and sum are 0, and -inf - -inf would be NaN.
   const float factor = max == kMinusInfinity ? 0.0f : std::exp(max - new_max);
   sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, added));
   max = new_max;
@@ -226,6 +228,7 @@ void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, floa
   AddValues<M>(score_MN, factor_M, tile.v, tile.keys, tile.v_stride, dim, state.acc_MK);
 }
 
+// All queries over one tile before the next: K and V of the tile come from memory once.
 template <class Element>
 void TileOfQueries(const Element* q_MK, size_t queries, size_t dim, const DecodeKeys<Element>& tile,
                    float scale, const DecodeState& state) {
@@ -248,6 +251,7 @@ void Run(const Element* q_MK, size_t queries, size_t dim, const DecodeKeys<Eleme
     tile.k = keys.k + n * keys.k_stride;
     tile.v = keys.v + n * keys.v_stride;
     tile.keys = std::min(kTileKeys, keys.keys - n);
+    // The next tile of this run or, at its end, the keys that the caller reads next.
     if (n + tile.keys < keys.keys) {
       tile.next_k = tile.k + kTileKeys * keys.k_stride;
       tile.next_keys = std::min(kTileKeys, keys.keys - n - kTileKeys);

@@ -34,8 +34,7 @@ void NormSilu(const float* x_PC, size_t pixels, size_t channels, const ChannelAf
 void NormSilu(const uint16_t* x_PC, size_t pixels, size_t channels, const ChannelAffine& affine,
               uint16_t* y_PC) noexcept;
 
-// With dv = dy * silu'(v): sum_C = the sum over the pixels of dv, dot_C = that of
-// dv * (x - shift_C).
+// With dv = dy * silu'(v), over the pixels: sum_C = sum of dv, dot_C = sum of dv * (x - shift_C).
 void NormSiluSums(const float* dy_PC, const float* x_PC, size_t pixels, size_t channels,
                   const ChannelAffine& affine, double* sum_C, double* dot_C) noexcept;
 void NormSiluSums(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t channels,

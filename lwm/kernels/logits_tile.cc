@@ -47,6 +47,7 @@ HWY_INLINE float SumOfExp(const float* row_N, size_t cols, float largest, const 
   return sum;
 }
 
+// Two passes over a row of at most a few hundred logits: it is in L1 for the second.
 void SoftmaxOfTileRows(const float* logits_MN, size_t rows, size_t cols, float* largest_M,
                        float* sum_M, uint16_t* exp_MN, size_t exp_stride) {
   for (size_t m = 0; m < rows; ++m) {

@@ -59,6 +59,7 @@ void Widen(const void* bf16_N, size_t count, float* f32_N) {
 
 }  // namespace
 
+// By oneDNN's effective instruction set, which follows ONEDNN_MAX_CPU_ISA, not by CPUID.
 bool HasBf16Products() {
   static const bool has = [] {
     constexpr auto kBf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
@@ -82,6 +83,8 @@ struct TileMatmul::Impl {
         b(description.weights_desc(), Cpu(), nullptr),
         c(description.dst_desc(), Cpu(), nullptr),
         arguments{{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}} {
+    // Pack reads [k,n] or [n,k]: the same matrix by other strides, so a reorder transposes on its
+    // way.
     for (const bool transposed : {false, true}) {
       plain_b[transposed] = memory(Plain(shape.k, shape.n, type, transposed), Cpu(), nullptr);
       packing[transposed] = dnnl::reorder(plain_b[transposed], b);
@@ -92,7 +95,7 @@ struct TileMatmul::Impl {
   }
 
   TileMatmulShape shape;
-  bool widens;  // bf16 to f32, first thing
+  bool widens;  // operands, from bf16 to f32
   memory::data_type type;
   AlignedBuffer<float> wide_a_MK, wide_b_KN;
   dnnl::matmul::primitive_desc description;

@@ -60,6 +60,7 @@ HWY_INLINE float InverseRms(const T* x_C, size_t cols, float eps) {
   return 1.0f / std::sqrt(SumOfSquares(x_C, cols) / static_cast<float>(cols) + eps);
 }
 
+// A row is read twice, the second time from the cache.
 template <class T>
 HWY_INLINE void Forward(const T* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
                         T* y_RC) {

@@ -77,6 +77,7 @@ HWY_INLINE hn::Mask<D> Seen(D d, const TileMask& mask, int row, int key) {
   return hn::RebindMask(d, hn::Not(hn::Or(before, later)));
 }
 
+// Scores become -inf, so that neither the maximum nor the sum needs the mask again.
 void MaskRow(D d, const TileMask& mask, int row, int keys, float* s_N) {
   const V hidden = hn::Set(d, kMinusInfinity);
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -122,6 +123,8 @@ void ScaleRow(D d, float factor, int dim, float* acc_K) {
   for (int k = 0; k < dim; k += lanes) hn::Store(hn::Mul(f, hn::Load(d, acc_K + k)), d, acc_K + k);
 }
 
+// Row by row: a row of scores stays in L1 for the maximum, the exponentials and the sum. The
+// accumulator is rescaled only when the maximum grows, mostly in the first tiles.
 template <TileType type>
 void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mask, float* s_RN,
                    float* max_R, float* sum_R, float* acc_RK, void* p_RN) {
@@ -174,6 +177,7 @@ void GradientRow(D d, int keys, float scale, const TileMask* mask, int row, cons
   }
 }
 
+// A query that saw nothing: 2^(s - -inf) would be 2^inf.
 template <TileType type>
 void ZeroRow(D d, int keys, void* p_N) {
   const int lanes = static_cast<int>(hn::Lanes(d));

@@ -7,8 +7,8 @@
 namespace lwm::kernels {
 
 // Which keys of a tile each of its queries sees: key n is seen by query r when
-// begin_R[r] <= key_index_N[n] <= index_R[r]. Index -1 with begin 0 sees nothing, a key with index
-// -1 is seen by nobody.
+// begin_R[r] <= key_index_N[n] <= index_R[r]. A query with index -1 and begin 0 sees no key, a key
+// with index -1 is seen by no query.
 struct TileMask {
   const int32_t* key_index_N;
   const int32_t* begin_R;

@@ -30,6 +30,7 @@ bool AllFinite(const Bits* x, int count) {
   return finite;
 }
 
+// Numbers of a row that was just copied are checked while they are in L1.
 template <typename Bits>
 bool Gather(const void* const* rows_R, int rows, int dim, int padded_dim, Bits* out_RK) {
   bool finite = true;
@@ -143,6 +144,7 @@ void ScaleTo(const float* x_K, int dim, float factor, float* out_K) {
   for (; k < dim; ++k) out_K[k] = factor * x_K[k];
 }
 
+// As RoundToBf16, by lanes: special numbers get no carry.
 void ScaleTo(const float* x_K, int dim, float factor, uint16_t* out_K) {
   const hn::ScalableTag<float> d;
   const hn::RebindToUnsigned<decltype(d)> du;

@@ -42,6 +42,7 @@ HWY_INLINE void Transpose8x8(const uint16_t* from, size_t from_stride, uint16_t*
 }
 #endif
 
+// Whole blocks by 16 transposes of 8 x 8 in registers; edges number by number.
 void TransposeBlock(const uint16_t* from, size_t rows, size_t cols, size_t from_stride,
                     uint16_t* to, size_t to_stride) {
 #if HWY_TARGET != HWY_SCALAR

@@ -76,6 +76,7 @@ void Input(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C, 
       pixels[i] = inside ? x_NHWC + at * channels : zeros_C;
     }
     float* v = v_KTC + t * channels;
+    // Both dimensions for a few channels at a time, without storing in between.
     ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
       const auto p = InputColumn(d, pixels, 0, c), q = InputColumn(d, pixels, 1, c);
       const auto r = InputColumn(d, pixels, 2, c), s = InputColumn(d, pixels, 3, c);
@@ -169,6 +170,7 @@ void Weights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t pla
     const float* w = w_OHWI + o * 9 * in;
     float* u = u_KOI + o * in;
     ForEachLanes(in, [&](auto d, size_t i) HWY_ATTR {
+      // Half a turn reverses the order of the nine taps.
       const auto load = [&](size_t at)
                             HWY_ATTR { return hn::LoadU(d, w + (turned ? 8 - at : at) * in + i); };
       const auto p = WeightsStep(d, load(0), load(3), load(6));

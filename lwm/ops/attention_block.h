@@ -35,7 +35,7 @@ struct PackedKeys {
 // Keys with their indices; U keys per row.
 struct KeyBlock {
   at::Tensor k_BUGK, v_BUGK;  // dtype of q, last dim contiguous
-  at::Tensor index_BU;        // i32; -1: seen by nobody
+  at::Tensor index_BU;        // i32; -1: seen by no query
   // If defined, k and v in tiles, all full but the last. The forward pass then ignores k and v
   // above, which may be undefined.
   PackedKeys packed = {};

@@ -129,6 +129,7 @@ AttentionTiling::AttentionTiling(const QueryBlock& queries, const KeyBlock& keys
   shape.head_dim = static_cast<int>(queries.q_BTHK.size(3));
   shape.keys = keys.packed.defined() ? keys.packed.tile_keys() : PickSize(key_slots, kKeys);
 
+  // Padded with -1, so that kernels can load the indices of a whole tile.
   const int64_t padded_slots = RoundUp(key_slots, shape.keys);
   key_index_BU.assign(static_cast<size_t>(batch * padded_slots), -1);
   const int32_t* key_index = keys.index_BU.const_data_ptr<int32_t>();

@@ -58,6 +58,7 @@ at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
       begin_B.defined() ? begin_B.view({rows, 1}) : at::zeros({1, 1}, at::kInt);
   const QueryBlock queries{q_BTHK.contiguous(), index_T.expand({rows, tokens}).contiguous(),
                            begin_B1.expand({rows, tokens}).contiguous()};
+  // Position s of the cache is index s, so the interval rule does the causal mask and the padding.
   const at::Tensor index_BS = at::arange(keys, at::kInt).expand({rows, keys}).contiguous();
   AttentionCarry carry = MakeAttentionCarry(queries.q_BTHK);
   AttentionOutput output;
@@ -125,11 +126,13 @@ class Decode {
                   ((row * kv_heads_ + head) * ranges_ + range) * queries_ * (2 + dim_);
     return {base + query, base + queries_ + query, base + 2 * queries_ + query * dim_};
   }
+  // First key of a row: left padding before it is never read.
   int64_t Begin(int64_t row) const {
     if (!begin_B_.defined()) return 0;
     return std::clamp<int64_t>(begin_B_.template const_data_ptr<int32_t>()[row], 0, keys_);
   }
 
+  // Ranges divide the keys that the row may see, so that padded rows have equal tasks as well.
   void AttendRange(int64_t row, int64_t first_head, int64_t heads, int64_t range) const {
     const int64_t begin = Begin(row), count = keys_ - begin;
     const int64_t first = begin + count * range / ranges_;

@@ -15,6 +15,7 @@
 namespace lwm::ops {
 namespace {
 
+// Elements below which another thread costs more than it saves.
 constexpr int64_t kGrainElements = 1 << 15;
 
 void RequireShapes(const char* op, const at::Tensor& x_TD, const FeedForwardWeights& weights,

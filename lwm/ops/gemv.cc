@@ -25,7 +25,8 @@ void CheckGemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType ou
               "Gemv: want f32 or bf16 out, got ", out_dtype);
 }
 
-// Rows [begin, end) of one matrix: sums in f32 at y, rounded to `out` when that is another tensor.
+// Rows [begin, end) of one matrix. Writes sums in f32 to y and rounds them to `out` if that is
+// bf16: in the same task, while they are in the cache.
 template <class T>
 void GemvRows(const at::Tensor& x_TC, const at::Tensor& w_RC, float* y_TR, const at::Tensor& out_TR,
               int64_t begin, int64_t end) {

@@ -74,6 +74,7 @@ struct Moments {
   at::Tensor mean_TC, square_TC;  // f64, per run and channel
 };
 
+// Per run and channel, not per group: the kernel runs along channels, which are last in memory.
 Moments MeasureRuns(const at::Tensor& x_NCHW, const PixelRuns& runs) {
   const auto f64 = at::TensorOptions(at::kDouble);
   Moments moments{at::empty({runs.tasks(), runs.channels}, f64),
@@ -242,6 +243,7 @@ void AddGroup(const ChannelSums& sums, const PixelRuns& runs, const Affine& affi
   std::fill_n(gradients.level_NC.begin() + at, width, static_cast<float>(level));
 }
 
+// On one thread and in order: the sums are few, and the bits the same for any number of threads.
 Gradients JoinSums(const ChannelSums& sums, const PixelRuns& runs, const Affine& affine) {
   Gradients gradients(runs);
   for (int64_t n = 0; n < runs.images; ++n)
@@ -274,6 +276,7 @@ class GroupNormSiluFunction : public torch::autograd::Function<GroupNormSiluFunc
                             const at::Tensor& scale_C, const at::Tensor& bias_C, int64_t groups,
                             double eps) {
     const Affine affine = MakeAffine(x_NCHW, scale_C, bias_C, groups, eps);
+    // x and a few statistics; neither v nor silu(v), which are as large as x.
     context->save_for_backward({x_NCHW, affine.factors_3NC, affine.moments_2NG});
     context->saved_data["scale_type"] = static_cast<int64_t>(scale_C.scalar_type());
     context->saved_data["bias_type"] = static_cast<int64_t>(bias_C.scalar_type());
@@ -324,6 +327,7 @@ at::Tensor GroupNormSilu(const at::Tensor& x_NCHW, const at::Tensor& scale_C,
         at::group_norm(x_NCHW, groups, scale_C.to(at::kDouble), bias_C.to(at::kDouble), eps));
   if (x_NCHW.numel() == 0) return x_NCHW;
   const at::Tensor x = x_NCHW.contiguous(kChannelsLast);
+  // Without a gradient no graph is made, and x is not kept alive.
   const bool differentiable =
       at::GradMode::is_enabled() &&
       (x.requires_grad() || scale_C.requires_grad() || bias_C.requires_grad());

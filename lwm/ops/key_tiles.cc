@@ -13,6 +13,7 @@ namespace {
 
 using kernels::AttentionForwardTile;
 
+// Scratch, so that every call of a training step reuses the same pages.
 PackedKeys RoomForTiles(const AttentionTiling& tiling, int64_t tiles) {
   const kernels::AttentionTileShape& shape = tiling.shape;
   const int64_t keys = shape.keys, row_bytes = static_cast<int64_t>(shape.key_bytes()) / keys;
@@ -98,6 +99,7 @@ PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys) {
   if (!tiling.shape.own_blocks() || tiles > TilesPerPass(tiling)) return {};
   KeyTiles packed(tiling, keys, 0, tiles);
   const int64_t row_heads = tiling.batch * tiling.kv_heads;
+  // Tiles are the outer dimension: a range of tiles, the part of a ring message, is contiguous.
   at::parallel_for(0, tiles * row_heads, 1, [&](int64_t first, int64_t last) {
     AttentionForwardTile& kernel = kernels::ThreadForwardTile(tiling.shape);
     for (int64_t i = first; i < last; ++i) {

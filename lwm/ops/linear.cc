@@ -27,6 +27,7 @@ void TransposeColumns(const at::Tensor& x_TR, int64_t first, at::Tensor& out_CT)
   });
 }
 
+// sum += term, widened: gradients of weights are summed in f32.
 void AddBf16(const at::Tensor& term, float* sum) {
   const uint16_t* from = Elements<uint16_t>(term);
   at::parallel_for(0, term.numel(), 1 << 16, [&](int64_t begin, int64_t end) {

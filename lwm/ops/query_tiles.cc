@@ -32,6 +32,7 @@ void QueryTiles::Pack(kernels::AttentionBackwardTile& kernel, const QueryTile& t
       kernel.PackQueries({q_rows.data(), dout_rows.data()}, packed_.data() + at * query_bytes_);
 }
 
+// Rounds one row of a complete sum into the result.
 void QueryTiles::Round(const float* dq_K, int64_t b, int64_t slot, int64_t head) const {
   const auto element = static_cast<int64_t>(kernels::BytesPerElement(tiling_.shape.type));
   kernels::ScaleRowTo(tiling_.shape.type, dq_K, tiling_.shape.head_dim, 1.0f,

@@ -41,6 +41,7 @@ void Include(SlotRange& range, int64_t slot) {
 class Row {
  public:
   Row(const SequenceView& view, int64_t row) : view_(view), row_(row) {
+    // Segments are found by the index of their first token: one entry per index of the row.
     int32_t tokens = 0;
     for (int rank = 0; rank < view.ranks(); ++rank) {
       for (const int32_t index : Slots(view.index_PBT, rank)) tokens = std::max(tokens, index + 1);
@@ -49,7 +50,7 @@ class Row {
     first_S_.resize(static_cast<size_t>(tokens));
     ForEach([&](int rank, int64_t, int32_t index, size_t segment) {
       last_S_[segment].Add(rank, index);
-      first_S_[segment].Add(rank, -index);
+      first_S_[segment].Add(rank, -index);  // the smallest index, as the largest of the negative
     });
   }
 

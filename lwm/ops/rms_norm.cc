@@ -12,6 +12,7 @@
 namespace lwm::ops {
 namespace {
 
+// Elements below which another thread costs more than it saves.
 constexpr int64_t kGrainElements = 1 << 15;
 
 void RequireRows(const char* op, const at::Tensor& x_TD, const at::Tensor& w_D, double eps) {
@@ -67,6 +68,7 @@ at::Tensor RmsNormBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD, cons
   at::Tensor dx_TD = at::empty_like(x_TD);
   const int64_t cols = w_D.size(0);
   const RowBlocks blocks = MakeRowBlocks(x_TD.numel() / cols);
+  // Each block of rows sums its own dw, so that threads share no sums.
   const at::Tensor partial_ND = at::zeros({blocks.count(), cols}, w32_D.options());
   DispatchElement(x_TD, [&](auto element) {
     using T = decltype(element);

@@ -90,7 +90,8 @@ at::Tensor GatherSlots(const at::Tensor& local, dist::Communicator* group) {
   return all;
 }
 
-// Moves rows between their places in the whole tensor and the slots of a plan.
+// Moves tokens between the whole tensor and the slots of a plan. Empty slots read token 0 and are
+// then cleared, since index_select takes no -1.
 class Slots {
  public:
   explicit Slots(const SequenceView& view) : view_(view) {}
@@ -205,6 +206,8 @@ void MergeCarries(dist::Communicator* group, AttentionCarry& carry) {
 WholeAttentionResult AttendSplitKeys(const WholeAttention& p, dist::Communicator* group) {
   const int64_t rows = p.q_BHTK.size(0), keys = p.k_BGSK.size(2);
   const int64_t ranks = group ? group->size() : 1, rank = group ? group->rank() : 0;
+  // The last ranks may have fewer keys, or none; gradients are padded to equal shares to be
+  // gathered.
   const int64_t share = (keys + ranks - 1) / ranks, first = std::min(rank * share, keys);
   const int64_t count = std::min(share, keys - first);
   const QueryBlock queries = MakeQueries(p);

@@ -64,6 +64,7 @@ struct Job {
 
   int64_t panels() const { return (out + kPanel - 1) / kPanel; }
 
+  // Transforms tiles [first, first + tiles) into v_KTI from its tile `at` on.
   void Input(int64_t first, int64_t tiles, const Planes& v_KTI, int64_t at) const {
     kernels::Winograd4Input(grid, x, zeros, Size(in), Size(first), Size(tiles), Size(v_KTI.plane),
                             v_KTI.data() + at * in);
@@ -149,6 +150,7 @@ Winograd4Conv2d::Winograd4Conv2d(const at::Tensor& weight_OIHW, const at::Tensor
   const auto products = static_cast<int64_t>(grid.products());
   const int64_t out = weight_OIHW.size(0), in = weight_OIHW.size(1);
   const int64_t panels = (out + kPanel - 1) / kPanel;
+  // Output channels last and padded to whole panels: the transform then runs along them in vectors.
   const at::Tensor w_9IO = at::constant_pad_nd(weight_OIHW.to(at::kFloat).permute({2, 3, 1, 0}),
                                                {0, panels * kPanel - out})
                                .contiguous();

@@ -185,6 +185,7 @@ at::Tensor WeightGradient(const at::Tensor& x_NCHW, const at::Tensor& dy_NCHW) {
   const kernels::WinogradGrid grid{static_cast<size_t>(x_NCHW.size(2)),
                                    static_cast<size_t>(x_NCHW.size(3))};
   const int64_t all = x_NCHW.size(0) * static_cast<int64_t>(grid.tiles_per_image());
+  // The planes of all tiles at once would take four times the memory of x and dy.
   const int64_t at_once = std::min(all, kGradientTiles);
   const at::Tensor zeros_C = at::zeros({std::max(in, out)}, x_NCHW.options());
   const WeightGradientJob job{grid,
@@ -211,6 +212,7 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_NCHW,
                             const at::Tensor& weight_OIHW, const at::Tensor& bias_O) {
+    // Not the transformed inputs, which take four times the memory of x.
     context->save_for_backward({x_NCHW, weight_OIHW});
     const at::Tensor u_KOI = TransformWeights(weight_OIHW, false);
     const at::Tensor y_NCHW = EmptyPicture(x_NCHW, weight_OIHW.size(0));
@@ -224,6 +226,8 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
     const at::Tensor dy_NCHW = gradients[0].contiguous(kChannelsLast);
     at::Tensor dx_NCHW, dw_OIHW, dbias_O;
     if (context->needs_input_grad(0)) {
+      // The same convolution with the turned kernel, from output to input channels: [16,O,I] as it
+      // is.
       dx_NCHW = EmptyPicture(saved[0], saved[0].size(1));
       Convolve(dy_NCHW, TransformWeights(saved[1], true),
                at::zeros({saved[0].size(1)}, dy_NCHW.options()), nullptr, dx_NCHW);
