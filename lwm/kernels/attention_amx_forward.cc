@@ -76,7 +76,7 @@ class Softmax {
       __m512 shift = _mm512_set1_ps(softmax_.shift_[r]);
       __m512 low = _mm512_fmsub_ps(_mm512_load_ps(s), factor_, shift);
       __m512 high = _mm512_fmsub_ps(_mm512_load_ps(s + 16), factor_, shift);
-      // "Not less or equal" is true for NaN too, which must not take the quick way.
+      // "Not less or equal" is true for NaN too, which must not take the fast path.
       const __mmask16 low_exceeds = _mm512_cmp_ps_mask(low, limit, _CMP_NLE_UQ);
       const __mmask16 high_exceeds = _mm512_cmp_ps_mask(high, limit, _CMP_NLE_UQ);
       if (!_kortestz_mask16_u8(low_exceeds, high_exceeds)) [[unlikely]] {

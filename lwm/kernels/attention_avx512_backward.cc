@@ -139,6 +139,7 @@ class Patches {
     w.p = _mm512_maskz_mov_ps(seen, w.p);
     w.ds = _mm512_maskz_mov_ps(seen, w.ds);
   }
+  // Rounds p and ds and stores them in the layouts that the three products read.
   inline void StoreWeights(int i, int r, int block, const Weights (&w)[2][2]) const {
     const ptrdiff_t pair = block * kKeyBlockPairs + (16 * i + r) * 64;
     for (int half = 0; half < 2; ++half) {
@@ -173,6 +174,7 @@ class Patches {
     started = true;
   }
 
+  // Rows of dq lie apart and may be missing, so products cannot write to them.
   void AddToQueries() const {
     for (int r = 0; r < 32 * row_blocks_; ++r) {
       float* const dq_K = task_.dq_rows[row_ + r];

@@ -61,6 +61,7 @@ class Strips {
                   shape_.dim / 16, {task_.acc_RK + row_ * dim, dim}, true);
   }
 
+  // Once per masked block of scores: the softmax then needs no mask.
   void Hide(int block, int at) const {
     const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
     for (int r = 0; r < 32; ++r) {

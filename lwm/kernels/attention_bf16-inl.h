@@ -61,6 +61,7 @@ inline __m512 Exp2(__m512 x) {
 
 inline __m512i ToBf16(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+// Smallest and largest index and begin of 32 tokens; `every` is false if one of them is missing.
 struct Extremes {
   bool any = false, every = true;
   int32_t min_index = std::numeric_limits<int32_t>::max(), max_index = -1;

@@ -77,6 +77,7 @@ HWY_INLINE void JoinBlock(const BlockMoments& block, size_t width, double before
   }
 }
 
+// Blocks join in order of the pixels, so the result depends on the shape only.
 template <class T>
 HWY_INLINE void Moments(const T* x_PC, size_t pixels, size_t channels, double* mean_C,
                         double* square_C) {

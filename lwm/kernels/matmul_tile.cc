@@ -69,8 +69,7 @@ bool HasBf16Products() {
 }
 
 // Primitive, memory objects and arguments are made once per shape; a call only sets the pointers.
-// Making a primitive generates its code, which takes
-// longer than a small product.
+// Making a primitive generates its code, which takes longer than a small product.
 struct TileMatmul::Impl {
   explicit Impl(const TileMatmulShape& tile_shape)
       : shape(tile_shape),

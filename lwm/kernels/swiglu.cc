@@ -19,8 +19,8 @@ HWY_INLINE void Forward(const T* g_N, const T* u_N, size_t n, T* a_N) {
   });
 }
 
-// In place over all three arrays: a, dg and du need the same exp, and no fourth buffer of [T,F] is
-// ever there. All loads come before the stores.
+// In place over all three arrays: a, dg and du need the same exp, and no fourth buffer of that size
+// is needed. All loads come before the stores.
 template <class T>
 HWY_INLINE void Backward(T* da_N, T* g_N, T* u_N, size_t n) {
   ForEachLanes(n, [=](auto d, size_t i) HWY_ATTR {

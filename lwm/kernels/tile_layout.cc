@@ -163,6 +163,7 @@ void ScaleTo(const float* x_K, int dim, float factor, uint16_t* out_K) {
   for (; k < dim; ++k) out_K[k] = RoundToBf16(factor * x_K[k]);
 }
 
+// One vector of sums: head dims are short, and the calls are few, one per query.
 float Dot(const float* x_K, const float* y_K, int dim) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));

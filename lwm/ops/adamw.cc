@@ -11,6 +11,7 @@ namespace {
 // each other, so any division gives the same bits.
 constexpr int64_t kGrain = 1 << 14;
 
+// LWM_CHECK, not LWM_REQUIRE: these tensors are the trainer's own, no user's input.
 float* Data(const at::Tensor& x_n, const AdamWTensors& tensors) {
   if (!x_n.defined()) return nullptr;
   LWM_CHECK(x_n.scalar_type() == at::kFloat && x_n.is_contiguous() &&

@@ -187,6 +187,7 @@ class BackwardPass {
     bool any = false;
     for (size_t r = first_queries; r < queries_.size(); ++r) {
       if (queries_[r]->FirstSeeing(place.b, place.tile).tile == queries_[r]->last()) continue;
+      // Keys that no query sees are not even packed.
       if (!any) LoadKeys(worker, place);
       if (!TakeQueries(worker, place, r, poll)) return false;
       if (any) {
@@ -255,6 +256,7 @@ class BackwardPass {
     const float* lse_BHT = queries.queries().lse_BHT.const_data_ptr<float>();
     const float* delta_BHT = queries.queries().delta_BHT.const_data_ptr<float>();
     const AttentionTiling& tiling = queries.tiling();
+    // Rows without a query: lse = +inf makes their p and ds 0.
     std::fill(worker.lse_R.begin(), worker.lse_R.end(), std::numeric_limits<float>::infinity());
     std::fill(worker.delta_R.begin(), worker.delta_R.end(), 0.0f);
     tile.ForEach([&](int row, int64_t slot, int64_t head) {
@@ -281,6 +283,7 @@ class BackwardPass {
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, keys.b, keys.g, keys.tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, keys.b, keys.g, keys.tile);
     if (!worker.careful) {
+      // Made only when needed, which is rare.
       worker.careful_dk_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
       worker.careful_dv_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
       std::fill_n(worker.careful_dk_NK.get(), KeyNumbers(), 0.0f);
@@ -341,6 +344,7 @@ class BackwardPass {
     kernels::AddRow(worker.more_dk_NK.get(), static_cast<int>(KeyNumbers()), worker.dk_NK.get());
     kernels::AddRow(worker.more_dv_NK.get(), static_cast<int>(KeyNumbers()), worker.dv_NK.get());
   }
+  // A tile of keys is read and stored once per pass, however many queries see it.
   void StoreKeys(const Worker& worker, const KeyPlace& place) const {
     ForEachKey(place, [&](size_t n, int64_t at) {
       StoreKey(worker.dk_NK.get() + n * Dim(), at, sums_.dk_BUGK, sums_.rounded_dk_BUGK);

@@ -213,6 +213,7 @@ class ForwardPass {
     return ((b * tiling_.tokens + slot) * tiling_.heads + head) * tiling_.shape.head_dim;
   }
 
+  // Once per tile of queries, for all tiles of keys that it meets.
   void PackQueries(Worker& worker) const {
     worker.rows = worker.tile.Rows(queries_.q_BTHK);
     worker.kernel.PackQueries({worker.rows.data(), nullptr}, worker.packed_queries.get());
@@ -268,6 +269,7 @@ class ForwardPass {
   std::atomic<int64_t> next_{0};
 };
 
+// Made before the pass: threads write their queries' results as they finish them.
 void Prepare(const QueryBlock& queries, AttentionOutput* output) {
   if (!output) return;
   const at::Tensor& q = queries.q_BTHK;

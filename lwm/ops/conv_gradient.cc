@@ -42,6 +42,7 @@ class PixelTable {
   const uint16_t* const* of_tap(int64_t tap) const { return pixels_.data() + tap * rows_; }
 
  private:
+  // (down, across) is the tap's offset from the output's position, in pixels of x.
   static void Fill(const at::Tensor& x_NCHW, const at::Tensor& dy_NCHW, int64_t down,
                    int64_t across, int64_t stride, const uint16_t** to) {
     const int64_t channels = x_NCHW.size(1), height = x_NCHW.size(2), width = x_NCHW.size(3);

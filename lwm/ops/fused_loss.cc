@@ -90,6 +90,7 @@ class TiledSlice {
         vocab_(head_VD.size(0)),
         block_(std::clamp(static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(tokens_))),
                           int64_t{16}, int64_t{128})),
+        // A packed tile of the head is at most 1 MiB up to dim 4096 in bf16.
         tile_(dim_ <= 2048 ? 256 : 128),
         num_tiles_((vocab_ + tile_ - 1) / tile_),
         largest_JS_(at::empty({num_tiles_, tokens_}, x_SD.options().dtype(at::kFloat))),
@@ -226,6 +227,7 @@ LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
     const at::Tensor dlogits_SV = x_TD.scalar_type() == at::kFloat
                                       ? SliceF32(x_SD, head_VD, target_S, out)
                                       : TiledSlice(x_SD, head_VD, target_S, out).Run();
+    // Gradients of the slice at once, so that its logits can be freed before the next slice.
     if (!backward) continue;
     at::Tensor dx_SD = result.dx_TD.narrow(0, t, count);
     ProductInto(dx_SD, dlogits_SV, head_VD);

@@ -29,6 +29,7 @@ PackedKeys Narrow(const PackedKeys& keys, int64_t first, int64_t count) {
 
 }  // namespace
 
+// Received tiles are used where they lie, in the ring's buffer; nothing is copied.
 KeyTiles::KeyTiles(const AttentionTiling& tiling, const KeyBlock& keys, int64_t first, int64_t last)
     : tiling_(tiling),
       keys_(keys),

@@ -7,6 +7,7 @@
 
 namespace lwm::ops {
 
+// Head blocks of one tile of queries follow each other: all of them see the same keys.
 QueryPlace QueryTiles::NextSeeing(int64_t b, int64_t key_tile, QueryPlace place) const {
   if (++place.head_block == tiling_.head_blocks) place = {place.tile + 1, 0};
   while (place.tile < last_ && Seen(b, place.tile, key_tile) == Visibility::kNone) {
@@ -39,6 +40,8 @@ void QueryTiles::Round(const float* dq_K, int64_t b, int64_t slot, int64_t head)
                       sums_.rounded_dq_BTHK + At(b, slot, head) * element);
 }
 
+// Tiles of keys that see nothing of these queries have no turn: waiting for them would hold up
+// others.
 int64_t QueryTiles::NextTurn(int64_t b, int64_t query_tile, int64_t from) const {
   while (from < tiling_.key_tile_count() && Seen(b, query_tile, from) == Visibility::kNone) {
     ++from;

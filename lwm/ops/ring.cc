@@ -40,6 +40,7 @@ Ring::Ring(SequenceView view, RingSlots slots) : view_(std::move(view)), slots_(
   }
 }
 
+// Hop 0, own keys, counts. -1 if this rank's queries see no key.
 int Ring::LastKeys() const {
   int hop = hops() - 1;
   while (hop >= 0 && !SeesKeys(hop)) --hop;

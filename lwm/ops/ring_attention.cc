@@ -180,6 +180,7 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
       keys_set = true;
       sum.End(hop);
     }
+    // No query of any rank saw these keys.
     if (!keys_set) {
       Result(rounded_dk, sums.dk_BTGK).zero_();
       Result(rounded_dv, sums.dv_BTGK).zero_();
@@ -270,6 +271,7 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
   GradientSums sums = MakeGradientSums(q_BTHK, k_BTGK);
+  // From sizes that are the same on all ranks, so that all choose alike.
   if (traveller == RingTraveller::kLighter) {
     traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
                     ? RingTraveller::kQueries

@@ -57,6 +57,7 @@ class Row {
   void AddTo(RingSlots& slots) const {
     ForEach([&](int rank, int64_t slot, int32_t index, size_t segment) {
       const auto owner = static_cast<size_t>(rank);
+      // Causal: later tokens see this key, and this query sees earlier tokens.
       if (last_S_[segment].WithoutRank(rank) > index) Include(slots.keys_P[owner], slot);
       if (first_S_[segment].WithoutRank(rank) > -index) Include(slots.queries_P[owner], slot);
     });

@@ -52,7 +52,8 @@ int64_t MostSlots(const std::vector<SlotRange>& slots_P) {
   return most;
 }
 
-// Contiguous tensors for `slots` slots, one after another in `bytes`.
+// Contiguous tensors for `slots` slots, one after another in `bytes`: buffers have the size of the
+// largest bundle, messages the size of their own.
 std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<Traveller>& travellers,
                               int64_t slots) {
   std::vector<at::Tensor> views;
@@ -89,6 +90,8 @@ TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<Travel
   }
 }
 
+// Two buffers by turns, of the largest bundle: one is read while the other receives. Scratch
+// memory, so that the next layer's pass may reuse the same pages.
 std::vector<at::Tensor> TravellingBundle::Buffer(int hop) {
   at::Tensor& bytes = bytes_[hop % 2];
   if (!bytes.defined()) bytes = ScratchTensor({BundleBytes(own_, MostSlots(slots_P_))}, at::kByte);
@@ -148,6 +151,7 @@ at::Tensor TravellingSum::Buffer() const {
   return ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
 }
 
+// Parts alternate between two buffers: one is filled while the part before is being sent.
 std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   if (hop == 0) return own_;
   sends_[hop % 2].Wait();

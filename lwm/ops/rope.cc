@@ -17,6 +17,7 @@ RopeTable MakeRopeTable(const at::Tensor& position_T,
   LWM_REQUIRE(position_T.scalar_type() == at::kInt || position_T.scalar_type() == at::kLong,
               "MakeRopeTable: want i32 or i64 positions, got ", position_T.scalar_type());
   LWM_REQUIRE(!inverse_frequency_R.empty(), "MakeRopeTable: want at least one frequency");
+  // One table for all layers and heads.
   const at::Tensor flat_T = position_T.to(at::kLong).contiguous().view({-1});
   const auto pairs = static_cast<int64_t>(inverse_frequency_R.size());
   const int64_t tokens = flat_T.numel();
@@ -38,6 +39,8 @@ RopeTable MakeRopeTable(const at::Tensor& position_T,
   return table;
 }
 
+// In place, on q and k as the projections wrote them. Work is divided over tokens of all rows; the
+// table has one line per token of each row, since positions may restart.
 void ApplyRope(at::Tensor& x_THK, const RopeTable& table, bool inverse) {
   constexpr int64_t kGrainElements = 1 << 15;
   RequireFloatOrBf16("ApplyRope", "x", x_THK);

@@ -69,6 +69,7 @@ Segments FindSegments(const WholeAttention& p, int64_t row) {
   return segments;
 }
 
+// Callers' tensors have heads before tokens, kernels tokens before heads.
 at::Tensor TokensFirst(const at::Tensor& x_BHTK) { return x_BHTK.transpose(1, 2).contiguous(); }
 at::Tensor HeadsFirst(const at::Tensor& x_BTHK) {
   return x_BTHK.to(at::kFloat).transpose(1, 2).contiguous();
