@@ -23,8 +23,8 @@ namespace lwm::kernels {
 // enters two products: one load a product, where a single 16 x 16 sum would need two.
 //
 // All registers have the full size, so kernels pad their operands instead of configuring again. The
-// configuration belongs to the thread, so every call sets it. Its release returns the
-// tiles to their initial state, which a context switch need not save.
+// configuration belongs to the thread, so every call sets it. Its release returns the tiles to
+// their initial state, which a context switch need not save.
 class TileRegisters {
  public:
   TileRegisters() {

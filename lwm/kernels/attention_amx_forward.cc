@@ -135,8 +135,8 @@ class Softmax {
   }
 
   // Multiplies all of row r so far by the factor: the sums, and the p of this group that were
-  // computed with the old maximum. Values of earlier groups may still be on their way to
-  // the accumulator, so their factor is noted and applied before this group's values are added.
+  // computed with the old maximum. Values of earlier groups may still be on their way to the
+  // accumulator, so their factor is noted and applied before this group's values are added.
   void Decay(int r, float factor) {
     Group& group = *block_->group;
     group.decay[r] *= factor;

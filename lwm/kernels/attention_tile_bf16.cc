@@ -75,8 +75,8 @@ class Bf16ForwardTile : public AttentionForwardTile {
 
 // q and dout are wanted twice: in rows for the scores, where queries are the left factor, and in
 // pairs of rows for the gradients of the keys, where they are the right one. The gradients of the
-// keys are row-major here and transposed in AmxBackwardTile, so that each kernel can use p and
-// ds in the layout that its softmax writes.
+// keys are row-major here and transposed in AmxBackwardTile, so that each kernel can use p and ds
+// in the layout that its softmax writes.
 class Avx512BackwardTile : public AttentionBackwardTile {
  public:
   explicit Avx512BackwardTile(const AttentionTileShape& shape)

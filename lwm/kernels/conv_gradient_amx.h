@@ -24,9 +24,9 @@ struct AmxConvScratch {
   float* sums_OC;     // out rounded up to 32, times kAmxConvChannels, 64-byte aligned
 };
 
-// Gradient for channels [first, first + count) of x, count at most kAmxConvChannels: dw_OC[o * row
-// + c] as bf16 bits, rounded once to nearest even from sums in f32 (denormals to 0). NaN and
-// infinity reach the sums that they enter.
+// Gradient for channels [first, first + count) of x, count at most kAmxConvChannels. Writes
+// dw_OC[o * row + c] as bf16 bits, rounded once to nearest even from sums in f32 (denormals to 0).
+// NaN and infinity reach the sums that they enter.
 void AmxConvGradientOfTap(const AmxConvGradient& gradient, int first, int count,
                           const AmxConvScratch& scratch, int64_t row, uint16_t* dw_OC) noexcept;
 

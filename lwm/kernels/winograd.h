@@ -32,8 +32,8 @@ void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* z
                    float* v_KTC) noexcept;
 
 // Computes the outputs of those tiles from the products of WinogradInput's planes with the 16
-// matrices [C_in, C_out] of the kernel: with w_OI[i][j] the 3x3 kernel, matrix (a, b) is (g w
-// g^T)[a][b], g = {{1,0,0}, {.5,.5,.5}, {.5,-.5,.5}, {0,0,1}}.
+// matrices [C_in, C_out] of the kernel. With w_OI[i][j] the 3x3 kernel, matrix (a, b) is
+// (g w g^T)[a][b], g = {{1,0,0}, {.5,.5,.5}, {.5,-.5,.5}, {0,0,1}}.
 //
 //   m_KTC          in   16 planes [tiles, channels]
 //   bias_C         in   added to every pixel

@@ -15,8 +15,7 @@ struct AttentionResult {
   at::Tensor lse_rest_BHT;
 };
 
-// The exact number, in f64, that the kernels subtract from scaled scores for an f32 maximum or lse
-// m.
+// The exact number, f64, that the kernels subtract from scaled scores for an f32 maximum or lse m.
 at::Tensor ExponentOf(const at::Tensor& m);
 
 AttentionResult FinishAttentionResult(const AttentionCarry& carry, at::ScalarType dtype);
