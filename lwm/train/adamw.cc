@@ -51,6 +51,7 @@ void AdamW::Step(double lr, double gradient_factor) {
     int64_t begin = 0;
     bool decays = true;
     for (const ShardPiece& piece : shard.pieces) {
+      // Padding between pieces joins either kind: masters and gradients are 0 there and stay 0.
       if (Decays(options_, piece.spec.name) == decays) continue;
       AddSpans(group, begin, piece.offset, decays, spans);
       begin = piece.offset;
@@ -59,6 +60,7 @@ void AdamW::Step(double lr, double gradient_factor) {
     AddSpans(group, begin, shard.master_n.numel(), decays, spans);
   }
   const at::Tensor steps = at::full({}, static_cast<double>(steps_), at::kFloat);
+  // LibTorch divides gradients by its grad_scale: the factor's inverse.
   const std::optional<at::Tensor> divisor =
       gradient_factor == 1 ? std::nullopt
                            : std::optional(at::full({}, 1 / gradient_factor, at::kFloat));

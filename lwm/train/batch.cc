@@ -20,6 +20,8 @@ bool IsPacked(const data::Row& row) {
 std::vector<dist::SequencePlan> PlanRows(const std::vector<const data::Row*>& rows, int ranks) {
   const bool packed =
       std::any_of(rows.begin(), rows.end(), [](const data::Row* row) { return IsPacked(*row); });
+  // One kind for all rows: slots per rank can differ between the two kinds, and a batch has one T.
+  // Each rank of sp plans for itself; plans are functions of the row alone, so they agree.
   std::vector<dist::SequencePlan> plans;
   for (const data::Row* row : rows) {
     const auto tokens = static_cast<int64_t>(row->token_S.size());
@@ -90,6 +92,7 @@ data::Row EmptyRow(int64_t tokens) {
   row.target_vision_S.assign(count, 0);
   row.weight_S.assign(count, 0);
   row.position_S.assign(count, 0);
+  // Every token is a segment of its own. It sees itself, so that no softmax is over nothing.
   row.begin_S.resize(count);
   std::iota(row.begin_S.begin(), row.begin_S.end(), 0);
   row.padding = tokens;

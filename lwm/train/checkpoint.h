@@ -27,7 +27,7 @@ namespace lwm::train {
 struct TrainerState {
   int64_t step = 0;  // optimizer steps done; names the directory
   Json trainer;      // the loop's own: tokens, schedule, seed ...; the same on every rank
-  // Where this rank's data goes on. Saved for each data rank (mesh.data_rank()); the ranks of one
+  // Position in this rank's data. Saved for each data rank (mesh.data_rank()); the ranks of one
   // tp x sp group agree on it.
   Json data_cursor;
 };
@@ -43,9 +43,9 @@ struct CheckpointOptions {
 };
 
 // Saves; returns the checkpoint's directory. If any rank fails (disk full: kResourceExhausted; a
-// master that is NaN or infinite: kCorruptData) every rank throws the same error, what was written
-// is removed and older checkpoints are as they were. RUN/model leads to the new one when that is
-// complete; only then older ones beyond options.keep are deleted. Collective.
+// master that is NaN or infinite: kCorruptData) every rank throws the same error, the unfinished
+// folder is removed and older checkpoints are as they were. Once the new one is complete, RUN/model
+// is pointed to it, then older ones beyond options.keep are deleted. Collective.
 std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
                                      const CheckpointOptions& options, const TrainerState& state,
                                      ShardedWeights& weights, AdamW& optimizer);
@@ -53,7 +53,7 @@ std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
 // The newest checkpoint whose manifest, sizes and hashes hold; nothing if there is none at all. For
 // each newer one that is damaged, `warn` is called on rank 0 with one line that names it and the
 // reason; throws Error(kCorruptData) when all are, rather than let a run begin anew over them.
-// Makes up for interrupted saves: removes what they left behind, and RUN/model leads to the
+// Repairs interrupted saves: removes their unfinished folders and points RUN/model to the
 // checkpoint found. Ranks share the hashing. Collective over `world`.
 std::optional<std::filesystem::path> FindLatestValid(
     dist::Communicator& world, const std::filesystem::path& run_folder,

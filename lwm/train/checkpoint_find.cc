@@ -48,6 +48,7 @@ void RemoveLeftovers(const fs::path& run_folder) {
     if (name.starts_with(kWritingPrefix) || name.starts_with(kDeletedPrefix))
       leftovers.push_back(entry.path());
   }
+  // After the walk: whether an iterator still gives entries that are removed is unspecified.
   for (const fs::path& path : leftovers) fs::remove_all(path, ignored);
 }
 
@@ -65,6 +66,8 @@ std::optional<fs::path> FindLatestValid(dist::Communicator& world, const fs::pat
     steps = CheckpointSteps(run_folder);
   }
   steps = ParseJson(GatherTexts(world, steps.dump())[0], "checkpoint list");
+  // Newest first. Each rank hashes every P-th file of a folder; a problem that one rank finds
+  // counts for all, so they go on to the next folder together.
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path folder = CheckpointsFolder(run_folder) / Cat(kStepPrefix, step->get<int64_t>());
     const auto problems = GatherTexts(world, DamageInShare(folder, world.rank(), world.size()));
@@ -75,6 +78,7 @@ std::optional<fs::path> FindLatestValid(dist::Communicator& world, const fs::pat
         warn(Cat("checkpoint ", folder.string(), " is damaged (", *problem, ")"));
       continue;
     }
+    // A save may have been killed between its rename and its link.
     const std::string unlinked = world.rank() == 0 ? LinkModel(run_folder, folder) : "";
     if (!unlinked.empty()) warn(unlinked);
     return folder;

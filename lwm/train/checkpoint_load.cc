@@ -35,6 +35,7 @@ std::span<const float> Values(const io::SafetensorsFile& file, const std::string
 }
 
 void LoadMasters(const fs::path& folder, ShardedWeights& weights) {
+  // Mapped until Load has copied this rank's part.
   std::vector<std::unique_ptr<io::SafetensorsFile>> files;
   std::unordered_map<std::string, const io::SafetensorsFile*> file_of;
   for (const fs::path& path : TensorFiles(folder)) {
@@ -59,6 +60,8 @@ struct OwnedPiece {
   AdamW::Moments* moments;
 };
 
+// Reads moments saved on any mesh: from every optimizer file it copies the elements that the saved
+// slice shares with the slice this rank owns now. Files are mapped, so only those pages are read.
 class MomentLoader {
  public:
   MomentLoader(ShardedWeights& weights, AdamW& optimizer) {
@@ -92,6 +95,8 @@ class MomentLoader {
 
   void RequireComplete(const fs::path& folder) const {
     for (const auto& [name, own] : owned_) {
+      // Saved slices cover each tensor once, so a full count of both moments means that none is
+      // missing.
       const auto copied = copied_.find(name);
       const int64_t values = copied == copied_.end() ? 0 : copied->second;
       LWM_REQUIRE_AS(ErrorCode::kCorruptData, values == 2 * own.piece->slice.size(),
@@ -146,6 +151,8 @@ LoadedCheckpoint LoadCheckpoint(const fs::path& folder, ShardedWeights& weights,
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, mesh.size() == 4, where, ": mesh is not four sizes");
   loaded.mesh = {mesh[0], mesh[1], mesh[2], mesh[3]};
   const dist::Mesh& now = weights.mesh();
+  // One cursor each belongs to the data rank of that number, which exists only while their number
+  // is unchanged.
   if (loaded.data_cursors.size() == 1)
     loaded.state.data_cursor = loaded.data_cursors[0];
   else if (loaded.data_cursors.size() == static_cast<size_t>(now.data_size()))

@@ -24,6 +24,8 @@ bool LooksWhole(const fs::path& folder) {
 void PublishCheckpoint(const fs::path& writing, const fs::path& checkpoint) {
   const fs::path replaced =
       checkpoint.parent_path() / Cat(kDeletedPrefix, checkpoint.filename().string());
+  // rename() does not replace a folder that holds files, so the old one moves away first. A kill
+  // between the two renames leaves no step_N: a resumed run then takes the step before it.
   if (fs::exists(checkpoint)) RenameAndSync(checkpoint, replaced);
   RenameAndSync(writing, checkpoint);
 }
@@ -38,6 +40,8 @@ std::string KeepNewest(const fs::path& run_folder, int64_t step, int64_t keep) {
   std::error_code ignored;
   for (auto old = steps.rbegin(); old != steps.rend(); ++old) {
     const fs::path folder = all / Cat(kStepPrefix, *old);
+    // Renamed before RemoveLeftovers empties it: a kill in between leaves a .deleted_ folder, never
+    // a step_N without some of its files.
     if (left == 0) {
       fs::rename(folder, all / Cat(kDeletedPrefix, kStepPrefix, *old), ignored);
     } else if (LooksWhole(folder)) {
@@ -49,6 +53,8 @@ std::string KeepNewest(const fs::path& run_folder, int64_t step, int64_t keep) {
 }
 
 std::string LinkModel(const fs::path& run_folder, const fs::path& checkpoint) {
+  // Made under another name and renamed: readers of RUN/model find the old or the new target, never
+  // no link. Without fsync: after a crash FindLatestValid links again.
   const fs::path link = run_folder / ".model.tmp";
   std::error_code error;
   fs::remove(link, error);

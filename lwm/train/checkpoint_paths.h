@@ -24,14 +24,14 @@ void RemoveLeftovers(const std::filesystem::path& run_folder);
 // goes first. Throws as RenameAndSync does.
 void PublishCheckpoint(const std::filesystem::path& writing,
                        const std::filesystem::path& checkpoint);
-// RUN/model leads to `checkpoint` from now on. Returns why not, "" on success: the link is a
-// convenience, never worth a run.
+// Points RUN/model to `checkpoint`. Returns the reason when it could not, "" on success: the link
+// is a convenience, its failure must not end the run.
 std::string LinkModel(const std::filesystem::path& run_folder,
                       const std::filesystem::path& checkpoint);
-// After the checkpoint of `step` was published: links it, and only then, so that RUN/model leads to
-// a whole one at any moment, removes steps before the `keep` newest (at least 1) up to it. Folders
-// whose manifest or file sizes are wrong do not count among the kept; steps beyond are left alone:
-// they are damaged, or of a run that went another way. Returns what LinkModel does.
+// After the checkpoint of `step` was published: links it, then removes steps before the `keep`
+// newest (at least 1) up to it; in this order RUN/model never points to a removed one. Folders
+// whose manifest or file sizes are wrong do not count among the kept. Steps beyond `step` are left
+// alone: they are damaged, or of a run that went another way. Returns what LinkModel returns.
 std::string KeepNewest(const std::filesystem::path& run_folder, int64_t step, int64_t keep);
 
 }  // namespace lwm::train

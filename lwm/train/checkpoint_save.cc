@@ -81,6 +81,16 @@ std::string IndexText(const std::vector<ModelFile>& files) {
   return Json{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}.dump(1);
 }
 
+// How a checkpoint becomes valid. Rank 0 makes .writing_step_N. Every rank writes its files there,
+// fsyncs them and hashes them. When all have succeeded, rank 0 writes MANIFEST.json last, fsyncs
+// the folders and renames the folder to step_N. FindLatestValid accepts a folder of that name whose
+// files have the sizes and hashes of its manifest, nothing else. A kill
+//   before the rename leaves .writing_step_N, which the next start or save removes;
+//   after it leaves a valid step_N, RUN/model on the checkpoint before, and perhaps one checkpoint
+//   too many: the next start sets the link, the next save deletes.
+// No rank throws between two collective calls, since its peers would wait for it: errors go into
+// outcome_, and all ranks throw at the next AgreeOrAbandon.
+
 // One save in progress: this rank's part of it.
 class Save {
  public:
@@ -104,18 +114,21 @@ class Save {
     AgreeOrAbandon();
     const auto cursors = GatherTexts(world_, state_.data_cursor.dump());
     if (first_) outcome_.Try([&] { WriteSmallFiles(cursors); });
+    // Replicas along dp hold the same state: the first one's ranks write it.
     if (mesh_.dp_rank() == 0) {
       WriteModelFiles();
       outcome_.Try([&] { WriteMoments(); });
     }
     Json entries = Json::object();
     outcome_.Try([&] {
+      // Read back from the file, so that the hash is of the bytes that a later load gets.
       for (const std::string& name : written_) entries[name] = ManifestEntry(writing_ / name);
     });
     AgreeOrAbandon();
     const auto all_entries = GatherTexts(world_, entries.dump());
     if (first_) outcome_.Try([&] { Publish(all_entries); });
     AgreeOrAbandon();
+    // Published. What fails from here on costs a warning, not the checkpoint.
     if (!first_) return final_;
     const std::string problem = KeepNewest(run_folder_, state_.step, options_.keep);
     if (!problem.empty() && options_.warn) options_.warn(problem);
@@ -125,12 +138,13 @@ class Save {
  private:
   void Begin() {
     MakeFolder(CheckpointsFolder(run_folder_));
+    // The entry `checkpoints` must survive a crash as well as what is in it.
     SyncPath(run_folder_);
     RemoveLeftovers(run_folder_);
     MakeFolder(writing_ / "optimizer");
   }
 
-  // Loading refuses what is not finite: such a checkpoint would only drive out good ones.
+  // Loading refuses NaN and Inf: such a checkpoint would only push out good ones.
   void RequireFiniteMasters() {
     for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group)
       LWM_REQUIRE_AS(ErrorCode::kCorruptData, model::AllFinite(weights_.shard(group).master_n),
@@ -221,6 +235,8 @@ class Save {
     for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group) {
       const AdamW::Moments& moments = optimizer_.moments(group);
       for (const ShardPiece& piece : weights_.shard(group).pieces) {
+        // Tensors that tp does not split are equal on all its ranks; saved once, so that slices
+        // cover every tensor once and a load can count.
         if (mesh_.tp_rank() > 0 && piece.slice.split == TensorSlice::Split::kNone) continue;
         const std::string prefix = Cat(piece.spec.name, "|", SliceText(piece.slice), "|");
         const int64_t size = piece.slice.size();
@@ -240,6 +256,7 @@ class Save {
   void Publish(const std::vector<std::string>& all_entries) {
     Json files = Json::object();
     for (const std::string& entries : all_entries) files.update(ParseJson(entries, "manifest"));
+    // Last of the files: with a manifest the folder claims to be complete.
     WriteText(writing_ / kManifestName, ManifestText(files));
     SyncPath(writing_ / "optimizer");
     SyncPath(writing_);

@@ -88,7 +88,7 @@ double KeptBytes(const Sizes& s) {
                 (s.residual + s.compute) * s.D + kSlotBytes);
 }
 
-// Packed copies, sums that are rounded at the end, and what travels.
+// Packed copies, f32 sums that are rounded at the end, and buffers of the ring.
 double AttentionScratchBytes(const Sizes& s) {
   const double sums = s.compute == 2 ? 4 * (s.HK + 2 * s.GK) : 0;
   const double travelling = s.sp == 1 ? 0 : 4 * s.compute * s.GK + 3 * 8 * s.GK;
@@ -100,8 +100,8 @@ double KeptScratchBytes(const Sizes& s) {
   return std::min(static_cast<double>(ops::kKeptScratchBytes), AttentionScratchBytes(s));
 }
 
-// Beside scratch attention's backward holds more at once than its forward: q, k, v, their
-// gradients, and what is around it.
+// Without scratch. Attention's backward holds more at once than its forward: q, k, v, their
+// gradients, and the tensors of the layer around them.
 double AttentionBytes(const Sizes& s) {
   const double qkv = s.compute * (s.HK + 2 * s.GK);
   const double around = s.compute * (s.D + s.HK) + 2 * s.residual * s.D + 4 * s.H + 4 * s.K;

@@ -25,7 +25,7 @@ struct MemoryQuestion {
 MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
                                   const config::ModelConfig& model, const dist::MeshShape& mesh);
 
-// Bytes of one rank at the peak of a step, by what they are for.
+// Bytes of one rank at the peak of a step, by purpose.
 struct MemoryEstimate {
   struct Part {
     std::string name;

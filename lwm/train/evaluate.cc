@@ -100,6 +100,8 @@ Evaluation Evaluate(ShardedWeights& weights, data::RowSequence& rows, int64_t ma
     while (row && static_cast<int>(group.size()) < mesh.data_size() && done < max_rows)
       group.push_back(next()), ++done;
     const auto own = static_cast<size_t>(mesh.data_rank());
+    // The last group may be short. Ranks without a row take part with an empty one: the passes hold
+    // collective calls.
     if (own >= group.size()) group.resize(own + 1, EmptyRow(group[0].token_S.size()));
     const Batch batch = MakeBatch({&group[own]}, mesh.sp());
     const model::DecoderLoss loss =

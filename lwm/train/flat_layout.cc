@@ -26,6 +26,8 @@ FlatLayout::FlatLayout(const std::vector<model::TensorSpec>& specs, int tp_rank,
     places_.push_back({spec, part, shape, offset});
     offset = RoundUp(offset + part.size(), kAlign);
   }
+  // Equal shards, as all-gather and reduce-scatter want them. A boundary may cut a tensor anywhere;
+  // Pieces says which elements are on which side.
   shard_size_ = RoundUp(offset, kAlign * ranks) / ranks;
 }
 

@@ -19,6 +19,7 @@ GlobalBatch TakeGlobalBatch(const std::function<data::Row()>& next, int64_t rows
     batch.allowed_pairs += AllowedPairs(row);
     if (i % data_size == data_rank) batch.rows.push_back(std::move(row));
   }
+  // Every rank reads every row and keeps its own: totals of the whole batch need no communication.
   batch.has_targets = batch.examples > 0;
   batch.examples = std::max<int64_t>(batch.examples, 1);
   const int64_t share = (rows + data_size - 1) / data_size;

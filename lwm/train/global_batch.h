@@ -7,7 +7,7 @@
 
 namespace lwm::train {
 
-// One rank's share of a batch that all ranks make together, and what is known of the whole: every
+// One rank's share of a batch that all ranks make together, and totals of the whole batch: every
 // rank reads the same stream of rows, so the losses' divisor needs no communication before
 // backward.
 struct GlobalBatch {

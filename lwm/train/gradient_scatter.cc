@@ -33,11 +33,14 @@ void GradientScatter::Complete(Buffer& buffer) {
   if (!buffer.in_flight) return;
   buffer.request.Wait();
   buffer.in_flight = false;
+  // Added, not received in place: the shard holds the sum over earlier micro-batches.
   shards_[static_cast<size_t>(buffer.layer + 1)].gradient_n.add_(buffer.received_n);
   buffer.layer = -1;
 }
 
 GradientScatter::Buffer& GradientScatter::Filling(int64_t layer) {
+  // The layer's own buffer, else an empty one. With both in flight, the scatter that was started
+  // first has had the time of a whole layer: waiting for it costs least.
   for (Buffer& buffer : buffers_)
     if (buffer.layer == layer && !buffer.in_flight) return buffer;
   for (Buffer& buffer : buffers_)
@@ -61,7 +64,7 @@ model::LayerWeights& GradientScatter::Layer(int64_t layer) {
     buffer.received_n = at::empty({layout.shard_size()}, at::kFloat);
     buffer.gradients = ViewLayer(layout, buffer.flat);
   }
-  buffer.flat.zero_();
+  buffer.flat.zero_();  // the backward pass adds to it
   buffer.layer = layer;
   return buffer.gradients;
 }
@@ -70,6 +73,7 @@ void GradientScatter::Finish(int64_t layer) {
   if (resident()) return;
   Buffer& buffer = Filling(layer);
   LWM_CHECK(buffer.layer == layer, "layer ", layer, " has no gradients to finish");
+  // Ends when the buffer is needed again or in FinishAll; until then flat must not change.
   buffer.request = StartScatter(buffer.flat, buffer.received_n);
   buffer.in_flight = true;
   buffer.started = ++clock_;
@@ -79,6 +83,7 @@ void GradientScatter::FinishAll() {
   if (resident()) return;
   Outer();  // ranks without tokens take part too
   const at::Tensor received_n = at::empty({layouts_[0].shard_size()}, at::kFloat);
+  // The outer group is complete only now: the embedding's gradient is the last of a backward pass.
   dist::Request request = StartScatter(outer_flat_, received_n);
   for (Buffer& buffer : buffers_) {
     LWM_CHECK(buffer.layer < 0 || buffer.in_flight, "gradients of layer ", buffer.layer,

@@ -7,8 +7,8 @@
 
 namespace lwm::train {
 
-// Gradients on their way to the shards: added in place when this rank owns everything, else a
-// layer's are reduce-scattered while the next one is computed. See ShardedWeights.
+// Moves gradients to the shards: added in place when this rank owns everything, else a layer's are
+// reduce-scattered while the next one is computed. See ShardedWeights.
 class GradientScatter {
  public:
   GradientScatter(const config::ModelConfig& config, dist::Communicator& shard_ranks,

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kFormat = 1;
 
+// Of a JSON object's dump, which is canonical: keys are sorted, no spaces.
 std::string HashOfText(const std::string& text) { return HashHex(std::as_bytes(std::span(text))); }
 
 }  // namespace

@@ -54,6 +54,8 @@ StepLog::StepLog(const std::filesystem::path& file, int64_t last_step, bool csv)
     kept += line.dump() + "\n";
     if (csv) table += CsvRow(line);
   }
+  // Rewritten once at the start; afterwards lines are only appended, so a kill can tear the last
+  // one at most.
   WriteFileAtomically(file, kept);
   file_.open(file, std::ios::app);
   if (!csv) return;

@@ -23,7 +23,7 @@ struct StepMetrics {
 Json ToJson(const StepMetrics& metrics);
 
 // The lines of a file of JSON objects, one per line, each with a "step". A torn last line (the
-// writer was killed) is left out, and so is a damaged one: a log is never worth a run. `damage`
+// writer was killed) and damaged lines are left out: a damaged log must not end the run. `damage`
 // then says in one line how many there are and what is wrong with the first; else it is empty. No
 // file: no lines.
 std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* damage = nullptr);
@@ -53,7 +53,7 @@ class StepLog {
   std::vector<std::string> columns_;
 };
 
-// "step 120/2000  loss 3.214  12.3K tokens/s  4 min 05 s left  1.2 GiB"
+// "step 120/2000  loss 3.2140  lr 3.00e-04  12.3K tokens/s  4 min 05 s left  1.2 GiB"
 std::string ProgressLine(const StepMetrics& metrics, int64_t steps, double seconds_left);
 
 // Useful attention work of one training step in floating point operations: forward 4 * K per query

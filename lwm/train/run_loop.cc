@@ -19,6 +19,7 @@ double RunClock::Elapsed() const { return MonotonicSeconds() - start_; }
 void RunClock::AddStep(double seconds) {
   constexpr int64_t kSlowSteps = 3;
   constexpr double kKept = 0.95;
+  // First steps build primitives and touch fresh memory: each replaces the estimate.
   step_seconds_ =
       steps_timed_++ < kSlowSteps ? seconds : kKept * step_seconds_ + (1 - kKept) * seconds;
 }
@@ -30,10 +31,12 @@ double RunClock::SecondsLeft(int64_t steps) const {
 }
 
 EarlyEnd RunClock::EndsEarly(dist::Communicator& world) const {
+  // The same on all ranks: without either reason the step needs no communication here.
   if (max_seconds_ == 0 && !stop_) return EarlyEnd::kNo;
   EarlyEnd mine = EarlyEnd::kNo;
   if (max_seconds_ > 0 && Elapsed() > max_seconds_) mine = EarlyEnd::kOutOfTime;
   if (stop_ && stop_()) mine = EarlyEnd::kAsked;
+  // Clocks and signals differ between ranks; all must leave the loop after the same step.
   auto reason = static_cast<double>(mine);
   world.AllReduceMax(std::span(&reason, 1));
   return static_cast<EarlyEnd>(reason);

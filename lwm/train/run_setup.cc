@@ -287,6 +287,7 @@ std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
   loader.warn = world.rank() == 0;
   loader.media = OpenMedia(config);
   std::unique_ptr<data::RowLoader> rows;
+  // Rank 0 first: it fills the cache of token files that the others then find.
   if (world.rank() == 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
   world.Barrier();
   if (world.rank() != 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);

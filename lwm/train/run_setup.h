@@ -19,7 +19,7 @@ namespace lwm::train {
 // The phases between a recipe and the first step. All are collective over `world`; what only one
 // rank writes is there for all when they return.
 
-// Makes the run folder. Rank 0 keeps other runs out of it as long as it holds what is returned.
+// Makes the run folder. On rank 0 returns the lock that keeps other runs out of it; else nullptr.
 // Throws Error(kInvalidArgument) when it cannot be made or written to, and kResourceExhausted when
 // another run writes there.
 std::unique_ptr<FolderLock> PrepareRunFolder(const std::filesystem::path& run_folder,

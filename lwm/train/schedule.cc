@@ -29,6 +29,7 @@ double LearningRate(const Schedule& schedule, int64_t step) {
   }
   if (!schedule.cosine) return schedule.lr;
   if (step >= schedule.decay_steps) return schedule.min_lr;
+  // Half a cosine: SGDR with a single period (Loshchilov & Hutter 2017).
   const double part = static_cast<double>(step - schedule.warmup_steps) /
                       static_cast<double>(schedule.decay_steps - schedule.warmup_steps);
   const double weight = 0.5 * (1 + std::cos(std::numbers::pi * part));

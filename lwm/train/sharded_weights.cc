@@ -48,6 +48,8 @@ double StandardDeviation(const InitOptions& options, int64_t group, const std::s
   return options.matrix_std * (residual ? options.residual_scale : 1);
 }
 
+// Element i of a tensor is a function of (seed, name, i): a rank draws only what it owns and gets
+// the same model on every mesh.
 void InitPiece(const InitOptions& options, int64_t group, const ShardPiece& piece, float* out) {
   if (piece.spec.shape.size() == 1) {
     std::fill_n(out, piece.slice.size(), 1.0f);
@@ -121,6 +123,7 @@ ShardedWeights::ShardedWeights(const config::ModelConfig& config, dist::Mesh& me
     const FlatLayout& layout =
         parts_->layouts.emplace_back(GroupSpecs(group), mesh.tp_rank(), tp, mesh.shard().size());
     const at::Tensor master_n = at::zeros({layout.shard_size()}, at::kFloat);
+    // In f32 the compute copy is the master: no cast, no memory.
     shards_.push_back({master_n,
                        compute_dtype == at::kFloat ? master_n : master_n.to(compute_dtype),
                        at::zeros_like(master_n), layout.Pieces(mesh.shard().rank())});
@@ -183,6 +186,8 @@ model::LayerWeights& ShardedWeights::LayerGradients(int64_t layer) {
 void ShardedWeights::FinishLayerGradients(int64_t layer) { parts_->scatter->Finish(layer); }
 
 void ShardedWeights::FinishGradients() {
+  // A layer gathered ahead may still be in flight; it is sent from the compute copy, which the
+  // optimizer writes next.
   parts_->gather->WaitForAll();
   parts_->scatter->FinishAll();
   if (mesh_.dp().size() == 1) return;
@@ -192,6 +197,7 @@ void ShardedWeights::FinishGradients() {
 }
 
 double ShardedWeights::GradientNorm() {
+  // dp ranks hold equal sums after FinishGradients, so only shard and tp ranks are added.
   double sum = 0;
   for (const GroupShard& shard : shards_)
     for (const ShardPiece& piece : shard.pieces)
@@ -227,6 +233,8 @@ void ShardedWeights::VisitGroup(
     const std::function<void(const model::TensorSpec&, const at::Tensor&)>& visit) {
   dist::Communicator& world = mesh_.world();
   const at::Tensor& master_n = shard(group).master_n;
+  // Every rank sends its shard; the owner receives them one after another into one buffer, so it
+  // holds one group and one shard, never the model.
   if (world.rank() != owner) {
     world.StartSend(ConstBytes(master_n), owner, kGatherTag).Wait();
     return;

@@ -18,6 +18,7 @@ void SharedOutcome::Try(const std::function<void()>& work) {
 }
 
 std::optional<Error> SharedOutcome::Agree(dist::Communicator& ranks) const {
+  // One digit of the code, then the message; "" for success.
   const std::string mine = error_ ? static_cast<char>('0' + static_cast<int>(error_->code())) +
                                         std::string(error_->what())
                                   : "";
@@ -27,6 +28,7 @@ std::optional<Error> SharedOutcome::Agree(dist::Communicator& ranks) const {
 }
 
 std::vector<std::string> GatherTexts(dist::Communicator& ranks, const std::string& text) {
+  // All-gather moves blocks of one size, so the longest text sets it.
   auto longest = static_cast<double>(text.size());
   ranks.AllReduceMax(std::span(&longest, 1));
   // Each rank's block: its length in 8 bytes, then the text.

@@ -10,8 +10,9 @@
 
 namespace lwm::train {
 
-// Work that every rank does a part of and that has failed for all when one rank's part failed:
-// ranks collect what goes wrong and agree on it later, so that none waits for a peer that gave up.
+// The outcome of work that all ranks share: it has failed when it failed on any of them. A rank
+// keeps its error and goes on to the next collective call; Agree then gives all ranks the same
+// error, so that none waits for a peer that gave up.
 class SharedOutcome {
  public:
   // Runs `work` unless something failed here before; keeps what it throws.

@@ -14,6 +14,8 @@ Losses AccumulateGradients(ShardedWeights& weights, const GlobalBatch& batch, do
   model::DecoderOptions decoder = options.decoder;
   decoder.tp = mesh.shape().tp > 1 ? &mesh.tp() : nullptr;
   const double modality_share = weights.config().has_vision() ? 0.5 : 1.0;
+  // The divisor is known before the backward pass (GlobalBatch), so gradients come out as those of
+  // the whole batch's loss and are only summed afterwards.
   const double scale = share * modality_share / static_cast<double>(batch.examples);
   std::array<double, 2> sums = {0, 0};
   const auto micro_rows = static_cast<size_t>(options.micro_rows);
@@ -38,6 +40,8 @@ Losses AccumulateGradients(ShardedWeights& weights, const GlobalBatch& batch, do
 double ApplyUpdate(ShardedWeights& weights, AdamW& optimizer, double lr, double clip_norm) {
   weights.FinishGradients();
   const double norm = weights.GradientNorm();
+  // Before the update, which would spoil masters and moments. The norm has the same bits on every
+  // rank, so all of them throw.
   LWM_REQUIRE_AS(ErrorCode::kInternal, std::isfinite(norm), "the gradient's norm is ", norm,
                  ": training diverged; resume with a lower optimizer.lr or more warm-up");
   optimizer.Step(lr, ClipFactor(norm, clip_norm));

@@ -61,6 +61,8 @@ class Run {
     RunClock clock(config_.train.max_minutes, hooks_.stop);
     double loss = 0;
     EarlyEnd end = EarlyEnd::kNo;
+    // Phases of a step: rows, forward and backward of each micro-batch, update, log; then, when
+    // due, evaluation, checkpoint, samples. All ranks go through all of them together.
     while (step_ < config_.train.steps && end == EarlyEnd::kNo) {
       loss = TrainStep(clock);
       end = clock.EndsEarly(world_);
@@ -84,6 +86,9 @@ class Run {
 
   // Everything up to the weights: folder, checkpoint to go on from, tokenizer, model, memory, data.
   void Prepare() {
+    // First the lock: FindLatestValid removes what interrupted saves left, which must not be a save
+    // that another process is making. Then cheap checks before long work: sizes and memory are
+    // refused before data is read.
     lock_ = PrepareRunFolder(folder_, world_);
     checkpoint_ = FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
@@ -136,6 +141,7 @@ class Run {
     if (is_root()) {
       WriteFileAtomically(folder_ / "config.json", TrainConfigToJson(config_).dump(2) + "\n");
       data::WriteFiles(files_, folder_);
+      // Steps after the checkpoint run again: StepLog drops their lines.
       metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
       evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
       for (const auto* log : {metrics_.get(), evaluations_.get()})
@@ -186,6 +192,7 @@ class Run {
     double allowed_pairs = 0;
     int64_t tokens = 0;
     bool has_targets = false;
+    // Gradients add up over `accumulate` global batches, each with this share of the step's loss.
     const double share = 1.0 / static_cast<double>(config_.optimizer.accumulate);
     for (int64_t i = 0; i < config_.optimizer.accumulate; ++i) {
       const GlobalBatch batch =
@@ -229,6 +236,8 @@ class Run {
 
   void AfterStep(bool last) {
     const config::TrainSection& train = config_.train;
+    // Evaluation uses the weights in memory. Samples and pictures read the model back from its
+    // folder, so the checkpoint comes before them.
     const bool evaluates = HasHeldOut() && IsDue(train.eval_every, last);
     const bool samples =
         hooks_.sample && !train.sample_prompt.empty() && IsDue(train.sample_every, last);
@@ -259,8 +268,8 @@ class Run {
     return ToJson(result, step_);
   }
 
-  // Runs `work` on rank 0 while the others wait. What it shows is never worth the run: a prompt
-  // that is too long, a full disk or memory that is short for once costs a warning.
+  // Runs `work` on rank 0 while the others wait. Its failure must not end the run: a prompt that is
+  // too long, a full disk or memory that is short for once costs a warning.
   void ShowOnRoot(const char* what, const std::function<void()>& work) {
     if (is_root()) {
       try {

@@ -7,6 +7,7 @@
 namespace lwm::train {
 namespace {
 
+// One layer in use, one on its way; a third where two are in use at the same time.
 constexpr size_t kMostSlots = 3;
 
 template <class Span>
@@ -38,6 +39,7 @@ const model::OuterWeights& WeightGather::Outer() {
     outer_ = ViewOuter(config_, layouts_[0], outer_flat_);
   }
   dist::Request request = StartGather(0, outer_flat_);
+  // Layer 0 is used next: its gather runs behind this one.
   if (config_.num_hidden_layers > 0 && !Find(0)) Start(0);
   request.Wait();
   outer_fresh_ = true;
@@ -54,6 +56,7 @@ WeightGather::Slot* WeightGather::FreeSlot() {
   Slot* oldest = nullptr;
   for (const auto& slot : slots_)
     if (!slot->in_use && (!oldest || slot->last_use < oldest->last_use)) oldest = slot.get();
+  // Two slots suffice while one of them is free; memory of a third is taken only when none is.
   if ((oldest && slots_.size() >= 2) || slots_.size() == kMostSlots) return oldest;
   return slots_.emplace_back(std::make_unique<Slot>()).get();
 }
@@ -61,6 +64,7 @@ WeightGather::Slot* WeightGather::FreeSlot() {
 WeightGather::Slot* WeightGather::Start(int64_t layer) {
   Slot* slot = FreeSlot();
   if (!slot) return nullptr;
+  // It may have been gathered ahead and never used: the buffer is written until that is done.
   slot->request.Wait();
   const auto group = static_cast<size_t>(layer + 1);
   if (!slot->flat.defined()) {
@@ -73,7 +77,9 @@ WeightGather::Slot* WeightGather::Start(int64_t layer) {
   return slot;
 }
 
-// Which layer will be asked for after this one; -1 or L at the ends.
+// The layer that is likely to be asked for after this one; -1 or L at the ends. A wrong guess costs
+// a gather, never the result. It depends on the order of calls alone, which all shard ranks share,
+// so they start the same collectives in the same order.
 int64_t WeightGather::NextLayer(int64_t layer) {
   if (layer > last_layer_ || layer == 0)
     direction_ = 1;
@@ -93,6 +99,7 @@ const model::LayerWeights& WeightGather::Layer(int64_t layer) {
   slot->in_use = true;
   slot->last_use = ++clock_;
   const int64_t next = NextLayer(layer);
+  // Started before the wait below, so that it travels while this layer is computed.
   if (next >= 0 && next < config_.num_hidden_layers && !Find(next)) Start(next);
   slot->request.Wait();
   return slot->weights;

@@ -21,7 +21,7 @@ class WeightGather {
   void Release(int64_t layer);
   // Waits for gathers under way: after it the masters may be changed.
   void WaitForAll();
-  // After compute weights were changed: what was gathered is forgotten.
+  // After compute weights were changed: drops gathered copies.
   void Forget();
 
  private:
