@@ -7,8 +7,8 @@
 namespace lwm::dist {
 
 // A non-blocking operation under way. Its buffers must stay alive and untouched until it is done.
-// Move-only; the destructor waits. While an error unwinds the process all destructors together wait
-// a few seconds at most: peers that wait for this rank are then soon aborted.
+// Move-only; the destructor waits. While an error unwinds the stack, all destructors together wait
+// a few seconds at most: peers may never send, and main aborts them next.
 class Request {
  public:
   struct State {
@@ -42,7 +42,7 @@ class Request {
   std::unique_ptr<State> state_;
 };
 
-// A group of ranks that talk to each other. Collectives must be called by all ranks of the group in
+// A group of ranks that exchange messages. Collectives must be called by all ranks of the group in
 // the same order, from one thread at a time per process. Messages of any size (above 2 GiB too).
 // f32 sums have one fixed order for a given group, so a repeated run gives the same bits.
 // Failures of the library become Error(kInternal).

@@ -32,6 +32,8 @@ constexpr size_t kGatherSumBytes = size_t{1} << 16;  // sums below this are gath
 constexpr int kTags = 16384;                         // below MPI's guaranteed 32767
 constexpr auto kUnwindPatience = std::chrono::seconds(2);
 
+// Codes arrive here because every communicator is set to MPI_ERRORS_RETURN; MPI's default aborts
+// before anyone can say what failed.
 void CheckMpi(int code, const char* what) {
   if (code == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING] = "";
@@ -49,7 +51,10 @@ void ForEachPart(size_t size, size_t part, const Body& body) {
 }
 
 // Waits for other ranks. On contended cores it sleeps after a short spin, so that other programs
-// can run; elsewhere only a long wait sleeps, for about a hundredth of its length so far.
+// can run; elsewhere only a long wait sleeps, for about a hundredth of its length so far. No
+// time-out: while rank 0 writes or evaluates, the others wait for minutes, and a dead rank looks no
+// different from here. The launcher ends the job when a process dies; an error is ended by
+// AbortAllRanks.
 template <class Done>
 void WaitUntil(const Done& done) {
   using std::chrono::microseconds;
@@ -79,9 +84,9 @@ void WaitFor(MPI_Request& request, const char* what) {
 // its peers may never send, and the program is about to abort them.
 std::optional<std::chrono::steady_clock::time_point> unwind_deadline;
 
-// Waits for `done`, or until the deadline. From then on MPI is not called any more: it would write
-// into the buffers of what was given up. For destructors: a failure of MPI is one more reason to
-// give up, the error that unwinds is the one to report.
+// Waits for `done`, or until the deadline. From then on waits do not call MPI any more: it would
+// write into buffers of transfers that were given up. For destructors: an error of MPI here only
+// ends the waiting, since the error that unwinds is the one to report.
 template <class Done>
 void WaitWhileUnwinding(const Done& done) noexcept {
   using Clock = std::chrono::steady_clock;
@@ -147,6 +152,11 @@ struct Group {
 
 // receive = the sum of all ranks' slices for this rank, in the fixed order own, rank - 1, rank - 2
 // and so on. Slices travel in segments, a few at a time, so scratch memory does not grow with them.
+//
+// In step s a rank sends to rank + s and receives from rank - s, so a rank sends to each other one
+// in one step only. All segments carry one tag: MPI keeps messages of one sender in order, so the
+// k-th segment sent is the k-th received. Segments are posted, added and replaced only inside Test
+// and Wait; no thread does it in between.
 template <class Real>
 class ReduceScatter : public Request::State {
  public:
@@ -173,6 +183,7 @@ class ReduceScatter : public Request::State {
 
   bool Test() override {
     Advance();
+    // Own sends count too: until they are done the caller must not write into `send`.
     return next_summed_ == receives_.size() && next_sent_ == sends_.size() && in_flight_.empty();
   }
   void Wait() override {
@@ -204,6 +215,7 @@ class ReduceScatter : public Request::State {
   void Advance() {
     while (!in_flight_.empty() && Done(in_flight_.front())) in_flight_.pop_front();
     while (next_sent_ < sends_.size() && in_flight_.size() < kSegmentsInFlight) PostSend();
+    // In the order of posting, not of arrival: the bits of the sum must not depend on timing.
     while (next_summed_ < next_received_ && Done(receives_[next_summed_].request)) {
       const Message& message = receives_[next_summed_];
       const Real* from = Scratch(next_summed_);
@@ -344,7 +356,8 @@ class MpiCommunicator : public Communicator {
     LWM_CHECK(peer >= 0 && peer < size() && tag >= 0 && tag < 1000, "message with rank ", peer,
               " of ", size(), ", tag ", tag);
   }
-  // Collectives are called in one order by all ranks, so these agree without talking.
+  // Collectives are called in one order by all ranks, so the tags agree without communication. A
+  // tag returns after kTags collectives; by then its first use is long over.
   int NextTag() { return next_tag_++ % kTags; }
 
   // Rank r's `send` goes to bytes [begin_P[r], begin_P[r + 1]) of everyone's `receive`; it may be
@@ -356,6 +369,7 @@ class MpiCommunicator : public Communicator {
     auto transfers = std::make_unique<Transfers>();
     const int tag = NextTag();
     for (int step = 1; step < size(); ++step) {
+      // Each rank starts with its neighbour: were all to start with rank 0, they would queue there.
       const int from = own_.Shifted(-step);
       transfers->Receive(
           own_.comm, receive.subspan(begin_P[from], begin_P[from + 1] - begin_P[from]), from, tag);
@@ -366,6 +380,8 @@ class MpiCommunicator : public Communicator {
 
   template <class Real>
   void Sum(std::span<Real> data) {
+    // Small sums are bound by latency: one exchange. Large ones by bytes: a reduce-scatter, then a
+    // gather, in which 2 (P - 1) / P of the data leave each rank.
     if (data.size_bytes() <= kGatherSumBytes) {
       SumGathered(data);
       return;
@@ -377,6 +393,8 @@ class MpiCommunicator : public Communicator {
     }
     const std::span<Real> own =
         data.subspan(begin_P[rank()], begin_P[rank() + 1] - begin_P[rank()]);
+    // In place: the sum is formed in the own slice, which is never sent before it is complete; the
+    // other slices are written only by the gather, when all sends of them are done.
     Request(std::make_unique<ReduceScatter<Real>>(own_, NextTag(), data, own, begin_P)).Wait();
     StartGatherSlices(std::as_bytes(own), std::as_writable_bytes(data), byte_begin_P).Wait();
   }
@@ -409,6 +427,7 @@ class MpiWorld : public Communicator {
   MpiWorld() {
     LWM_CHECK(!MpiIsUp(), "the world communicator was made twice");
     YieldWhenCoresAreFull();
+    // Calls come from one thread at a time (communicator.h).
     int provided = 0;
     CheckMpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided),
              "MPI_Init_thread");
@@ -472,6 +491,7 @@ std::string MpiVersion() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
   int length = 0;
   CheckMpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  // Open MPI: "Open MPI v4.1.4, package: ..."; MPICH: one property per line.
   return std::string(text).substr(0, std::string(text).find_first_of(",\n"));
 }
 

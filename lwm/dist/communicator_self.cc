@@ -22,6 +22,7 @@ class SelfReceive : public Request::State {
   explicit SelfReceive(std::shared_ptr<PostedReceive> posted) : posted_(std::move(posted)) {}
   bool Test() override { return posted_->done; }
   void Wait() override {
+    // Nobody else can send it: waiting would last for ever.
     LWM_CHECK(posted_->done, "a group of one waits for a message that it did not send");
   }
 
@@ -34,6 +35,8 @@ void CopyBytes(std::span<const std::byte> from, std::span<std::byte> to) {
   if (!from.empty()) std::memmove(to.data(), from.data(), from.size());
 }
 
+// Messages to itself match by tag in order, as with MPI. A send copies at once, into the oldest
+// receive posted for its tag or into a queue, so it never blocks.
 class SelfCommunicator : public Communicator {
  public:
   int rank() const override { return 0; }

@@ -31,6 +31,7 @@ bool IsBoundByDefault() {
 }  // namespace
 
 bool StartedByLauncher() {
+  // Open MPI; MPICH and Intel MPI (PMI_*); launchers that use PMIx.
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"}) {
     if (std::getenv(name)) return true;
   }
@@ -48,9 +49,12 @@ int LaunchedRanksOnThisNode() {
 
 bool UndoDefaultBinding() {
   if (!IsBoundByDefault()) return false;
+  // The parent is usually the launcher's process on this machine. Its mask is the limit: a batch
+  // system may have given the job a part of the cores only.
   cpu_set_t launcher;
   CPU_ZERO(&launcher);
   if (sched_getaffinity(getppid(), sizeof(launcher), &launcher) != 0) return false;
+  // A rank that has its share already was bound as wide as it needs; that is left alone.
   const int bound = AllowedCores(), share = CPU_COUNT(&launcher) / LaunchedRanksOnThisNode();
   if (bound >= share || sched_setaffinity(0, sizeof(launcher), &launcher) != 0) return false;
   return AllowedCores() > bound;

@@ -9,10 +9,10 @@ bool StartedByLauncher();
 // Ranks that the launcher started on this machine, this one included; 1 if it does not say.
 int LaunchedRanksOnThisNode();
 
-// Open MPI binds each rank of a small job to one core unless it is told otherwise. Where nothing
-// but that default keeps this process from its share of the cores that mpirun itself may use, lets
-// it run on all of those. Returns whether it may use more cores now. Libraries that have counted
-// cores before should then be started anew.
+// Open MPI binds each rank of a small job to one core by default. If that default, not a setting of
+// the user, leaves this process fewer cores than its share of mpirun's, lifts it: the process may
+// then run on all cores that mpirun may use. Returns whether it gained cores; libraries that have
+// counted cores before should then be started anew.
 bool UndoDefaultBinding();
 
 }  // namespace lwm::dist

@@ -42,6 +42,7 @@ MeshShape ParseMeshShape(const std::string& text, int ranks) {
     if (size[i] == -1) {
       inferred = i;
     } else {
+      // Clamped, so that four large sizes cannot overflow; no run has 2^30 ranks.
       product = std::min<int64_t>(product * size[i], int64_t{1} << 30);
     }
   }
@@ -61,12 +62,14 @@ MeshShape ParseMeshShape(const std::string& text, int ranks) {
 Mesh::Mesh(Communicator& world, const MeshShape& shape) : world_(world), shape_(shape) {
   LWM_REQUIRE(shape.ranks() == world.size(), "a mesh of ", shape.ranks(), " ranks over ",
               world.size(), "; the product of dp, fsdp, tp and sp must be the number of ranks");
+  // sp varies fastest: the ranks of a ring are neighbours, which launchers place on one machine
+  // first.
   int rest = world.rank();
   sp_rank_ = rest % shape.sp, rest /= shape.sp;
   tp_rank_ = rest % shape.tp, rest /= shape.tp;
   fsdp_rank_ = rest % shape.fsdp, rest /= shape.fsdp;
   dp_rank_ = rest;
-  // A group is the ranks that share what its axes leave fixed.
+  // Ranks of a group differ in its own axes only, so the colors number the ranks of all other axes.
   dp_ = world.Split((fsdp_rank_ * shape.tp + tp_rank_) * shape.sp + sp_rank_);
   tp_ = world.Split(data_rank() * shape.sp + sp_rank_);
   sp_ = world.Split(data_rank() * shape.tp + tp_rank_);

@@ -121,7 +121,9 @@ double Balance(const std::vector<Load>& load_P) {
   return sum / static_cast<double>(load_P.size()) / largest;
 }
 
-// Heaviest first to the least loaded rank with room for it; what fits nowhere whole is cut.
+// Heaviest first to the least loaded rank with room for it (the longest-processing-time rule of
+// scheduling); what fits nowhere whole is cut. The order of equal chunks and ranks is fixed, since
+// every rank makes the plan by itself.
 std::vector<Load> AssignGreedily(std::vector<Chunk> chunks, int64_t capacity, int ranks,
                                  std::span<const int32_t> begin_S) {
   std::stable_sort(chunks.begin(), chunks.end(),
@@ -141,6 +143,7 @@ std::vector<Load> AssignGreedily(std::vector<Chunk> chunks, int64_t capacity, in
         best->Add(chunk);
         break;
       }
+      // Above 0: capacity times ranks is at least the row, and the chunk is not placed yet.
       const int64_t room = capacity - roomiest->tokens;
       roomiest->Add(MakeChunk(chunk.first, room, begin_S));
       chunk = MakeChunk(chunk.first + room, chunk.count - room, begin_S);
@@ -166,6 +169,8 @@ SequencePlan PlanZigzag(int64_t row_tokens, int ranks, std::span<const int32_t> 
   std::vector<Load> load_P(static_cast<size_t>(ranks));
   const int64_t n = int64_t{2} * ranks;
   for (int rank = 0; rank < ranks; ++rank) {
+    // Causal work of a chunk grows with its position: an early and a late one together have the
+    // same area on every rank.
     load_P[rank].Add(EvenChunk(rank, n, row_tokens, begin_S));
     load_P[rank].Add(EvenChunk(n - 1 - rank, n, row_tokens, begin_S));
   }
@@ -176,6 +181,8 @@ SequencePlan PlanBalanced(int64_t row_tokens, int ranks, std::span<const int32_t
   CheckArguments(row_tokens, ranks, begin_S);
   const int64_t capacity = (row_tokens + ranks - 1) / ranks;
   const int64_t length = BalancedChunkTokens(row_tokens, ranks);
+  // Whole segments first: a rank that holds one needs no keys of other ranks for it. Only where
+  // that leaves ranks uneven are equal chunks tried, and the better of the two is taken.
   std::vector<Load> whole_P =
       AssignGreedily(SegmentChunks(row_tokens, length, begin_S), capacity, ranks, begin_S);
   const double balance = Balance(whole_P);
