@@ -61,6 +61,7 @@ CoreTimes ReadCoreTimes() {
 
 double CoresOfOthers(const CoreTimes& from, const CoreTimes& to) {
   if (from.busy < 0 || to.busy < 0 || to.clock <= from.clock) return 0;
+  // Own time is exact, busy time is in ticks: the difference of two looks can fall below 0.
   const double others = (to.busy - from.busy) - (to.own - from.own);
   return std::max(0.0, others / (to.clock - from.clock));
 }

@@ -38,6 +38,7 @@ std::string ReadAtMost(const fs::path& path, size_t bytes) {
   char piece[1 << 16];
   while (content.size() < bytes) {
     const size_t wanted = std::min(sizeof(piece), bytes - content.size());
+    // In pieces, not by the file's size: pipes and /proc files state none.
     in.read(piece, static_cast<std::streamsize>(wanted));
     if (in.gcount() == 0) break;
     content.append(piece, static_cast<size_t>(in.gcount()));
@@ -50,6 +51,7 @@ std::string ReadAtMost(const fs::path& path, size_t bytes) {
 }  // namespace
 
 fs::path TemporaryBeside(const fs::path& path, std::string_view extension) {
+  // In the same folder, so that the rename stays inside one file system.
   return path.parent_path() / Cat(".", path.filename().string(), ".tmp.", getpid(), ".",
                                   std::random_device{}(), extension);
 }
@@ -81,6 +83,10 @@ std::string ExplainFileError(const fs::filesystem_error& error) {
 
 void WriteFileAtomically(const fs::path& path, std::string_view content) {
   const fs::path temporary = TemporaryBeside(path);
+  // Finish fsyncs before the rename: otherwise a crash could leave the new name without content.
+  // The fsync of the folder in RenameAndSync makes the rename itself last. A kill before the rename
+  // leaves the old file and a hidden temporary one. Maps of the old file stay valid: it loses its
+  // name, not its content.
   try {
     OutputFile file(temporary);
     file.Write(content);
@@ -102,6 +108,7 @@ void WriteFolderAtomically(const fs::path& named,
   if (error) ThrowWriteError(temporary, "create", error.value());
   try {
     fill(temporary);
+    // All content before the rename, for the same reason as in WriteFileAtomically.
     for (const auto& entry : fs::recursive_directory_iterator(temporary)) SyncPath(entry.path());
     SyncPath(temporary);
     RenameAndSync(temporary, path);
@@ -157,6 +164,7 @@ void OutputFile::Write(const void* data, size_t bytes) {
 }
 
 void OutputFile::Finish() {
+  // Errors of delayed writes (a full disk, a quota on NFS) may show only here or at close.
   if (fsync(descriptor_) != 0) ThrowWriteError(path_, "write", errno);
   const int result = close(descriptor_);
   descriptor_ = -1;
@@ -175,6 +183,7 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
     if (descriptor >= 0) close(descriptor);
     throw Error(ErrorCode::kNotFound, Cat("cannot read ", path.string(), ": ", reason));
   }
+  // mmap refuses a length of 0. The map outlives the descriptor.
   const auto size = static_cast<size_t>(status.st_size);
   void* address = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
   const int error = errno;
@@ -195,6 +204,7 @@ MappedFile::~MappedFile() {
 
 void MappedFile::Forget(size_t offset, size_t size) const {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  // Inwards to whole pages: those at the ends hold bytes of the neighbours too.
   const size_t begin = (offset + page - 1) / page * page;
   const size_t end = std::min(offset + size, bytes_.size()) / page * page;
   if (begin < end)

@@ -21,7 +21,7 @@ std::string ReadFileStart(const std::filesystem::path& path, size_t bytes);
 // not written for users.
 std::string ExplainFileError(const std::filesystem::filesystem_error& error);
 
-// A hidden name beside `path` for what is to be renamed to it when it is whole. Every call gives
+// A hidden name beside `path` for a file that is renamed to it when complete. Every call gives
 // another one, so writers of the same file never share theirs: two of a process, or two processes
 // with the same number on machines that share the folder. `extension` (".mp4") ends the name.
 std::filesystem::path TemporaryBeside(const std::filesystem::path& path,

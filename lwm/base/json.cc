@@ -6,6 +6,7 @@
 namespace lwm {
 namespace {
 
+// dump() and walks over the tree recurse once per level: a hostile file must not use up the stack.
 constexpr int kMaxDepth = 256;
 
 }  // namespace

@@ -13,8 +13,8 @@
 
 namespace lwm {
 
-// The results of `make` in order, computed on a thread of their own up to `ahead` results before
-// they are asked for (at least one). `make` returns nothing at the end and is not called again
+// Runs `make` on a thread of its own, up to `ahead` results (at least one) before they are asked
+// for, and hands them out in order. `make` returns nothing at the end and is not called again
 // after that or after it threw. Threads: Next from one thread at a time; what `make` uses belongs
 // to it until the end.
 template <class T>

@@ -49,6 +49,7 @@ int64_t ResidentMemoryBytes() {
 int64_t AvailableMemoryBytes(const std::filesystem::path& control_group) {
   int64_t available = KilobyteField("/proc/meminfo", "MemAvailable");
   if (available < 0) available = std::numeric_limits<int64_t>::max();
+  // Control groups, version 2. In a container MemAvailable is the host's; the smaller one holds.
   const int64_t limit = ControlGroupValue(control_group / "memory.max");
   const int64_t charged = ControlGroupValue(control_group / "memory.current");
   if (limit < 0 || charged < 0) return available;

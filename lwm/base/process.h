@@ -11,8 +11,8 @@ int64_t PeakMemoryBytes();
 // Resident memory of this process now, bytes.
 int64_t ResidentMemoryBytes();
 
-// Memory this machine can still give without swapping, bytes: MemAvailable, or what the control
-// group still allows if that is less; copies of files in memory do not count as taken.
+// Memory this machine can still give without swapping, bytes: the smaller of MemAvailable and the
+// rest of the control group's limit; the page cache does not count as taken.
 int64_t AvailableMemoryBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
 
 // CPU cores that this process may run on (its affinity mask).

@@ -9,6 +9,7 @@
 namespace lwm {
 namespace {
 
+// Levenshtein distance with one row of the table in memory.
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});

@@ -10,8 +10,8 @@ namespace lwm {
 // third of the name differs). For "unknown key 'lerning_rate'; did you mean 'learning_rate'?".
 std::string NearestName(std::string_view name, const std::vector<std::string>& known);
 
-// The text with '?' for control characters: what comes out of files may hold any byte, and a line
-// for a terminal must stay one.
+// The text with '?' for control characters: text from files may hold any byte, and a line for a
+// terminal must stay one line.
 std::string WithoutControls(std::string text);
 
 // "1.5 GiB", "320 KiB", "17 B".
