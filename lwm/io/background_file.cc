@@ -12,6 +12,7 @@ constexpr size_t kBufferBytes = 1 << 20, kBuffers = 3;  // besides the one being
 BackgroundFile::~BackgroundFile() {
   {
     const std::lock_guard lock(mutex_);
+    // Not finished: the file is being given up, so its bytes need not reach the disk.
     waiting_.clear();
   }
   Stop();
@@ -33,6 +34,7 @@ void BackgroundFile::Write(const void* data, size_t bytes) {
 void BackgroundFile::HandOver() {
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   std::unique_lock lock(mutex_);
+  // A disk slower than the caller holds it up here, so memory stays bounded.
   changed_.wait(lock, [&] { return waiting_.size() < kBuffers || error_; });
   if (error_) std::rethrow_exception(error_);
   waiting_.push_back(std::move(filling_));
@@ -49,6 +51,7 @@ void BackgroundFile::Run() {
   while (true) {
     changed_.wait(lock, [&] { return !waiting_.empty() || stopping_; });
     if (waiting_.empty()) return;
+    // Written without the lock: the caller fills the next buffer meanwhile.
     Buffer buffer = std::move(waiting_.front());
     waiting_.pop_front();
     lock.unlock();

@@ -47,7 +47,7 @@ class BackgroundFile {
   std::thread thread_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Buffer> waiting_;  // this and what follows is shared with the thread
+  std::deque<Buffer> waiting_;  // this and the members below are shared with the thread
   std::vector<Buffer> free_;
   bool stopping_ = false;
   std::exception_ptr error_;

@@ -28,6 +28,7 @@ std::string MainRevision(const fs::path& cache) {
   std::string revision = ReadFile(file);
   while (!revision.empty() && std::isspace(static_cast<unsigned char>(revision.back())))
     revision.pop_back();
+  // From a file: it must not lead out of the folder of snapshots.
   const bool plain = !revision.empty() && fs::path(revision) == fs::path(revision).filename();
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, plain && !revision.starts_with('.'), file.string(),
                  ": does not name a snapshot");

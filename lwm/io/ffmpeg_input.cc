@@ -111,6 +111,7 @@ void FfmpegInput::NoteLog(void* source, int, const char* format, va_list) {
 void PrepareFfmpeg() {
   static const bool done = [] {
     av_log_set_callback(FfmpegInput::NoteLog);
+    // Headers state sizes: a hostile one must not get more than 1 GiB in one allocation.
     av_max_alloc(size_t{1} << 30);
     return true;
   }();
@@ -151,6 +152,7 @@ void FfmpegInput::Open(const std::string& where, const char* wanted) {
       avio_alloc_context(buffer, kBufferBytes, 0, &state_->bytes, ReadBytes, nullptr, SeekBytes);
   AVFormatContext* format = avformat_alloc_context();
   LWM_CHECK(state_->io && format, "FFmpeg has no memory");
+  // Own read functions instead of a path: FFmpeg would take the part before a colon for a protocol.
   format->pb = state_->io;
   format->io_open = RefuseOther;
   format->opaque = state_.get();

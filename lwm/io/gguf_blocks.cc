@@ -138,6 +138,7 @@ int32_t RoundHalfAway(float value) noexcept {
 
 void QuantizeQ8_0(const float* weights, std::byte* block) noexcept {
   const float scale = LargestMagnitude(weights) / 127;
+  // The inverse of a subnormal scale may be infinite; such weights are stored as 0.
   const float inverse = std::fabs(scale) >= 0x1p-126f ? 1 / scale : 0;
   StoreHalf(scale, block);
   auto* quants = reinterpret_cast<int8_t*>(block + 2);
@@ -149,6 +150,7 @@ void QuantizeQ4_0(const float* weights, std::byte* block) noexcept {
   const float magnitude = LargestMagnitude(weights);
   const float* largest = std::find_if(weights, weights + kGgufBlock - 1,
                                       [&](float weight) { return std::fabs(weight) == magnitude; });
+  // By the signed value of largest magnitude: it becomes -8 exactly, and all 16 levels are used.
   const float scale = *largest / -8;
   const float inverse = std::fabs(scale) >= 0x1p-126f ? 1 / scale : 0;
   StoreHalf(scale, block);

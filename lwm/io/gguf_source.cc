@@ -28,6 +28,7 @@ enum ValueType : uint32_t {
   kF64,
 };
 constexpr size_t kValueBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+// Far above any model; counts beyond are of damaged or hostile files.
 constexpr uint64_t kMaxKeys = 100'000, kMaxTensors = 300'000, kDefaultAlignment = 32;
 
 std::string_view ReadString(ByteReader& in) { return in.Text(in.Number<uint64_t>()); }
@@ -37,10 +38,12 @@ std::span<const std::byte> ReadValues(ByteReader& in, uint32_t type, uint64_t co
                                       std::span<const std::byte> file) {
   in.Require(type <= kF64 && type != kArray, "metadata of type ", type);
   if (type != kString) {
+    // Before the product below, which then fits in 64 bits.
     in.Require(count <= in.remaining(), "metadata array is longer than the file");
     return in.Bytes(count * kValueBytes[type]);
   }
   const size_t begin = in.position();
+  // A string takes at least the 8 bytes of its length, so a false count ends with the file.
   for (uint64_t i = 0; i < count; ++i) ReadString(in);
   return file.subspan(begin, in.position() - begin);
 }
@@ -102,6 +105,7 @@ TensorHeader ReadTensorHeader(ByteReader& in) {
   for (uint32_t d = 0; d < dims; ++d) {
     const auto size = in.Number<uint64_t>();
     in.Require(size <= INT64_MAX, label, " has an impossible size");
+    // GGUF gives the fastest dimension first.
     header.info.shape.insert(header.info.shape.begin(), static_cast<int64_t>(size));
   }
   const auto number = in.Number<uint32_t>();
@@ -224,6 +228,7 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   ByteReader in(file, where);
   in.Require(in.Text(4) == "GGUF", "not a GGUF file");
   const auto version = in.Number<uint32_t>();
+  // A small number read in the wrong byte order has its bits at the top.
   in.Require(version >> 24 == 0, "a big-endian GGUF file; take the little-endian version");
   in.Require(version == 2 || version == 3, "GGUF version ", version, "; 2 and 3 are supported");
   const auto tensors = in.Number<uint64_t>();
@@ -240,6 +245,7 @@ GgufFile ParseGguf(std::span<const std::byte> file, const std::string& where) {
   const auto unit = static_cast<uint64_t>(alignment);
   const uint64_t data_begin = (in.position() + unit - 1) / unit * unit;
   TensorLimits limits(where);
+  // All checks before the first span into the data is made.
   for (const TensorHeader& header : headers) limits.Count(header.info);
   if (!headers.empty()) RequireWhole(in, headers, data_begin, file.size());
   for (TensorHeader& header : headers) {

@@ -36,6 +36,7 @@ std::string MakeHeader(const GgufKeys& keys, const std::vector<GgufWriter::Tenso
       Append(header, static_cast<uint64_t>(tensor.shape[d]));
     Append(header, static_cast<uint32_t>(tensor.type));
     Append(header, offset);
+    // Every tensor begins at a multiple of the alignment, as Write pads them.
     offset = Aligned(offset + GgufBytes(tensor));
   }
   return header;

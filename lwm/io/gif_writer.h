@@ -9,8 +9,8 @@ namespace lwm::io {
 
 // An animated GIF (89a) that repeats for ever. Every frame has a palette of its own: its colours
 // when there are at most 256, else 256 by median cut, without dithering. Delays are whole
-// hundredths of a second, spread so that the whole keeps its rate; viewers may slow down what is
-// faster than 50 frames per second. Sides of at most 65535 pixels.
+// hundredths of a second, spread so that the video keeps its rate; viewers may slow down rates
+// above 50 frames per second. Sides of at most 65535 pixels.
 class GifWriter final : public VideoWriter {
  public:
   // Throws Error(kInvalidArgument) when the rate is not in (0, 100].

@@ -41,6 +41,8 @@ Llama2cHeader ReadHeader(std::span<const std::byte> file) {
   return header;
 }
 
+// The first version has no magic number: a file is one if its header is plausible and its size fits
+// exactly.
 bool IsPlausible(const Llama2cHeader& h) {
   constexpr int64_t kMax = 1 << 24;
   for (const int64_t size :

@@ -85,6 +85,7 @@ void MappedSource::Forget(size_t index) const {
 void MappedSource::ForgetBytes(const Entry& entry, std::span<const std::byte> bytes) const {
   const auto file = files_[entry.file]->bytes();
   const bool inside = bytes.data() >= file.data() && bytes.data() < file.data() + file.size();
+  // The caller has a copy: pages of the file would only add to the process's resident memory.
   if (inside)  // not bytes that the source decoded into its own memory
     files_[entry.file]->Forget(static_cast<size_t>(bytes.data() - file.data()), bytes.size());
 }

@@ -39,7 +39,7 @@ class MappedSource : public TensorSource {
   void Forget(size_t index) const override;
 
  protected:
-  // The checked tensors of one file. Spans point into `file`, or to what the source keeps.
+  // The checked tensors of one file. Spans point into `file`, or to memory that the source owns.
   using Parse = std::function<std::vector<StoredTensor>(std::span<const std::byte> file,
                                                         const std::string& where)>;
 

@@ -72,6 +72,7 @@ void Mp4Writer::State::OpenEncoder(const AVCodec& encoder) {
   codec->framerate = av_d2q(rate, 1001000);
   codec->time_base = av_inv_q(codec->framerate);
   codec->thread_count = VideoThreads();
+  // MP4 keeps the codec's parameters in its header, not in the stream.
   codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
   codec->color_range = AVCOL_RANGE_MPEG;
   codec->colorspace = AVCOL_SPC_BT709;

@@ -23,6 +23,8 @@ struct Header {
 };
 
 constexpr int kNdarray = 1, kScalar = 3;  // flax's ext types
+// Every level of maps is skipped once by the level above before it is read: the depth bounds the
+// time as well as the stack.
 constexpr int kMaxDepth = 32;
 constexpr uint64_t kMaxChildren = 500'000;
 constexpr std::string_view kChunkedMark = "__msgpack_chunked_array__";
@@ -139,6 +141,7 @@ void Skip(ByteReader& in, int depth) {
       return;
     case Type::kArray:
     case Type::kMap:
+      // A count may be up to 2^32, but each value takes a byte of the file at least.
       for (uint64_t i = 0; i < header.size * (header.type == Type::kMap ? 2 : 1); ++i)
         Skip(in, depth + 1);
       return;
@@ -208,6 +211,8 @@ class CheckpointReader {
     }
   }
 
+  // Positions of the values only. A map of weights and a chunked array are told apart by their
+  // keys, so these are read first.
   Children ReadChildren(ByteReader& in, uint64_t size, int depth) {
     in.Require(size <= kMaxChildren, "a map has too many entries");
     Children children;
@@ -280,6 +285,7 @@ class CheckpointReader {
   MsgpackTensor ReadArray(ByteReader& in, const std::string& name, const Header& header) {
     in.Require(header.ext_type == kNdarray || header.ext_type == kScalar, name, ": extension type ",
                header.ext_type, " is not an array");
+    // flax packs an array as msgpack inside the extension: [shape, dtype name, C-order data].
     ByteReader payload(in.Bytes(header.size), Cat(in.where(), ": array"));
     payload.Require(Expect(payload, Type::kArray, "an array").size == 3, "not [shape, type, data]");
     MsgpackTensor tensor;

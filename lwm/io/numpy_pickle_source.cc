@@ -52,7 +52,8 @@ constexpr TypeCode kTypeCodes[] = {
     {"u4", DType::kU32}, {"u2", DType::kU16}, {"u1", DType::kU8},  {"b1", DType::kBool},
 };
 
-// The bytes of a text whose characters are all below U+0100 (latin-1).
+// The bytes of a text whose characters are all below U+0100. Protocol 2 knows no bytes: Python
+// writes them as latin-1 text and a call of _codecs.encode.
 std::optional<std::vector<std::byte>> DecodeLatin1(std::string_view text) {
   std::vector<std::byte> bytes;
   bytes.reserve(text.size());
@@ -97,6 +98,7 @@ class TreeReader {
 
   void ReadNode(PickleId id, const std::string& name, int depth) {
     Require(depth < kMaxDepth && name.size() <= 4096, "dicts are nested too deep");
+    // A dict may stand in the tree many times: every visit counts.
     Require(++visited_ <= 1'000'000, "too many entries");
     if (const auto frozen = CallOf(id, kFrozenDict, 1); !frozen.empty())
       return ReadNode(frozen[0], name, depth + 1);
@@ -167,6 +169,7 @@ class TreeReader {
   }
 
   std::span<const std::byte> Decoded(std::string_view text) {
+    // Once per text, however many arrays name it: decoded memory stays below the file's size.
     const auto [at, is_new] = decoded_.try_emplace(text.data());
     if (is_new) {
       auto bytes = DecodeLatin1(text);

@@ -67,6 +67,8 @@ std::unique_ptr<TensorSource> OpenFile(const fs::path& path) {
                    foreign.explanation);
   if (StartsWith(start, "GGUF")) return std::make_unique<GgufSource>(path);
   if (StartsWith(start, "PK\x03\x04")) return std::make_unique<TorchSource>(path);
+  // Strict signs first: a safetensors length may begin like a pickle, and any bytes may look like
+  // msgpack.
   if (LooksLikeSafetensors(start)) return std::make_unique<SafetensorsSource>(path);
   if (start.size() > 1 && start[0] == 0x80 && start[1] >= 2 && start[1] <= 5)
     return std::make_unique<NumpyPickleSource>(path);

@@ -10,6 +10,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
+// One opcode of one byte makes a value of many: both time and memory need a bound of their own.
 constexpr size_t kMaxOpcodes = 8'000'000;
 constexpr size_t kMaxValues = 1'000'000;
 
@@ -59,7 +60,10 @@ enum Op : uint8_t {
 
 }  // namespace
 
-// The stack machine: one method per group of opcodes.
+// The stack machine: one method per group of opcodes. Values are kept in a deque and named by id:
+// references to them stay valid while others are made, and a value that the memo repeats is shared,
+// not copied. A list may so contain itself; interpreters of the values bound their depth and the
+// number of visits.
 class PickleMachine {
  public:
   using Allowed = std::function<bool(std::string_view, std::string_view)>;
@@ -88,6 +92,7 @@ class PickleMachine {
     return value;
   }
   PickleId Pop() {
+    // Never below the last mark, so that PopToMark finds the stack at least as long as at the mark.
     const bool above_mark = stack_.size() > (marks_.empty() ? 0 : marks_.back());
     in_.Require(above_mark, "pickle takes a value from an empty stack");
     const PickleId id = stack_.back();
@@ -252,6 +257,7 @@ class PickleMachine {
   }
   void Put(uint64_t slot) {
     Top();
+    // In order, as picklers number them: a slot of four bytes cannot demand a memo of 2^32.
     in_.Require(slot <= memo_.size(), "pickle sets memo ", slot, " out of order");
     if (slot == memo_.size()) memo_.emplace_back();
     memo_[slot] = stack_.back();
@@ -295,6 +301,7 @@ class PickleMachine {
     return line;
   }
   void NewGlobal(std::string_view module, std::string_view name) {
+    // The name is compared with a list, never looked up: nothing of a pickle is executed.
     in_.Require(allowed_(module, name), "pickle asks for ", module.substr(0, 60), ".",
                 name.substr(0, 60), ", which is not on this reader's list; nothing was executed");
     PickleValue& value = New(Kind::kGlobal);

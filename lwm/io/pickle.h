@@ -12,7 +12,7 @@
 namespace lwm::io {
 
 // A Python pickle (protocols 2 to 5) read as data: nothing is imported, called or executed. Calls
-// become values that name the function and its arguments; what they mean is the caller's business.
+// become values that name the function and its arguments; the caller interprets them.
 // Texts and bytes point into the pickle, which must outlive this object.
 using PickleId = uint32_t;
 

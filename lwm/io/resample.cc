@@ -9,6 +9,8 @@
 namespace lwm::io {
 namespace {
 
+// As Pillow's Resample.c, bit for bit: weights as fixed point of 22 bits, so that sums of bytes
+// times weights fit in 32.
 constexpr int kFractionBits = 22;
 constexpr int64_t kMaxSide = 32768;
 constexpr double kBicubicA = -0.5;

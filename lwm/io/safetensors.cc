@@ -15,6 +15,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "formats are read without byte swaps");
 
 constexpr uint64_t kLengthBytes = 8;
+// Bounds the JSON tree, which takes many times the header's size.
 constexpr uint64_t kMaxHeaderBytes = uint64_t{16} << 20;
 
 struct Entry {
@@ -90,6 +91,8 @@ std::string_view HeaderText(std::span<const std::byte> file, const std::string& 
   return {reinterpret_cast<const char*>(file.data()) + kLengthBytes, length};
 }
 
+// The format forbids holes and overlaps (README of huggingface/safetensors), so that no bytes hide
+// behind the tensors. It also finds downloads that ended early.
 void RequireExactCover(const std::vector<Entry>& entries, uint64_t data_bytes,
                        const std::string& where) {
   uint64_t end = 0;
@@ -172,7 +175,8 @@ std::vector<TensorInfo> CheckedInfos(std::vector<TensorInfo> infos) {
 
 std::string MakeHeader(const std::vector<TensorInfo>& infos,
                        const std::map<std::string, std::string>& metadata) {
-  // Written by hand: a JSON object would sort the names, and the order is the file's.
+  // Written by hand: a JSON object would sort the names, and the order is the file's. Spaces at the
+  // end align the data to 8 bytes.
   std::string header = "{\"__metadata__\":" + Json(metadata).dump();
   uint64_t offset = 0;
   for (const TensorInfo& info : infos) {

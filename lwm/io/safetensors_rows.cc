@@ -51,6 +51,7 @@ void SafetensorsRows::Finish() {
     infos.push_back(std::move(info));
     part->file->Finish();
   }
+  // The header states all sizes, so it can be written only now.
   SafetensorsWriter writer(path_, infos);
   for (const auto& part : parts_) {
     const MappedFile gathered(part->path);

@@ -24,6 +24,7 @@ ShardIndex ReadShardIndex(const fs::path& index_file) {
   }
   std::vector<fs::path> missing;
   for (fs::path& file : index.files) {
+    // An index from elsewhere must not name files outside its folder.
     const bool plain = file == file.filename() && file != ".." && file != ".";
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, plain, where, ": shard name \"", file.string(),
                    "\" is not a plain file name");

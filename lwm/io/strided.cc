@@ -66,6 +66,8 @@ void CheckStrided(const StridedTensor& tensor, const std::string& where) {
   if (*bytes == 0) return;
   const auto elements = static_cast<int64_t>(tensor.storage.size() / DTypeSize(tensor.dtype));
   require(tensor.offset < elements);
+  // Elements that the index may still move on by. It only falls and each product is checked against
+  // it by a division, so nothing overflows.
   int64_t room = elements - 1 - tensor.offset;
   for (size_t d = 0; d < tensor.shape.size(); ++d) {
     const int64_t steps = tensor.shape[d] - 1, stride = tensor.strides[d];

@@ -31,6 +31,7 @@ std::optional<DType> StorageDType(std::string_view name) {
   return {};
 }
 
+// Globals that a state dict of torch.save needs. They become names in the values, never calls.
 bool IsAllowed(std::string_view module, std::string_view name) {
   if (module == "torch") return StorageDType(name).has_value();
   if (module == "torch._utils") return name == kRebuild || name == kParameter;
@@ -56,6 +57,7 @@ class StateDictReader {
   }
 
   void ReadDict(PickleId dict, const std::string& prefix, int depth) {
+    // Dicts may contain themselves or repeat by the memo: depth, visits and names are bounded.
     Require(depth < kMaxDepth, "dicts are nested too deep");
     const auto entries = pickle_.Entries(dict);
     for (size_t i = 0; i < entries.size(); i += 2) {
@@ -100,6 +102,7 @@ class StateDictReader {
     data.dtype = *StorageDType(type.name);
     const auto entry = entries_.find(folder_ + "data/" + std::string(pickle_.Text(id[2])));
     Require(entry != entries_.end(), "tensor ", name, ": its storage is not in the file");
+    // The pickle states elements, the archive bytes: the tensor gets no more than both give.
     const int64_t elements = pickle_.Integer(id[4]);
     const auto bytes = TensorBytes(data.dtype, {elements});
     const auto stored = entry->second.bytes;

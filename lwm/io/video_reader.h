@@ -48,8 +48,8 @@ class VideoReader {
   double seconds() const;
   // The frame grabbed last. Throws Error(kCorruptData) when it cannot be shown.
   RgbImage Retrieve() const;
-  // After the end: one line that says of what the video is damaged or shorter than its header says;
-  // empty when it is whole.
+  // After the end: one line that names the video and how it is damaged or shorter than its header
+  // says; empty when it is whole.
   std::string warning() const;
 
  private:
@@ -58,9 +58,9 @@ class VideoReader {
   std::unique_ptr<State> state_;
 };
 
-// Frames that can really be decoded, counted by decoding: containers are often wrong about it.
-// With `counts` those for which it is true of the reader that grabbed them. `warning`, when given,
-// becomes that of the reader.
+// Number of frames that can be decoded, counted by decoding: containers often state another one.
+// With `counts`, only frames for which it returns true, called with the reader after each Grab.
+// `warning`, when given, becomes the reader's.
 int64_t CountFrames(const std::filesystem::path& path,
                     const std::function<bool(const VideoReader&)>& counts = nullptr,
                     std::string* warning = nullptr);

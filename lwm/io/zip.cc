@@ -14,6 +14,8 @@ constexpr uint32_t kLocalHeader = 0x04034b50, kCentralHeader = 0x02014b50;
 constexpr uint32_t kEnd = 0x06054b50, kEnd64 = 0x06064b50, kEnd64Locator = 0x07064b50;
 constexpr size_t kEndBytes = 22, kLocatorBytes = 20, kMaxComment = 65535;
 constexpr uint32_t kIn64 = 0xffffffff;
+// Bounds the table that a hostile directory can demand. Contents are spans into the file, so
+// entries that overlap cost nothing.
 constexpr uint64_t kMaxEntries = 500'000;
 
 struct Directory {
@@ -26,7 +28,8 @@ uint32_t SignatureAt(std::span<const std::byte> file, size_t position) noexcept 
   return signature;
 }
 
-// Position of the end record: the last place where its signature stands.
+// Position of the end record: the last place where its signature stands. A comment of up to 65535
+// bytes may follow it, so it is searched backwards from the end.
 std::optional<size_t> FindEnd(std::span<const std::byte> file) noexcept {
   if (file.size() < kEndBytes) return {};
   const size_t last = file.size() - kEndBytes;
@@ -38,8 +41,8 @@ std::optional<size_t> FindEnd(std::span<const std::byte> file) noexcept {
 Directory ReadEnd64(ByteReader& in, uint64_t position) {
   in.Seek(position);
   in.Require(in.Number<uint32_t>() == kEnd64, "damaged zip64 end record");
-  in.Bytes(20);
-  in.Bytes(8);  // entries on this disk
+  in.Bytes(20);  // the record's size, versions, disks
+  in.Bytes(8);   // entries on this disk
   Directory directory;
   directory.entries = in.Number<uint64_t>();
   directory.bytes = in.Number<uint64_t>();
@@ -111,6 +114,8 @@ Entry ReadEntry(ByteReader& in) {
 }
 
 std::span<const std::byte> EntryBytes(ByteReader& in, const Entry& entry) {
+  // Name and extra field of the local header may be longer than the directory's: the content begins
+  // after the local ones.
   in.Seek(entry.header_offset);
   in.Require(in.Number<uint32_t>() == kLocalHeader, "zip entry ", entry.name,
              " has a damaged header");
@@ -163,6 +168,7 @@ std::map<std::string, ZipEntry> ReadStoredZip(std::span<const std::byte> file,
   in.Seek(directory.offset);
   for (uint64_t i = 0; i < directory.entries; ++i) {
     const Entry entry = ReadEntry(in);
+    // The reader jumps to the content; the directory goes on here.
     const size_t next = in.position();
     const bool is_new =
         entries.emplace(entry.name, ZipEntry{EntryBytes(in, entry), entry.crc32}).second;

@@ -20,7 +20,7 @@ struct ZipEntry {
 std::map<std::string, ZipEntry> ReadStoredZip(std::span<const std::byte> file,
                                               const std::string& where);
 
-// Whether the directory that ends a zip archive is there; it is what a download that stopped lacks.
+// Whether the directory at the end of a zip archive is there; an unfinished download lacks it.
 bool HasZipDirectory(std::span<const std::byte> file) noexcept;
 // The file from the first entry's content on, by its local header; empty when there is none.
 std::span<const std::byte> FromFirstEntry(std::span<const std::byte> file) noexcept;
