@@ -23,7 +23,8 @@ int64_t LongestOf(const std::vector<MixedSequence>& prompts) {
   return longest;
 }
 
-// Prompts side by side, padded on the left, and the cache that holds them.
+// Prompts side by side, padded on the left, and the cache that holds them. On the left, since then
+// the last tokens of all rows are in one column, and one pass appends a token to each.
 class PaddedRows {
  public:
   // Room for new_tokens more in each row.
@@ -118,6 +119,7 @@ class FrameDrawer {
     const auto rows = static_cast<int64_t>(samplers_.size());
     at::Tensor logits_BV = model_.Logits(x_RD, Head::kVision).narrow(1, 0, layout_.codes);
     if (logits_BV.size(0) > rows) {
+      // Classifier-free guidance (Ho & Salimans 2022), on logits.
       const at::Tensor unconditional_BV = logits_BV.slice(0, rows);
       logits_BV =
           unconditional_BV + options_.scale * (logits_BV.slice(0, 0, rows) - unconditional_BV);
@@ -173,6 +175,7 @@ struct GrowingRow {
 // Draws the next token of every row that is not done.
 void DrawNext(const DecodeModel& model, const at::Tensor& x_BD, int64_t vocabulary,
               std::vector<GrowingRow>& rows) {
+  // Rows may be in text or in a frame: each head multiplies only the rows that draw from it.
   for (const Head head : {Head::kText, Head::kVision}) {
     std::vector<int64_t> chosen;
     for (size_t b = 0; b < rows.size(); ++b)
@@ -241,6 +244,7 @@ at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
       if (on_codes) on_codes(f * per_frame + i + 1, options.frames * per_frame);
       if (f + 1 == options.frames && i + 1 == per_frame) break;
       id_R.resize(all.size());
+      // The unconditional rows read the codes that were drawn for their prompts.
       std::copy_n(id_R.begin(), guided ? count : 0, id_R.end() - count);
       x_RD = rows.Read(id_R, is_vision);
     }
@@ -267,6 +271,8 @@ std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLa
   at::Tensor x_BD = padded.ReadPrompts();
   for (int64_t step = 0; step < wanted; ++step) {
     if (step > 0) {
+      // A row that is done reads its last token again: all rows of a cache grow together, and its
+      // results are ignored.
       std::vector<int64_t> id_B;
       std::vector<uint8_t> vision_B;
       for (const GrowingRow& row : rows) {

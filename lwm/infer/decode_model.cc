@@ -55,6 +55,8 @@ at::Tensor DecodeModel::ReadHidden(const NewTokens& tokens, KvCache& cache) cons
   Check(tokens, cache);
   const int64_t new_tokens = tokens.id_BT.size(1);
   const int64_t padding = cache.begin_B().defined() ? cache.begin_B().min().item<int32_t>() : 0;
+  // One table for all chunks: with dynamic scaling it depends on the length after this call, not on
+  // how the prompt is cut.
   const auto frequencies =
       config::ComputeRopeFrequencies(config_, cache.tokens() + new_tokens - padding);
   at::Tensor x_BD;
@@ -77,6 +79,7 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
   at::Tensor x_BTD = model::Embed(chunk.id_BT, chunk.vision_BT, weights_.Outer());
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
     const auto over_cache = [&](const model::Qkv& qkv, double scale) {
+      // First the new keys, then attention over all: a token sees itself and those before it.
       cache.Write(l, qkv.k_BTGK, qkv.v_BTGK);
       return ops::AttentionResult{ops::CachedAttention(qkv.q_BTHK, cache.Keys(l, end),
                                                        cache.Values(l, end), cache.tokens(),
@@ -86,6 +89,7 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
     weights_.ReleaseLayer(l);
   }
   cache.Advance(new_tokens);
+  // Only the last token is sampled from, so only it goes through the head.
   return x_BTD.select(1, new_tokens - 1).contiguous();
 }
 

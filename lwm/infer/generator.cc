@@ -25,6 +25,8 @@ void CheckRequest(const DecodeModel& model, std::span<const int64_t> prompt_ids,
                  ContextLimit(model.config()), "; shorten the prompt");
 }
 
+// The cache commits memory as tokens come. Without this check the OS would end the process in the
+// middle of an answer.
 void CheckMemory(const DecodeModel& model, int64_t tokens) {
   const double needed = static_cast<double>(tokens) *
                         static_cast<double>(KvBytesPerToken(model.config(), model.dtype()));

@@ -28,6 +28,7 @@ KvCache::KvCache(const config::ModelConfig& config, int64_t rows, int64_t capaci
               rows, " rows of ", capacity);
   LWM_REQUIRE(dtype == at::kFloat || dtype == at::kBFloat16, "KvCache: want f32 or bf16, got ",
               dtype);
+  // Reserved only: nothing here fails when memory is short, so callers check before they begin.
   for (int64_t l = 0; l < config.num_hidden_layers; ++l)
     layers_.emplace_back(static_cast<size_t>(2 * rows_ * heads_ * run_bytes_));
 }
@@ -45,6 +46,7 @@ std::byte* KvCache::Run(int64_t layer, int64_t which, int64_t row, int64_t head)
          ((which * rows_ + row) * heads_ + head) * run_bytes_;
 }
 
+// A head's tokens are adjacent, so attention streams one run per (row, head).
 at::Tensor KvCache::View(int64_t layer, int64_t which, int64_t tokens) const {
   LWM_CHECK(tokens <= capacity_, tokens, " tokens of ", capacity_);
   const int64_t run = run_bytes_ / static_cast<int64_t>(at::elementSize(dtype_));
@@ -72,6 +74,8 @@ void KvCache::Write(int64_t layer, const at::Tensor& k_BTGK, const at::Tensor& v
   LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, tokens_ + k_BTGK.size(1) <= capacity_,
                  "the KV cache holds ", capacity_, " tokens, ", tokens_ + k_BTGK.size(1),
                  " are needed");
+  // Behind tokens(), which only Advance moves, after all layers: a pass that fails in the middle
+  // leaves the cache as it was, and the next one writes to the same place.
   CopyIn(layer, 0, k_BTGK);
   CopyIn(layer, 1, v_BTGK);
 }
@@ -83,6 +87,7 @@ void KvCache::Advance(int64_t tokens) {
 
 void KvCache::Truncate(int64_t tokens) {
   LWM_CHECK(tokens >= 0 && tokens <= tokens_, tokens, " of ", tokens_, " tokens");
+  // Runs are whole pages apart, so none gives back a page of the next one.
   const auto kept = static_cast<size_t>(tokens * token_bytes_);
   const auto used = static_cast<size_t>(tokens_ * token_bytes_);
   for (const ReservedMemory& layer : layers_)

@@ -10,10 +10,10 @@
 
 namespace lwm::infer {
 
-// Keys and values of all layers for B rows of the same length. Every (layer, row, kv head) has its
-// keys in one run of address space; the system's pages under it are the pages of the cache: they
-// come when tokens are written, nothing is ever copied, and memory is what the tokens take. Tensors
-// that it gives are views and die with it. Not for concurrent use.
+// Keys and values of all layers for B rows of the same length. The keys of a (layer, row, kv head)
+// are one contiguous run, reserved for the whole capacity; the OS commits pages on first write, so
+// nothing is ever copied and memory is that of the tokens written. Tensors that it gives are views
+// and die with it. Not for concurrent use.
 class KvCache {
  public:
   // For up to `capacity` tokens a row, in f32 or bf16. Throws Error(kResourceExhausted).

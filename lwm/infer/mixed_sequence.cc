@@ -91,6 +91,7 @@ bool SequenceState::EndsWithBegin() const {
 SequenceState::Range SequenceState::Allowed(int64_t text_vocabulary) const {
   if (!in_clip_) return {0, text_vocabulary};
   if (codes_ < layout_->tokens_per_frame) return {0, layout_->codes};
+  // After the last allowed frame only eov, which ends the clip.
   const bool is_last = max_frames_ > 0 && frames_ + 1 >= max_frames_;
   return {is_last ? layout_->eov() : layout_->eof(), layout_->eov() + 1};
 }

@@ -185,6 +185,7 @@ at::Tensor PicturesOf(const PictureModel& model, const std::vector<std::string>&
     for (int64_t p = begin; p < end; ++p) {
       prompts.push_back(PicturePrompt(model, caption_P[static_cast<size_t>(p)]));
       unconditional.push_back(PicturePrompt(model, ""));
+      // By the caption's number, not its place in the part: parts of another size draw the same.
       part.seeds.push_back(DeriveKey(seed, static_cast<uint64_t>(p)));
     }
     codes.push_back(

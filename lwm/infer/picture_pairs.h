@@ -37,7 +37,7 @@ PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::stri
 // At most `count` of them, spread evenly; 0 = all.
 PicturePairs SomePairs(const PicturePairs& pairs, int64_t count);
 
-// A model that reads and writes pictures, with what that takes.
+// A model that reads and writes pictures, with its tokenizer, VQGAN and frame layout.
 struct PictureModel {
   const DecodeModel& decoder;
   model::WeightStore& weights;  // the decoder's
@@ -92,7 +92,7 @@ struct PairScores {
 };
 Json ToJson(const PairScores& scores);
 
-// Called with what has been done ("captions drawn") and of how many.
+// Called after each stage with its name ("captions drawn") and the number of items.
 using OnPairs = std::function<void(const std::string& what, int64_t count)>;
 
 PairScores MeasurePairs(const PictureModel& model, const PicturePairs& pairs,

@@ -71,8 +71,12 @@ std::span<const float> Sampler::Penalised(std::span<const float> logits_V) {
 int64_t Sampler::Sample(std::span<const float> unpenalised_V) {
   const std::span<const float> logits_V = Penalised(unpenalised_V);
   const int64_t best = MostLikely(logits_V);
+  // Without a random number: greedy decoding needs none.
   if (options_.temperature == 0 || options_.top_k == 1) return best;
   const double max = logits_V[static_cast<size_t>(best)];
+  // The filters in Hugging Face's order: penalty, temperature, top-k, top-p. Each sees only what
+  // the one before kept: p is a share of the k likeliest. Relative to the largest logit, so that
+  // exp does not overflow; weights that vanish (-inf too) drop out.
   candidates_.clear();
   for (size_t v = 0; v < logits_V.size(); ++v) {
     const double weight = std::exp((logits_V[v] - max) / options_.temperature);
@@ -86,12 +90,14 @@ int64_t Sampler::Sample(std::span<const float> unpenalised_V) {
 void Sampler::KeepTopK() {
   const auto k = static_cast<size_t>(options_.top_k);
   if (k == 0 || k >= candidates_.size()) return;
+  // Only the set matters here, so no sort: O(V).
   std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
                    MoreLikely<Candidate>);
   candidates_.resize(k);
 }
 
-// A heap gives the likeliest first, so that a peaked distribution is not sorted whole.
+// The smallest set of likeliest tokens with total probability p; the token that crosses p belongs
+// to it. A heap gives the likeliest first, so that a peaked distribution is not sorted whole.
 void Sampler::KeepTopP() {
   if (options_.top_p >= 1) return;
   double total = 0, kept = 0;

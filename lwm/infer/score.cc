@@ -16,6 +16,7 @@ constexpr int64_t kFirstBucketTokens = 1024;
 constexpr int64_t kNoTarget = -100;
 
 Tally TallyOf(const at::Tensor& nll_N, dist::Communicator* sp) {
+  // Counts as doubles, exact up to 2^53: one all-reduce for both.
   std::array<double, 2> sums = {static_cast<double>(nll_N.numel()),
                                 nll_N.to(at::kDouble).sum().item<double>()};
   if (sp != nullptr) sp->AllReduceSum(std::span<double>(sums));
@@ -79,6 +80,7 @@ TokenBatch TextRow(std::span<const int32_t> ids, std::optional<int32_t> bos) {
       at::tensor(at::ArrayRef<int32_t>(ids.data(), ids.size()), at::kInt).to(at::kLong);
   TokenBatch row;
   if (bos) {
+    // BOS takes a place of the input, so every token of the row is a target.
     row.id_BT = at::cat({at::full({1}, *bos, at::kLong), id_S.slice(0, 0, count - 1)}).unsqueeze(0);
     row.target_BT = id_S.unsqueeze(0);
   } else {

@@ -127,6 +127,7 @@ void CheckChosen(const at::Tensor& id_N, int64_t vocab, const std::string& what)
 // Columns of x_BT that each row's slots of this rank hold; `empty` where a slot holds nothing.
 at::Tensor TakeSlots(const at::Tensor& x_BT, const at::Tensor& index_BT, const at::Scalar& empty) {
   if (!x_BT.defined()) return {};
+  // Slots without a token have index -1: they read column 0 and are overwritten.
   return x_BT.gather(1, index_BT.clamp_min(0).to(at::kLong)).masked_fill(index_BT.lt(0), empty);
 }
 

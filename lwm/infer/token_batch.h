@@ -11,7 +11,7 @@
 
 namespace lwm::infer {
 
-// B rows of T tokens as a file gives them, with what is to be predicted.
+// B rows of T tokens as a file gives them, with their targets.
 struct TokenBatch {
   at::Tensor id_BT;             // i64
   at::Tensor vision_BT;         // bool; undefined = all text
@@ -50,8 +50,8 @@ TokenBatch RowOf(const TokenBatch& batch, int64_t row);
 void CheckTokenIds(const at::Tensor& id_BT, const at::Tensor& vision_BT,
                    const config::ModelConfig& config, bool may_be_absent, const std::string& what);
 
-// Tokens that a segment may have: max_position_embeddings, or with dynamic scaling what places of
-// 32 bits can tell apart.
+// Most tokens of a segment: max_position_embeddings, or INT32_MAX with dynamic scaling, since
+// positions are int32.
 int64_t ContextLimit(const config::ModelConfig& config);
 
 }  // namespace lwm::infer
