@@ -68,8 +68,8 @@ at::Tensor ShareOf(dist::Communicator* tp, const at::Tensor& at_N) {
   return at_N.slice(0, begin, std::min(at_N.size(0), begin + part));
 }
 
-// dhead_VD is summed over tp ranks where it lies. What it holds of earlier micro-batches is the
-// same on all of them: the first one's takes part.
+// dhead_VD is all-reduced in place over tp. It holds the sum of earlier micro-batches, equal on all
+// ranks: only rank 0 contributes it.
 HeadLoss ScoreHead(const at::Tensor& x_TD, const at::Tensor& head_VD, const DecoderTargets& targets,
                    const at::Tensor& mine_T, double scale, at::Tensor* dhead_VD,
                    dist::Communicator* tp) {
@@ -123,6 +123,7 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const OuterWeights& o
   if (config.has_vision())
     loss[1] = score(outer.vision_head_VD, vision_T, scales.vision,
                     gradients ? &gradients->vision_head_VD : nullptr);
+  // Each tp rank scored its share of the tokens; zeros elsewhere make the sums the whole.
   if (tp && tp->size() > 1) {
     tp->AllReduceSum(std::span(loss));
     nll_T = ops::SumOverRanks(tp, nll_T);
@@ -162,6 +163,9 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
                                    double text_scale, double vision_scale,
                                    const DecoderOptions& options) {
   const LayerContext context = MakeContext(config, input, options);
+  // Forward keeps per layer its input and attention's result; the loss gives the gradient of the
+  // last hidden states; backward then goes down the layers and frees what it has used. The
+  // embedding, which forward used first, gets its gradient last.
   std::vector<LayerSaved> saved;
   const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);
 
@@ -178,6 +182,7 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
     dx_BTD = LayerBackward(context, weights.Layer(l), input.view, saved.back(), dx_BTD,
                            weights.LayerGradients(l));
     saved.pop_back();
+    // Complete: the store may send them while the next layer is computed.
     weights.FinishLayerGradients(l);
     weights.ReleaseLayer(l);
   }

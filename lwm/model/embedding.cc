@@ -28,6 +28,8 @@ at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT, const Out
   if (!AnyVision(vision_BT)) return Rows(outer.embed_VD, id_BT, "vocab_size");
   LWM_REQUIRE(outer.vision_embed_VD.defined(),
               "vision codes need a model with vision_vocab_size > 0");
+  // Each table is read for all tokens and `where` chooses. Ids of the other modality may lie
+  // outside a table: they read row 0.
   const at::Tensor text_id_BT = id_BT.masked_fill(vision_BT, 0);
   const at::Tensor vision_id_BT = id_BT.masked_fill(vision_BT.logical_not(), 0);
   return at::where(vision_BT.unsqueeze(-1),

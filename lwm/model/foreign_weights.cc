@@ -21,7 +21,7 @@ constexpr std::string_view kMerge =
 struct Method {
   std::string_view key, name, advice;
 };
-// quant_method in config.json, its name in print, and what gives plain weights.
+// quant_method in config.json, its name in print, and how to get plain weights.
 constexpr Method kMethods[] = {
     {"bitsandbytes", "bitsandbytes",
      "load it in transformers, call model.dequantize() and save_pretrained, or take the original "

@@ -8,11 +8,10 @@
 
 namespace lwm::model {
 
-// Checkpoints of kinds that this program does not read are refused by their name, before a tensor
-// of theirs is called missing. Each function throws Error(kInvalidArgument) that says what the
-// checkpoint is and what to do, or does nothing.
+// Refuse checkpoints of unsupported kinds by name, before one of their tensors is reported missing.
+// Each function throws Error(kInvalidArgument) that names the kind and the remedy, or does nothing.
 
-// Of what stands beside the weights at `place`, a folder or a file: an adapter without its base
+// By files beside the weights at `place`, a folder or a file: an adapter without its base
 // model, a config.json of a VQGAN or of quantised weights (quantization_config), or the file that
 // a quantiser leaves (quantize_config.json).
 void RefuseForeignFolder(const std::filesystem::path& place);

@@ -104,6 +104,7 @@ at::Tensor ModelSource::Read(const TensorSpec& spec) const {
   fail_unless(weight.sizes() == at::IntArrayRef(spec.shape),
               Cat("gives ", spec.name, " the shape ", weight.sizes(), ", the config wants ",
                   at::IntArrayRef(spec.shape)));
+  // Once here: a NaN found later could come from any layer.
   fail_unless(AllFinite(weight), "holds NaN or infinity");
   if (rule.interleaved_heads > 0) weight = HalvesFromPairs(weight, rule.interleaved_heads);
   return weight;

@@ -46,7 +46,7 @@ at::Tensor AddAttention(const LayerContext& context, const LayerWeights& weights
   return x_BTD + ops::SumOverRanks(context.options.tp, branch_TD).view(x_BTD.sizes());
 }
 
-// Gradient of norm(x) -> dx on top of what flows past the branch. dxn_TD is this rank's part.
+// Gradient of norm(x) -> dx plus the residual gradient dy_BTD. dxn_TD is this rank's part.
 at::Tensor AddNormBackward(const LayerContext& context, const at::Tensor& dxn_TD,
                            const at::Tensor& x_BTD, const at::Tensor& w_D, const at::Tensor& dy_BTD,
                            at::Tensor& dw_D) {
@@ -79,6 +79,7 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
   ops::AttentionGradients d =
       ops::RingAttentionBackward(datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK,
                                  qkv.v_BTGK, saved.attention, view, AttentionScale(context));
+  // The transpose of a rotation is the inverse rotation.
   ops::ApplyRope(d.dq_BTHK, context.rope, /*inverse=*/true);
   ops::ApplyRope(d.dk_BTGK, context.rope, /*inverse=*/true);
   at::Tensor dxn_TD =
@@ -101,6 +102,8 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
   const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
   const at::Tensor ffn_TD = ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)),
                                              weights.ffn, context.options.ffn_slice_tokens);
+  // With tp, q, k, v, gate and up are split by rows, o and down by columns, so each branch needs
+  // one sum over ranks (Shoeybi et al. 2019, section 3).
   return h_BTD + ops::SumOverRanks(context.options.tp, ffn_TD).view(h_BTD.sizes());
 }
 

@@ -103,7 +103,7 @@ void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder,
   WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-// The system ends a process that takes too much without a word.
+// Else the OS would end a process that takes too much, without a message.
 void RequireMemory(const fs::path& path, const config::ModelConfig& config, at::ScalarType dtype) {
   const double needed =
       static_cast<double>(config.ParameterCount()) * static_cast<double>(c10::elementSize(dtype));

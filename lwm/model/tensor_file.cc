@@ -113,6 +113,7 @@ at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
   if (view.empty()) return ReadTensor(*source, name);
   const io::TensorInfo& info = source->infos()[index];
   return at::from_blob(
+      // from_blob has no const form; the map is read-only, so a write would end the process.
       const_cast<std::byte*>(view.data()), info.shape,
       [source, index](void*) { source->Forget(index); },
       at::TensorOptions(ToScalarType(info.dtype)));

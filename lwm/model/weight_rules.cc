@@ -193,6 +193,8 @@ WeightRules MakeWeightRules(const ModelConfig& config, const TensorSource& sourc
   add(OuterTensorSpecs(config));
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     add(LayerTensorSpecs(config, layer));
+  // A tensor that nothing reads means that the config describes another model: refused, since the
+  // result would be wrong without an error.
   for (const io::TensorInfo& info : source.infos()) {
     if (used.contains(info.name)) continue;
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, MayIgnore(config, source, info.name), source.where(),

@@ -53,7 +53,7 @@ class WeightStore {
   virtual const OuterWeights& Outer() = 0;
   virtual const LayerWeights& Layer(int64_t layer) = 0;
   virtual void ReleaseLayer(int64_t layer) = 0;
-  // f32 gradients to add to; what is in them after the call below is handed over.
+  // f32 gradients to add to; FinishLayerGradients hands a layer's to the store.
   virtual OuterWeights& OuterGradients() = 0;
   virtual LayerWeights& LayerGradients(int64_t layer) = 0;
   virtual void FinishLayerGradients(int64_t layer) = 0;
@@ -64,8 +64,8 @@ class ResidentWeights final : public WeightStore {
  public:
   ResidentWeights(const config::ModelConfig& config, at::ScalarType dtype);
 
-  // Fills every tensor: `read` returns the whole tensor of that name, in any float dtype and on any
-  // shape error throws; it is cast to the store's dtype.
+  // Fills every tensor: `read` returns the whole tensor of that name in any float dtype; it is cast
+  // to the store's. Throws on a wrong shape.
   void Load(const std::function<at::Tensor(const TensorSpec&)>& read);
   // Calls visit(spec, weight, gradient) for every tensor; gradient undefined without
   // EnableGradients.
