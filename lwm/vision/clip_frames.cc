@@ -19,6 +19,8 @@ ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
                  ": the video does not state its frame rate; choose frames by number instead");
   if (options.frames_per_second == 0 && options.max_frames > 0) {
     std::string warning;
+    // A spread over the video needs its number of frames, and containers often state a wrong one:
+    // it is decoded once more to count.
     const int64_t frames = io::CountFrames(
         path, [&](const io::VideoReader& reader) { return IsAfterStart(reader); }, &warning);
     RequireFrames(frames > 0);

@@ -11,7 +11,7 @@
 
 namespace lwm::vision {
 
-// Which frames of a video are taken, beginning at start_seconds:
+// The choice of a video's frames, beginning at start_seconds:
 //   neither number      every frame
 //   frames_per_second   at most that many of every second, by the times at which they are shown
 //   max_frames          spread evenly over all that follows the start, both ends included
@@ -36,7 +36,7 @@ class ClipFrames {
   // and, at the end, when there was no frame at all.
   std::optional<io::RgbImage> Next();
 
-  // The share of the video that was read so far, in [0, 1], by what it says of its length.
+  // The share of the video that was read so far, in [0, 1], by its stated number of frames.
   double ShareRead() const;
 
  private:

@@ -71,6 +71,7 @@ std::optional<std::vector<int32_t>> ParseEntry(const std::string& bytes, int64_t
   const size_t body = bytes.size() - kHashBytes;
   uint64_t count = 0;
   std::memcpy(&count, bytes.data() + kMagicBytes, sizeof(count));
+  // Length, hash and range are all checked: a crash or a full disk may have cut the entry.
   if (count != (body - kHeaderBytes) / 4 || body % 4 != 0 ||
       count % static_cast<uint64_t>(codes_per_frame) != 0 ||
       HashText(bytes.substr(0, body)) != bytes.substr(body))
@@ -101,7 +102,7 @@ class MediaReader {
   std::optional<io::RgbImage> picture_;
 };
 
-// Prepared frames of one file or several; what ends with them.
+// Prepared frames of one file or several, and the requests that end after them.
 struct FrameBatch {
   std::vector<io::RgbImage> frames;
   std::vector<size_t> request_of_frame;
@@ -179,6 +180,7 @@ CodeCache::~CodeCache() = default;
 
 std::vector<int32_t> CodeCache::Codes(const MediaRequest& request) {
   const fs::path entry = EntryOf(request);
+  // Looked up without the encoder's lock, so that hits do not wait for an encoding in progress.
   if (auto code_n = ReadEntry(entry)) return std::move(*code_n);
   const std::lock_guard lock(encoder_mutex_);
   if (auto code_n = ReadEntry(entry)) return std::move(*code_n);  // by another thread meanwhile
@@ -193,7 +195,7 @@ int64_t CodeCache::Fill(const std::vector<MediaRequest>& requests,
                         const std::function<void(int64_t done)>& progress) {
   int64_t failed = 0;
   std::vector<MediaRequest> missing;
-  std::set<fs::path> entries;  // of what is missing: several lines may name one file
+  std::set<fs::path> entries;  // of `missing`: several lines may name one file
   for (const MediaRequest& request : requests) {
     try {
       const fs::path entry = EntryOf(request);
@@ -220,6 +222,7 @@ void CodeCache::Encode(const std::vector<MediaRequest>& requests,
   if (requests.empty()) return;
   if (!encoder_) encoder_ = std::make_unique<Encoder>(options_);
   BatchReader reader(requests, frame_size_, options_.batch);
+  // Two batches ahead: decoding media and the VQGAN overlap.
   Prefetch<FrameBatch> batches([&] { return reader.Next(); }, 2);
   std::map<size_t, std::vector<int32_t>> codes_of;  // of requests that have not ended
   while (const auto batch = batches.Next()) {
@@ -236,6 +239,8 @@ void CodeCache::Encode(const std::vector<MediaRequest>& requests,
       counts_.frames += static_cast<int64_t>(batch->frames.size());
     }
     for (const size_t request : batch->ended) {
+      // An entry is written when its last frame is encoded: a run that stops keeps the finished
+      // ones.
       std::vector<int32_t> code_n = std::move(codes_of[request]);
       codes_of.erase(request);
       Keep(EntryOf(requests[request]), code_n);
@@ -282,6 +287,7 @@ fs::path CodeCache::EntryOf(const MediaRequest& request) {
 }
 
 std::string CodeCache::ContentHash(const fs::path& path) {
+  // Hashing a video can take seconds; within a process its size and time of change stand for it.
   const auto changed = fs::last_write_time(path).time_since_epoch().count();
   const std::string version = Cat(path.string(), '\n', fs::file_size(path), '\n', changed);
   {

@@ -62,9 +62,9 @@ class CodeCache {
   // The same if they are in the folder; nothing when they are not, or the entry is damaged.
   std::optional<std::vector<int32_t>> Find(const MediaRequest& request);
 
-  // Encodes what is not in the folder yet, frames of several files in one batch and decoding beside
-  // encoding; progress(requests done) now and then. Files that cannot be decoded are passed over:
-  // Codes says why. Returns how many.
+  // Encodes the requests that are not in the folder yet, frames of several files in one batch and
+  // decoding beside encoding; progress(requests done) now and then. Files that cannot be decoded
+  // are left out: Codes says why. Returns their number.
   int64_t Fill(const std::vector<MediaRequest>& requests,
                const std::function<void(int64_t done)>& progress);
 
@@ -74,7 +74,7 @@ class CodeCache {
   struct Counts {
     int64_t found = 0, encoded = 0;  // requests
     int64_t damaged = 0;             // entries made anew
-    int64_t frames = 0;              // of what was encoded
+    int64_t frames = 0;              // encoded
   };
   Counts counts() const;
 
@@ -95,7 +95,7 @@ class CodeCache {
   int64_t frame_size_, codes_per_frame_;
   std::string settings_;  // config, weights and size, common to all entries, as text
 
-  mutable std::mutex mutex_;                         // of what follows
+  mutable std::mutex mutex_;                         // of the next two
   std::map<std::string, std::string> content_hash_;  // by path, size and time of change
   Counts counts_;
   std::mutex encoder_mutex_;

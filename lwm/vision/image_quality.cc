@@ -67,6 +67,7 @@ at::Tensor Ssim(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC) {
   const at::Tensor a = a_NHWC.detach(), b = b_NHWC.detach();
   const at::Tensor window = GaussianWindow();
   const at::Tensor ssim_N = at::empty({a.size(0)}, at::kDouble);
+  // One picture at a time: the window means of a whole set in f64 would take many times its memory.
   for (int64_t i = 0; i < a.size(0); ++i)
     ssim_N[i].copy_(MeanSimilarity(Planes(a[i]), Planes(b[i]), window));
   return ssim_N;

@@ -103,6 +103,7 @@ std::optional<io::RgbImage> MediaFrames::Next() {
         return prepared;
       }
     } catch (const Error& error) {
+      // A fault of this program is no property of the file, so it is never skipped.
       if (!options_.skip_bad || error.code() == ErrorCode::kInternal) throw;
       Skip(error.what());
     }

@@ -43,6 +43,8 @@ class TrainedConvFunction : public torch::autograd::Function<TrainedConvFunction
     std::array<bool, 3> wanted = {context->needs_input_grad(0), context->needs_input_grad(1),
                                   context->needs_input_grad(2)};
     at::Tensor dweight_OIHW, dbias_O;
+    // The weight gradient as matrix products over pixels where ops has them; the other gradients
+    // stay with LibTorch.
     if (wanted[1] && RunsAsProducts(x_NCHW, weight_OIHW)) {
       dweight_OIHW = ops::ConvWeightGradient(x_NCHW, dy_NCHW, side, stride, padding);
       if (wanted[2]) dbias_O = dy_NCHW.permute({0, 2, 3, 1}).flatten(0, 2).sum(0);

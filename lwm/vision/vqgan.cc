@@ -12,6 +12,7 @@ namespace lwm::vision {
 namespace {
 
 constexpr double kNormEps = 1e-6;
+// Latents whose distances to all codes are held at once: 32 MiB for 8192 codes.
 constexpr int64_t kQuantiseRows = 1024;
 
 at::MemoryFormat LayoutFor(at::ScalarType dtype) {
@@ -39,6 +40,7 @@ at::Tensor AddConv(at::Tensor y_NCHW, const ConvWeights& conv, const at::Tensor&
 
 at::Tensor Halve(const ConvWeights& conv, const at::Tensor& x_NCHW) {
   if (conv.frozen) return conv.frozen->Run(x_NCHW);
+  // At the right and bottom only, as taming-transformers and diffusers pad before stride 2.
   const at::Tensor padded = at::constant_pad_nd(x_NCHW, {0, 1, 0, 1});
   return Definition(conv, padded, 2, 0);
 }
@@ -51,10 +53,11 @@ at::Tensor Double(const ConvWeights& conv, const at::Tensor& x_NCHW) {
 void FreezeConv(ConvWeights& conv, ConvKind kind, at::ScalarType dtype) {
   if (!conv.defined()) return;
   conv.frozen = std::make_shared<FrozenConv>(kind, conv.weight_OIHW, conv.bias_O, dtype);
+  // The frozen form has its own copy; one set of weights in memory is enough.
   conv.weight_OIHW = conv.bias_O = at::Tensor();
 }
 
-// Whole squares only: what is over at the right and bottom is cut, as strided convolutions do.
+// Whole squares only: the rest at the right and bottom is cut, as strided convolutions do.
 at::Tensor SpaceToDepth(const at::Tensor& x_NCHW, int64_t side) {
   const int64_t height = x_NCHW.size(2) / side * side, width = x_NCHW.size(3) / side * side;
   return at::pixel_unshuffle(x_NCHW.narrow(2, 0, height).narrow(3, 0, width), side);
@@ -85,6 +88,8 @@ Vqgan::Vqgan(config::VqganConfig config, VqganWeights weights, at::ScalarType dt
                 ", the config wants ", at::IntArrayRef(spec.shape));
     differentiable |= weight.requires_grad();
   });
+  // Distances stay in f32 when the arithmetic is bf16: its 8 bits of mantissa would make near codes
+  // equal.
   codebook_VC_ = weights_.codebook_VC.to(dtype == at::kDouble ? at::kDouble : at::kFloat);
   codebook_norm_V_ = codebook_VC_.square().sum(1);
   if (!differentiable && dtype != at::kDouble) {

@@ -43,9 +43,9 @@ class Vqgan {
   // Throws Error(kInvalidArgument) naming a code that the codebook does not have.
   at::Tensor Decode(const at::Tensor& codes_Nhw) const;
 
-  // The same from rows of the codebook, or what stands for them in training: [N,h,w,C] of a float
-  // type, N >= 1. Latents and this are differentiable in their inputs and the weights given, if any
-  // of these requires gradients.
+  // The same from latents: rows of the codebook or, in training, their straight-through form,
+  // [N,h,w,C] of a float type, N >= 1. Latents and this are differentiable in their inputs and the
+  // weights given, if any of these requires gradients.
   at::Tensor DecodeLatents(const at::Tensor& latents_NhwC) const;
 
   // Checks codes as Decode does, and throws as it does.

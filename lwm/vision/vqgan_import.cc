@@ -113,6 +113,8 @@ VqganSource::VqganSource(config::VqganConfig config, std::unique_ptr<io::TensorS
                    name, " is missing; the config asks for it");
     known.insert(name);
   }
+  // Weights without a place mean another architecture: refused, since codes would be wrong without
+  // an error.
   for (const io::TensorInfo& info : source_->infos())
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, known.contains(info.name), source_->where(),
                    ": weight ", info.name, " has no place in the model of the config");
