@@ -25,6 +25,7 @@ Adversary::Adversary(const config::VqganLossSection& loss,
 at::Tensor Adversary::GeneratorTerm(int64_t step, const Pass& pass, const at::Tensor& last_weight,
                                     double share, dist::Communicator& world) {
   discriminator_.RequireGradients(false);
+  // The discriminator is fixed here: backward passes through it and leaves nothing at its weights.
   const at::Tensor term = GeneratorHingeLoss(discriminator_.Logits(pass.output_NHWC));
   const at::Tensor gradients =
       at::stack({GradientOf(pass.reconstruction, last_weight), GradientOf(term, last_weight)})
@@ -33,6 +34,8 @@ at::Tensor Adversary::GeneratorTerm(int64_t step, const Pass& pass, const at::Te
   discriminator_.RequireGradients(true);
   world.AllReduceSum(
       std::span(gradients.data_ptr<float>(), static_cast<size_t>(gradients.numel())));
+  // Gradients were summed, not norms: the weight is that of the global batch on any number of
+  // ranks.
   return term * schedule_.Weight(step, gradients[0].norm().item<double>(),
                                  gradients[1].norm().item<double>());
 }

@@ -10,8 +10,8 @@
 namespace lwm::vision_train {
 namespace {
 
-// The mean of two bilinear samples along one axis: where its taps lie in the source and what they
-// weigh. Taps outside the source are dropped, so that weights fall short of 1 there.
+// The mean of two bilinear samples along one axis: positions of its taps in the source and their
+// weights. Taps outside the source are dropped, so that weights fall short of 1 there.
 struct Taps {
   int count = 0;
   std::array<int64_t, 4> index;
@@ -42,7 +42,8 @@ std::vector<Taps> TapsOfAxis(int64_t size, double zoom, double shift, bool flip)
   return taps;
 }
 
-// 1 - v^gamma for every byte v: how far it is from white, so that what is outside counts as 0.
+// 1 - v^gamma for every byte v, the darkness: white is 0, so taps outside the source, which add
+// nothing, show white.
 std::array<float, 256> DarknessTable(double gamma) {
   std::array<float, 256> table;
   for (size_t byte = 0; byte < table.size(); ++byte)
@@ -85,6 +86,7 @@ Warp DrawWarp(const AugmentOptions& options, Random& random) {
   warp.shift_y = options.shift * (2 * random.Uniform() - 1);
   warp.gamma = std::exp(options.gamma * (2 * random.Uniform() - 1));
   const bool permute = random.Uniform() < options.permute;
+  // Drawn even when unused, so that the next picture's numbers do not depend on the options.
   const uint64_t first = random.Below(3), second = random.Below(2);
   if (permute) {
     std::swap(warp.channels[0], warp.channels[first]);

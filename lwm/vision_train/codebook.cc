@@ -62,6 +62,7 @@ Quantised StraightThrough(const at::Tensor& latents_NhwC, const at::Tensor& code
   const at::Tensor row_NhwC =
       codebook_VC.index_select(0, code_R.to(at::kLong)).view(latents_NhwC.sizes());
   Quantised result;
+  // Forward the code, backward the identity (Bengio et al. 2013; van den Oord et al. 2017, 3.2).
   result.latents_NhwC = latents_NhwC + (row_NhwC - latents_NhwC).detach();
   result.commitment = at::mse_loss(latents_NhwC, row_NhwC.detach());
   if (learn_codebook) result.codebook = at::mse_loss(row_NhwC, latents_NhwC.detach());
@@ -82,6 +83,7 @@ at::Tensor KMeans(const at::Tensor& x_RC, int64_t rows, int64_t rounds, Random r
     const at::Tensor sum_VC = at::zeros_like(row_VC).index_add_(0, nearest.code_R, x_RC);
     const at::Tensor mean_VC = sum_VC / count_V.clamp_min(1).unsqueeze(1);
     const at::Tensor empty_V = at::nonzero(count_V == 0).squeeze(1);
+    // A row that lost all latents takes over the latents that are served worst.
     if (empty_V.numel() > 0) {
       const int64_t moved = std::min(empty_V.numel(), x_RC.size(0));
       const at::Tensor far_R = std::get<1>(nearest.distance_R.topk(moved));
@@ -124,6 +126,7 @@ std::vector<std::pair<std::string, at::Tensor*>> Codebook::State() {
 }
 
 void Codebook::KeepRecent(const at::Tensor& z_RC) {
+  // The newest latents only: the encoder changes fast in the warm-up, old ones lie elsewhere.
   recent_RC_ = at::cat({recent_RC_, z_RC});
   const int64_t over = recent_RC_.size(0) - options_.kmeans_latents;
   if (over > 0) recent_RC_ = recent_RC_.narrow(0, over, options_.kmeans_latents).clone();
@@ -138,6 +141,7 @@ int64_t Codebook::AfterStep(int64_t step, const at::Tensor& z_RC, const at::Tens
     LWM_REQUIRE(recent_RC_.size(0) >= codebook_VC_.size(0), "the warm-up gave ", recent_RC_.size(0),
                 " latents for ", codebook_VC_.size(0),
                 " codes: raise codebook.warmup, train.steps or train.batch");
+    // From here on latents are quantised, with a codebook that covers them.
     Start(KMeans(recent_RC_, codebook_VC_.size(0), options_.kmeans_rounds,
                  Random(DeriveKey(seed_, kStartStream))));
     recent_RC_ = recent_RC_.narrow(0, 0, 0).clone();
@@ -152,6 +156,9 @@ int64_t Codebook::AfterStep(int64_t step, const at::Tensor& z_RC, const at::Tens
   return revives ? Revive(step, z_RC) : 0;
 }
 
+// Each row is the running mean of the latents that chose it (van den Oord et al. 2017, appendix
+// A.1). Laplace smoothing of the counts keeps rows that nobody chooses from a division by nearly 0
+// and leaves the sum of counts as it is.
 void Codebook::Follow(const at::Tensor& z_RC, const at::Tensor& code_R,
                       const at::Tensor& new_count_V) {
   const double keep = options_.decay;
@@ -165,6 +172,10 @@ void Codebook::Follow(const at::Tensor& z_RC, const at::Tensor& code_R,
   codebook_VC_.detach().copy_(sum_VC_ / smoothed_V.unsqueeze(1));
 }
 
+// Dead codes move to latents of this batch, drawn with a chance proportional to the squared
+// distance from their code (the seeding of k-means++, Arthur & Vassilvitskii 2007): they go where
+// the codebook is coarsest. Random numbers come from (seed, step): ranks agree, and a resumed run
+// draws the same.
 int64_t Codebook::Revive(int64_t step, const at::Tensor& z_RC) {
   const at::Tensor mean_use = use_V_.mean();
   const at::Tensor dead_V = at::nonzero(use_V_ < mean_use * options_.revive_below).squeeze(1);

@@ -33,7 +33,7 @@ at::Tensor KMeans(const at::Tensor& x_RC, int64_t rows, int64_t rounds, Random r
 // codebook. Writes into the codebook tensor it is given.
 class Codebook {
  public:
-  // `steps` are those of the run, of which the warm-up and the end of revival are parts.
+  // `steps`: of the run; the options give the warm-up and the end of revival as shares of it.
   Codebook(const config::CodebookSection& options, int64_t steps, uint64_t seed,
            at::Tensor codebook_VC);
 

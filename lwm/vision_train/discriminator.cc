@@ -113,6 +113,7 @@ at::Tensor GradientOf(const at::Tensor& loss, const at::Tensor& weight) {
 double AdversarialSchedule::Weight(int64_t step, double reconstruction_norm,
                                    double adversarial_norm) const {
   if (!IsOn(step)) return 0;
+  // Scales the adversarial gradient at the last layer to the size of the reconstruction's.
   const double quotient = reconstruction_norm / (adversarial_norm + 1e-4);
   return std::isfinite(quotient) ? factor * std::clamp(quotient, 0.0, maximum) : 0;
 }

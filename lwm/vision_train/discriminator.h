@@ -30,7 +30,7 @@ class PatchDiscriminator {
                      at::ScalarType dtype = at::kFloat);
 
   // Images [N,H,W,3] in [-1,1] to logits [N,h,w], h = floor(H / 2^levels) - 2 (each halving rounds
-  // down), above 0 for what it takes for an original. Differentiable in images and weights.
+  // down), above 0 for patches judged original. Differentiable in images and weights.
   // Throws Error(kInvalidArgument) when a picture is too small for one patch.
   at::Tensor Logits(const at::Tensor& images_NHWC) const;
 

@@ -40,6 +40,7 @@ FlatParameters::FlatParameters(std::vector<NamedWeight> weights, at::ScalarType 
   const std::map<std::string, at::Tensor> values = Split(value_n_), leaves = Split(working_n_);
   for (auto& [name, weight] : weights_) {
     values.at(name).copy_(weight);
+    // set_data keeps the tensor object, which the model holds too.
     weight.set_data((name == kept ? values : leaves).at(name));
     weight.set_requires_grad(true);
   }

@@ -66,6 +66,9 @@ Learner::Learner(const config::VqganTrainConfig& config, dist::Communicator& wor
 
 StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t first,
                           int64_t batch) {
+  // Order of a step: generator (loss, backward, sum over ranks, clip, update), then the codebook
+  // with the latents of this pass, then the discriminator on the same reconstructions. Means times
+  // `share` add up over ranks to the mean of the global batch.
   const double share = static_cast<double>(images_NHWC.size(0)) / static_cast<double>(batch);
   const vision::Vqgan vqgan(sizes(), weights_, dtype_);
   const bool quantise = !codebook_->IsWarmup(step);
@@ -109,7 +112,7 @@ StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t f
 }
 
 // Every rank fills in its own rows; adding zeros changes no bit, so all ranks see the same latents
-// in the same order however many they are.
+// in the same order however many they are. Codes travel with them as f32, exact below 2^24.
 Learner::Batch Learner::GatherLatents(const Pass& pass, int64_t first, int64_t batch) {
   c10::NoGradGuard no_grad;
   const int64_t dim = pass.z_NhwC.size(3);
@@ -124,7 +127,8 @@ Learner::Batch Learner::GatherLatents(const Pass& pass, int64_t first, int64_t b
   return {all_RC.narrow(1, 0, dim).contiguous(), all_RC.select(1, dim).to(at::kLong)};
 }
 
-// The decay grows to its value, so that the random start is soon forgotten.
+// The decay grows to its value as in TensorFlow's ExponentialMovingAverage with num_updates, so
+// that the random start is soon forgotten.
 RunningAverage Learner::AverageAfter(int64_t step) const {
   const double done = static_cast<double>(step);
   return {average_n_, 1 - std::min(config_.train.average, (1 + done) / (10 + done))};

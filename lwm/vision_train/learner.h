@@ -43,7 +43,7 @@ class Learner {
   // Throws Error(kInternal) when training diverged.
   StepOutcome Step(int64_t step, const at::Tensor& images_NHWC, int64_t first, int64_t batch);
 
-  // Averaged weights with the codebook as it is: what is measured and exported. A copy, f32.
+  // Averaged weights with the current codebook, for measuring and export. A copy, f32.
   vision::VqganWeights Averaged();
 
   // All tensors that a resumed run needs, by name, in a fixed order. Live.

@@ -14,6 +14,7 @@ Pass RunPass(const vision::Vqgan& vqgan, const at::Tensor& codebook_VC,
   pass.z_NhwC = z_NhwC.detach();
   at::Tensor latents_NhwC = z_NhwC;
   if (quantise) {
+    // On the detached latents: the choice of a code has no gradient.
     pass.code_R = vqgan.Quantise(pass.z_NhwC).to(at::kLong).view({-1});
     const Quantised quantised =
         StraightThrough(z_NhwC, codebook_VC, pass.code_R, options.update == "loss");

@@ -13,7 +13,7 @@ namespace lwm::vision_train {
 using PerceptualTerm =
     std::function<at::Tensor(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC)>;
 
-// One pass of pictures through the model and what it costs. Means are over the pictures given, so
+// One pass of pictures through the model and its losses. Means are over the pictures given, so
 // parts of a batch weigh by their number of pictures.
 struct Pass {
   at::Tensor output_NHWC;

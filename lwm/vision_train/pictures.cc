@@ -74,6 +74,7 @@ void PictureSet::ReadSource(const PictureSource& source, const PictureSetOptions
                    source.path.string(), ": pictures of ", size_, " x ", size_, " take more than ",
                    FormatBytes(static_cast<double>(options.memory_limit_bytes)),
                    "; take fewer frames of the videos");
+    // By name, before any split: all frames of a held-out video stay out of training.
     const std::string name = media.items().back().path.filename().string();
     const auto held = std::lower_bound(held_out_names_.begin(), held_out_names_.end(), name);
     const bool is_held = held != held_out_names_.end() && *held == name;
@@ -89,6 +90,7 @@ void PictureSet::ReadSource(const PictureSource& source, const PictureSetOptions
 at::Tensor PictureSet::Batch(int64_t n, Random& random, const AugmentOptions& augment) const {
   augment.Validate();
   LWM_REQUIRE(n >= 0, "a batch of ", n, " pictures");
+  // All random numbers first, in order: pixels are then computed on any number of threads.
   std::vector<std::pair<const io::RgbImage*, Warp>> draws;
   for (int64_t i = 0; i < n; ++i) {
     const double point = random.Uniform() * shares_.back().upper;

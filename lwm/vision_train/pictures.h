@@ -53,8 +53,9 @@ class PictureSet {
   // number of values for every picture. Cost: below 2 ms for 8 pictures of 64 x 64 on one core.
   at::Tensor Batch(int64_t n, Random& random, const AugmentOptions& augment) const;
 
-  // Unchanged pictures (2 x 2 averages of what is held), in the order of sources, names and frames:
-  // all that are held out (n = 0 when none is), and training pictures [first, first + count).
+  // Unchanged pictures (2 x 2 averages of the stored ones), in the order of sources, names and
+  // frames: all that are held out (n = 0 when none is), and training pictures [first, first +
+  // count).
   at::Tensor HeldOut() const;
   at::Tensor Trained(int64_t first, int64_t count) const;
 

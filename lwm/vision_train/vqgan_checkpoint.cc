@@ -29,6 +29,7 @@ void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& 
   model::SaveTensors(folder / kStateFile, {state.begin(), state.end()});
   WriteFileAtomically(folder / kTrainerFile,
                       Json{{"format", 1}, {"step", step}, {"settings", settings}}.dump(1) + "\n");
+  // Of all files there are; the manifest itself comes after them.
   Json files = Json::object();
   for (const auto& entry : fs::recursive_directory_iterator(folder))
     if (entry.is_regular_file())
@@ -46,6 +47,8 @@ fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_fold
   const fs::path final_folder = folder / name;
   train::SharedOutcome outcome;
   if (world.rank() == 0) {
+    // The protocol of train/checkpoint_save.cc. All ranks hold all of the state, so rank 0 writes
+    // alone.
     const fs::path writing = folder / Cat(train::kWritingPrefix, name);
     outcome.Try([&] {
       fs::create_directories(folder);

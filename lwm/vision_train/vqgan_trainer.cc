@@ -155,6 +155,7 @@ class Run {
   double TrainStep(train::RunClock& clock) {
     const double begin = MonotonicSeconds();
     const int64_t batch = config_.train.batch;
+    // Parts differ by one picture at most; Learner weighs them.
     const int64_t first = batch * world_.rank() / world_.size();
     const int64_t end = batch * (world_.rank() + 1) / world_.size();
     const StepOutcome outcome = learner_->Step(step_, DrawPictures(first, end), first, batch);
@@ -234,7 +235,7 @@ class Run {
     world_.Barrier();
   }
 
-  // Never worth the run.
+  // Its failure must not end the run.
   void DrawGrid(const at::Tensor& images_NHWC, const Reconstruction& result) {
     try {
       io::WritePng(
