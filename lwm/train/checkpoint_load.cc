@@ -136,6 +136,7 @@ void RequireSameModel(const config::ModelConfig& saved, const config::ModelConfi
 }  // namespace
 
 LoadedCheckpoint LoadCheckpoint(const fs::path& folder, ShardedWeights& weights, AdamW& optimizer) {
+  // First: on another model every tensor below would fail with a message about its shape.
   RequireSameModel(config::ReadModelConfig(folder / "config.json"), weights.config(),
                    (folder / "config.json").string());
   const fs::path trainer_path = folder / "trainer.json";

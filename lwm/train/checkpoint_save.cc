@@ -204,7 +204,8 @@ class Save {
     SyncPath(writing_ / name);
   }
 
-  // File f is written by rank f modulo the ranks of one replica.
+  // File f is written by rank f modulo the ranks of one replica, so that the load of writing and
+  // hashing is shared.
   void WriteModelFiles() {
     const auto files = PlanModelFiles(weights_, options_.model_file_bytes);
     const dist::MeshShape& shape = mesh_.shape();

@@ -69,6 +69,7 @@ struct Sizes {
 double StateBytes(const Sizes& s) {
   const double own = (s.outer + s.L * s.layer) / s.owners;
   const double cast = s.compute == 2 ? 2 * own : 0;
+  // 4 bytes each; the compute copy of f32 is the master itself.
   return 16 * own + cast;
 }
 
@@ -202,6 +203,8 @@ MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
 MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
   const Sizes s(question);
   const bool alone = question.mesh.ranks() == 1;
+  // Attention and the rest of a layer do not peak together: the larger one counts, with the scratch
+  // that attention keeps between calls.
   const double working =
       std::max(AttentionBytes(s) + AttentionScratchBytes(s),
                KeptScratchBytes(s) + std::max(FeedForwardBytes(s), LossBytes(s)));

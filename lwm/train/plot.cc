@@ -102,6 +102,7 @@ std::string PlotCurves(const fs::path& png, const std::vector<Curve>& curves,
   std::error_code error;
   const bool made = RunGnuplot(Script(temporary, drawn, labels)) && fs::exists(temporary, error) &&
                     fs::file_size(temporary, error) > 0;
+  // Readers, a browser that reloads the image, never see a half-drawn one.
   if (made) fs::rename(temporary, png, error);
   if (made && !error) return "";
   fs::remove(temporary, error);

@@ -304,6 +304,7 @@ void InitWeights(const config::TrainConfig& config, ShardedWeights& weights) {
     weights.InitRandom(MakeInitOptions(config, weights.config()));
   if (!from_file) return;
   const auto source = model::OpenModel(config.model.init);
+  // A text model that gains vision: its own tensors from the file, the new ones random.
   const bool has_vision = source->config().has_vision();
   weights.Load([&](const model::TensorSpec& spec) {
     return IsVisionTensor(spec.name) && !has_vision ? at::Tensor() : source->Read(spec);

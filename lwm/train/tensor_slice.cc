@@ -15,6 +15,8 @@ using Split = TensorSlice::Split;
 // holds too.
 template <class Run>
 void ForEachShared(const TensorSlice& slice, int64_t first, int64_t end, const Run& run) {
+  // Split by rows or not at all, a part is one run of the whole tensor; by columns, one run per
+  // row.
   if (slice.split != Split::kCols) {
     const int64_t base = slice.part * slice.part_rows() * slice.cols;  // of the part in the whole
     const int64_t from = std::max(first, base + slice.begin);
