@@ -73,6 +73,7 @@ fs::path FirstGgufPart(const fs::path& file) {
 
 void RequireGgufPart(const GgufMetadata& metadata, size_t index, size_t count) {
   const auto parts = static_cast<size_t>(metadata.Integer("split.count").value_or(0));
+  // Names and metadata must agree: a renamed part would put tensors of another model in place.
   if (parts <= 1 && count == 1) return;
   const auto number = static_cast<size_t>(metadata.Integer("split.no").value_or(0)) + 1;
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, count > 1, metadata.where, ": part ", number, " of ",

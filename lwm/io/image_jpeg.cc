@@ -88,6 +88,7 @@ bool JpegDecoder::ReadPixels() {
     JSAMPROW row = pixels.data() + stride * jpeg.output_scanline;
     jpeg_read_scanlines(&jpeg, &row, 1);
   }
+  // How far the decoder has read when the picture is complete, for DecodedZeroTail.
   read = bytes.size() - jpeg.src->bytes_in_buffer;
   return true;
 }

@@ -121,6 +121,7 @@ void MsgpackWriter::Begin(const TensorInfo& info) {
   remaining_ = TensorBytes(info);
   chunked_ = remaining_ > chunk_bytes_;
   chunk_index_ = 0;
+  // msgpack puts a blob's length before it: it is computed first, then the data is streamed.
   const uint64_t blob = BlobBytes(info, remaining_, chunk_bytes_);
   LWM_REQUIRE(blob <= UINT32_MAX, "weight ", info.name, " ", ShapeText(info.shape), " takes ", blob,
               " bytes, more than one record can hold (4 GiB); use --dtype bf16");

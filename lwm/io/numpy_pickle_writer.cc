@@ -170,6 +170,8 @@ void WriteNumpyPickle(const std::filesystem::path& path, std::vector<TensorInfo>
   }
   std::sort(entries.begin(), entries.end(),
             [](const Entry& a, const Entry& b) { return a.path < b.path; });
+  // Sorted by path, entries of one dict are adjacent: dicts are opened and closed once, and a name
+  // that stands above others is its neighbour's prefix.
   RequireTree(entries);
   AtomicOutput output(path);
   Assembler out(output.file());

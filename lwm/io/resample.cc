@@ -30,6 +30,8 @@ struct Taps {
 };
 
 Taps TapsOf(int64_t at, double scale, int64_t in) {
+  // Shrinking widens the kernel over the source, as a low-pass; enlarging interpolates with it as
+  // it is.
   const double widening = std::max(scale, 1.0);
   const double reach = kSupport * widening, center = (static_cast<double>(at) + 0.5) * scale;
   const int64_t first = std::max<int64_t>(0, static_cast<int64_t>(center - reach + 0.5));

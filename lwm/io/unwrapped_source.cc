@@ -61,6 +61,7 @@ std::optional<std::string> SharedPrefix(const std::vector<std::string>& names) {
   for (const std::string& name : names)
     for (const std::string_view anchor : kAnchors)
       if (name.ends_with(anchor)) prefixes.insert(name.substr(0, name.size() - anchor.size()));
+  // Several prefixes are several models in one file: which one is meant is not guessed.
   if (prefixes.size() != 1 || prefixes.begin()->empty()) return {};
   return prefixes.begin()->ends_with('.') ? std::optional(*prefixes.begin()) : std::nullopt;
 }

@@ -97,6 +97,7 @@ void VideoReader::State::OpenDecoder() {
   LWM_CHECK(decoder && packet && frame, "FFmpeg has no memory");
   decoder->pkt_timebase = input.video().time_base;
   decoder->thread_count = std::min(VideoThreads(), 16);
+  // Streams may change their size: the decoder keeps the limit that the header was checked against.
   decoder->max_pixels = kMostPixels;
   int code = avcodec_parameters_to_context(decoder.get(), &coded);
   if (code >= 0) code = avcodec_open2(decoder.get(), &input.decoder(), nullptr);
@@ -166,6 +167,7 @@ bool VideoReader::Grab() {
   State& state = *state_;
   constexpr int kMostErrorsAtTheEnd = 1000;  // a decoder may fail for ever
   for (int failed = 0; !state.is_at_end;) {
+    // FFmpeg's decoders take packets and give frames independently: EAGAIN asks for a packet.
     const int code = avcodec_receive_frame(state.decoder.get(), state.frame.get());
     if (code >= 0) {
       state.TakeFrame();
