@@ -22,6 +22,7 @@ std::function<at::Tensor(const TensorSpec&)> ReadWithVision(
   return [=, range = config.initializer_range](const TensorSpec& spec) {
     const bool table = spec.name == "model.vision_embed_tokens.weight";
     if (!table && spec.name != "vision_head.weight") return read(spec);
+    // A stream for each tensor, so neither depends on the order of reading.
     auto generator = at::make_generator<at::CPUGeneratorImpl>(DeriveKey(seed, table ? 0 : 1));
     return at::normal(0.0, range, spec.shape, generator, at::TensorOptions(at::kFloat));
   };

@@ -12,6 +12,7 @@
 namespace lwm::model {
 namespace {
 
+// As in PyTorch's cross_entropy (ignore_index) and Hugging Face's labels.
 constexpr int64_t kNoTarget = -100;
 
 // Dynamic scaling depends on the longest position that any rank of the row holds.
@@ -26,6 +27,7 @@ LayerContext MakeContext(const config::ModelConfig& config, const DecoderInput& 
                          const DecoderOptions& options) {
   LWM_CHECK(input.id_BT.size(0) == input.view.rows() && input.id_BT.size(1) == input.view.tokens(),
             "input of ", input.id_BT.sizes(), " does not fit its view");
+  // Made once per pass: all layers rotate by the same table.
   const auto rope = config::ComputeRopeFrequencies(config, RopeTokens(config, input));
   return {config, options,
           ops::MakeRopeTable(input.position_BT, rope.inverse_frequency_R, rope.attention_factor)};
@@ -111,6 +113,7 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const OuterWeights& o
   if (gradients) *dxn_TD = at::zeros_like(xn_TD);
   const auto score = [&](const at::Tensor& head_VD, const at::Tensor& mine_T, double scale,
                          at::Tensor* dhead_VD) {
+    // Each head scores the targets of its own modality only; no token pays for both vocabularies.
     const HeadLoss part = ScoreHead(xn_TD, head_VD, targets, mine_T, scale, dhead_VD, tp);
     nll_T.index_copy_(0, part.at_N, part.nll_N);
     if (gradients) dxn_TD->index_copy_(0, part.at_N, part.dx_ND.to(dxn_TD->scalar_type()));

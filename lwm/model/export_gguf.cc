@@ -152,6 +152,7 @@ void SaveGguf(const ModelConfig& config, const ReadWeight& read, const std::file
   for (size_t i = 0; i < specs.size(); ++i) {
     at::Tensor weight = read(specs[i]);
     const int64_t heads = RotaryHeadsOf(config, specs[i].name);
+    // llama.cpp rotates neighbouring rows of a head, Hugging Face rows half a head apart.
     if (heads > 0) weight = PairsFromHalves(weight, heads);
     WriteStoredForm(weight, tensors[i].type, specs[i].name,
                     [&](auto bytes) { writer.Write(tensors[i].name, bytes); });

@@ -40,6 +40,7 @@ at::Tensor ReadStored(const std::shared_ptr<const io::TensorSource>& shared,
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, shape.size() > axis && rule.layer < shape[axis],
                  source.where(), ": ", rule.source_name, " ", io::ShapeText(shape),
                  " has no layer ", rule.layer);
+  // Along the first axis a layer is one range of bytes, along the second one range per input row.
   if (rule.layer_axis == 1) return ReadSecondAxis(source, rule.source_name, rule.layer);
   return ReadTensorRows(source, rule.source_name, rule.layer, 1).squeeze(0);
 }
@@ -70,6 +71,8 @@ config::ModelConfig FindConfig(const fs::path& path, const std::optional<fs::pat
     return config;
   };
   if (config_json) return read(*config_json);
+  // A config.json beside a GGUF or llama2.c file may belong to another model; these formats state
+  // their sizes themselves.
   const bool states_itself = source.format() == "gguf" || source.format() == "llama2c";
   if (!states_itself && fs::exists(ConfigBeside(path))) return read(ConfigBeside(path));
   auto config = ConfigOfSource(source);
@@ -113,6 +116,8 @@ at::Tensor ModelSource::Read(const TensorSpec& spec) const {
 std::unique_ptr<ModelSource> OpenModel(const fs::path& named,
                                        const std::optional<fs::path>& config_json) {
   const fs::path path = io::FindCheckpoint(named);
+  // Foreign kinds are refused first: their tensors would only give errors about missing or
+  // misshapen weights.
   if (fs::exists(path)) RefuseForeignFolder(path);
   auto source = io::Unwrapped(io::OpenTensorSource(path));
   RefuseForeignTensors(*source);

@@ -41,6 +41,7 @@ class GgufConfigReader {
     Require(eps.has_value(), "llama.attention.layer_norm_rms_epsilon", "missing");
     config.rms_norm_eps = Shortest(*eps);
     config.vocab_size = VocabSize();
+    // GGUF has no key for it: llama.cpp takes the embedding where the head is absent.
     config.tie_word_embeddings = !source_.contains("output.weight");
     config.bos_token_id = meta().Integer("tokenizer.ggml.bos_token_id").value_or(1);
     ReadEos(config);
@@ -82,6 +83,7 @@ class GgufConfigReader {
     const int64_t value_dim = meta().Integer("llama.attention.value_length").value_or(implied);
     Require(value_dim == dim, "llama.attention.value_length", "not attention.key_length");
     const int64_t rotated = meta().Integer("llama.rope.dimension_count").value_or(dim);
+    // Rotating a part of the head would run without an error and give wrong text.
     Require(rotated == dim, "llama.rope.dimension_count", "not the head's size");
     return dim;
   }

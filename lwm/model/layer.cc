@@ -59,6 +59,7 @@ at::Tensor AddNormBackward(const LayerContext& context, const at::Tensor& dxn_TD
 at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWeights& weights,
                                      const at::Tensor& h_BTD, const at::Tensor& dy_BTD,
                                      LayerWeights& gradients) {
+  // The normalised input is computed again: a pass over T x D costs less than keeping it.
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
   const at::Tensor hn_TD = Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype));
   const at::Tensor dhn_TD = ops::FeedForwardBackward(
@@ -82,6 +83,7 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
   // The transpose of a rotation is the inverse rotation.
   ops::ApplyRope(d.dq_BTHK, context.rope, /*inverse=*/true);
   ops::ApplyRope(d.dk_BTGK, context.rope, /*inverse=*/true);
+  // The three projections share their input: its gradient is the sum of theirs.
   at::Tensor dxn_TD =
       ops::LinearBackward(FlatHeads(d.dq_BTHK), xn_TD, weights.q_HKxD, gradients.q_HKxD);
   dxn_TD += ops::LinearBackward(FlatHeads(d.dk_BTGK), xn_TD, weights.k_GKxD, gradients.k_GKxD);
@@ -98,6 +100,7 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
   const ops::AttentionResult attention =
       attend(ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype)),
              AttentionScale(context));
+  // References, not copies: both tensors live on until the backward pass of this layer.
   if (saved) *saved = {x_BTD, attention};
   const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
   const at::Tensor ffn_TD = ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)),

@@ -110,6 +110,7 @@ at::Tensor ViewTensor(const std::shared_ptr<const io::TensorSource>& source,
                       const std::string& name) {
   const size_t index = source->IndexOf(name);
   const std::span<const std::byte> view = source->View(index);
+  // No view: the bytes are quantised, strided, unaligned or in pieces.
   if (view.empty()) return ReadTensor(*source, name);
   const io::TensorInfo& info = source->infos()[index];
   return at::from_blob(
