@@ -51,6 +51,7 @@ class PaddedRows {
       std::copy(prompt.vision_n.begin(), prompt.vision_n.end(),
                 vision_BT.mutable_data_ptr<bool>() + b * longest_ + begin);
     }
+    // Rows of one length need no mask.
     if (begin_B.any().item<bool>()) cache_->SetBegin(begin_B);
     return model_.ReadHidden({id_BT, AnyOf(vision_BT)}, *cache_);
   }
@@ -74,6 +75,7 @@ class PaddedRows {
                    "prompt and new tokens are ", longest_ + new_tokens,
                    ", the model's context (max_position_embeddings) is ", ContextLimit(config),
                    "; shorten the prompt or ask for fewer");
+    // Padding is written to the cache like any token, so every row counts as the longest.
     const auto needed = static_cast<double>(rows()) * static_cast<double>(longest_ + new_tokens) *
                         static_cast<double>(KvBytesPerToken(config, model_.dtype()));
     const auto available = static_cast<double>(AvailableMemoryBytes());
@@ -94,6 +96,7 @@ std::vector<uint64_t> SeedsOf(const std::vector<uint64_t>& seeds, size_t rows) {
               " prompts: give one, or one for each");
   if (seeds.size() == rows && rows > 1) return seeds;
   const uint64_t seed = seeds.empty() ? 42 : seeds.front();
+  // By row, so that row b draws the same in a batch of any size; row 0 as a batch of one does.
   std::vector<uint64_t> derived = {seed};
   for (size_t b = 1; b < rows; ++b) derived.push_back(DeriveKey(seed, b));
   return derived;
@@ -117,6 +120,7 @@ class FrameDrawer {
   //   x_RD  in  hidden states of B rows, or of B conditional and B unconditional ones
   std::vector<int64_t> Draw(const at::Tensor& x_RD) {
     const auto rows = static_cast<int64_t>(samplers_.size());
+    // Delimiters are cut off: inside a frame only codes may come.
     at::Tensor logits_BV = model_.Logits(x_RD, Head::kVision).narrow(1, 0, layout_.codes);
     if (logits_BV.size(0) > rows) {
       // Classifier-free guidance (Ho & Salimans 2022), on logits.
@@ -236,6 +240,7 @@ at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
   const std::vector<uint8_t> is_vision(all.size(), 1);
   at::Tensor x_RD = rows.ReadPrompts();
   for (int64_t f = 0; f < options.frames; ++f) {
+    // The delimiter is put there, not drawn: every frame has its full number of codes.
     if (f > 0) x_RD = rows.Read(std::vector<int64_t>(all.size(), layout.eof()), is_vision);
     for (int64_t i = 0; i < per_frame; ++i) {
       std::vector<int64_t> id_R = drawer.Draw(x_RD);

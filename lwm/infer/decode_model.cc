@@ -61,6 +61,8 @@ at::Tensor DecodeModel::ReadHidden(const NewTokens& tokens, KvCache& cache) cons
       config::ComputeRopeFrequencies(config_, cache.tokens() + new_tokens - padding);
   at::Tensor x_BD;
   for (int64_t begin = 0; begin < new_tokens; begin += kPrefillChunkTokens)
+    // A chunk sees the cache and itself; activations are those of one chunk, whatever the prompt's
+    // length.
     x_BD = ReadChunk(Slice(tokens, begin, std::min(new_tokens, begin + kPrefillChunkTokens)),
                      frequencies, cache);
   return x_BD;

@@ -43,6 +43,7 @@ NewTokens TextTokens(std::span<const int64_t> ids) {
 // The logits to draw from, of a batch of one row.
 std::span<const float> Drawable(const at::Tensor& logits_1V, int64_t vocabulary) {
   const int64_t all = logits_1V.numel();
+  // A table may be padded: rows behind the vocabulary were never trained.
   return {logits_1V.const_data_ptr<float>(),
           static_cast<size_t>(vocabulary > 0 ? std::min(all, vocabulary) : all)};
 }
@@ -80,6 +81,7 @@ GenerateResult Generate(const DecodeModel& model, std::span<const int64_t> promp
     const int64_t id = sampler.Sample(Drawable(logits_1V, options.vocabulary));
     result.new_ids.push_back(id);
     sampler.See(id);
+    // The end-of-text token is reported like any other; the reason to stop is decided after it.
     const bool go_on = on_token(id);
     if (!options.ignore_eos && model.config().EndsText(id)) {
       result.stop = GenerateResult::Stop::kEndOfText;

@@ -63,6 +63,7 @@ void KvCache::CopyIn(int64_t layer, int64_t which, const at::Tensor& x_BTGK) {
   for (int64_t b = 0; b < rows_; ++b)
     for (int64_t g = 0; g < heads_; ++g) {
       std::byte* to = Run(layer, which, b, g) + tokens_ * token_bytes_;
+      // From [B,T,G,K] to runs by head.
       for (int64_t t = 0; t < new_tokens; ++t)
         std::memcpy(to + t * token_bytes_,
                     from + ((b * new_tokens + t) * heads_ + g) * token_bytes_,

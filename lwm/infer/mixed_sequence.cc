@@ -69,6 +69,7 @@ void SequenceState::Read(int64_t id, bool vision) {
       ++codes_;
       return;
     }
+    // The token after a frame's last code is its delimiter, whatever its id.
     codes_ = 0;
     ++frames_;
     in_clip_ = id != layout_->eov();

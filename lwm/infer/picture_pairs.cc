@@ -234,6 +234,7 @@ CodeLoss MeasureCodeLoss(const PictureModel& model, const PicturePairs& pairs) {
 }
 
 at::Tensor NearestPictures(const at::Tensor& images_PHWC, const at::Tensor& candidates_QHWC) {
+  // Rounded to bytes first: differences that no viewer shows must not decide.
   const at::Tensor images_PN = Shown(images_PHWC).flatten(1);
   const at::Tensor candidates_QN = Shown(candidates_QHWC).flatten(1);
   // |x|^2 is the same for all candidates of a picture.

@@ -60,6 +60,7 @@ std::span<const float> Sampler::Penalised(std::span<const float> logits_V) {
   if (seen_.empty()) return logits_V;
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   penalised_V_.assign(logits_V.begin(), logits_V.end());
+  // Once per token, however often it was seen, as in Hugging Face.
   for (const int64_t index : seen_) {
     const auto v = static_cast<size_t>(index);
     if (v >= logits_V.size()) continue;  // read, and not to be drawn

@@ -135,6 +135,7 @@ Score ScoreText(const Scorer& scorer, std::optional<int32_t> bos, std::span<cons
   Score score;
   for (int64_t begin = 0; begin < all; begin += length) {
     const auto count = static_cast<size_t>(std::min(length, all - begin));
+    // A last row of one token has nothing before it to predict it from.
     if (!bos && count < 2) break;
     const TokenBatch row = TextRow(ids.subspan(static_cast<size_t>(begin), count), bos);
     for (const at::Tensor& id_BT : {row.id_BT, row.target_BT})
