@@ -82,6 +82,8 @@ bool ClipFrames::IsWanted() {
   if (options_.frames_per_second == 0) return true;
   const double place = PlaceOf(reader_);
   if (index == 0) first_place_ = place;
+  // The first frame of each period of the wanted rate is taken: by time stamps, so also right where
+  // the rate varies.
   const double ticks = (place - first_place_) * (options_.frames_per_second / rate_);
   const double tick = std::floor(ticks + 1e-9);
   if (index > 0 && tick <= last_tick_) return false;

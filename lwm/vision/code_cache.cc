@@ -39,6 +39,7 @@ std::string HashWeights(const VqganSource& source) {
 
 // How the frames of a video are chosen and shown, and how pictures are; to be raised when that
 // changes.
+// Part of an entry's name: entries of older versions are no longer found.
 constexpr int kVideoVersion = 3, kPictureVersion = 2;
 
 // The options that change the codes of a file.
@@ -135,6 +136,8 @@ class BatchReader {
       }
       batch.ended.push_back(request_);
     } catch (const Error& error) {
+      // Kept, not thrown: other files of the batch are good, and this runs on the prefetching
+      // thread.
       batch.failed.emplace_back(request_, error);
     }
     reader_.reset();
@@ -220,6 +223,7 @@ void CodeCache::Encode(const std::vector<MediaRequest>& requests,
                        const std::function<void(size_t, std::vector<int32_t>)>& done,
                        const std::function<void(size_t, const Error&)>& failed) {
   if (requests.empty()) return;
+  // Loaded at the first miss: a run whose entries are all there never loads the VQGAN.
   if (!encoder_) encoder_ = std::make_unique<Encoder>(options_);
   BatchReader reader(requests, frame_size_, options_.batch);
   // Two batches ahead: decoding media and the VQGAN overlap.

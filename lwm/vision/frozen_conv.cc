@@ -124,6 +124,7 @@ at::Tensor FrozenConv::Compute(const at::Tensor& x_NCHW) const {
     case ConvKind::kSame:
       return at::conv2d(x_NCHW, weight_OIHW_, bias_O_, 1, weight_OIHW_.size(2) / 2);
     case ConvKind::kHalve:
+      // conv2d pads both sides alike; this one wants the bottom and right only.
       return at::conv2d(at::constant_pad_nd(x_NCHW, {0, 1, 0, 1}), weight_OIHW_, bias_O_, 2);
     case ConvKind::kDouble:
       return SpreadPhases(

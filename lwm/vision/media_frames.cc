@@ -89,6 +89,7 @@ double MediaFrames::ShareRead() const {
 void MediaFrames::Skip(const std::string& reason) {
   video_.reset();
   skipped_.push_back({files_[next_file_ - 1], reason});
+  // Frames given out before the fault stay; only a file without any disappears from the list.
   if (!items_.empty() && items_.back().frames == 0) items_.pop_back();
 }
 

@@ -92,6 +92,7 @@ Vqgan::Vqgan(config::VqganConfig config, VqganWeights weights, at::ScalarType dt
   // equal.
   codebook_VC_ = weights_.codebook_VC.to(dtype == at::kDouble ? at::kDouble : at::kFloat);
   codebook_norm_V_ = codebook_VC_.square().sum(1);
+  // Training needs the plain weights as leaves; inference gets forms laid out once for speed.
   if (!differentiable && dtype != at::kDouble) {
     Freeze();
     return;
@@ -164,6 +165,7 @@ at::Tensor Vqgan::Latents(const at::Tensor& images_NHWC) const {
                      stored);
   at::Tensor x_NCHW = images_NHWC.to(dtype_).permute({0, 3, 1, 2});
   if (config_.space_to_depth > 1) x_NCHW = SpaceToDepth(x_NCHW, config_.space_to_depth);
+  // The layout that all convolutions and norms keep: later layers copy nothing.
   x_NCHW = x_NCHW.contiguous(LayoutFor(dtype_));
   const at::Tensor z_NCHW = Conv(weights_.quant_conv, RunEncoder(x_NCHW));
   return z_NCHW.permute({0, 2, 3, 1}).to(stored).contiguous();
