@@ -26,6 +26,7 @@ FlatParameters::FlatParameters(std::vector<NamedWeight> weights, at::ScalarType 
     : weights_(std::move(weights)) {
   LWM_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "weights in ", dtype);
   c10::NoGradGuard no_grad;
+  // Weights that decay first: the update is then two runs, with and without decay.
   std::stable_partition(weights_.begin(), weights_.end(),
                         [](const NamedWeight& weight) { return weight.second.dim() >= 2; });
   int64_t count = 0;

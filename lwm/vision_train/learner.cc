@@ -70,6 +70,7 @@ StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t f
   // with the latents of this pass, then the discriminator on the same reconstructions. Means times
   // `share` add up over ranks to the mean of the global batch.
   const double share = static_cast<double>(images_NHWC.size(0)) / static_cast<double>(batch);
+  // Anew each step: it computes the codebook's norms, which change; the other weights are shared.
   const vision::Vqgan vqgan(sizes(), weights_, dtype_);
   const bool quantise = !codebook_->IsWarmup(step);
   const Pass pass = RunPass(vqgan, weights_.codebook_VC, images_NHWC, quantise, config_.loss,

@@ -112,6 +112,7 @@ FeatureNet FeatureNet::Random(const std::vector<int64_t>& channels, uint64_t see
   for (const int64_t out : channels) {
     LWM_REQUIRE(out >= 1 && out <= 4096, "feature net: a level of ", out,
                 " channels; want 1 to 4096");
+    // Keeps the size of activations through ReLUs (He et al. 2015).
     const double deviation = std::sqrt(2.0 / static_cast<double>(in * 9));
     const at::Tensor weight = at::empty({out, in, 3, 3}).normal_(0, deviation, generator);
     net.levels_.push_back({{{weight.to(dtype), at::zeros({out}, dtype)}}, {}});

@@ -219,6 +219,7 @@ class Run {
   // Rank 0 measures while the others wait.
   void MeasureHeldOut(bool draws) {
     if (is_root() && pictures_->num_held_out() > 0) {
+      // Averaged weights in f32, as they are exported.
       const vision::Vqgan vqgan(learner_->sizes(), learner_->Averaged(), at::kFloat);
       const at::Tensor images_NHWC = pictures_->HeldOut();
       const Reconstruction result = Measure(vqgan, images_NHWC);
