@@ -21,7 +21,7 @@ struct MemoryQuestion {
   int64_t ffn_slice_tokens = 2048;
 };
 
-// The question of a recipe: no more rows at once than a rank has.
+// The settings of a recipe's run; micro_rows is at most the rows of a rank.
 MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
                                   const config::ModelConfig& model, const dist::MeshShape& mesh);
 

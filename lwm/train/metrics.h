@@ -31,7 +31,7 @@ std::vector<Json> ReadStepLog(const std::filesystem::path& file, std::string* da
 // Appends to such a file.
 class StepLog {
  public:
-  // Opens for a run that goes on after `last_step`: lines beyond it are dropped, so that no step is
+  // Opens for a run that resumes after `last_step`: lines beyond it are dropped, so that no step is
   // there twice, and damaged ones. `csv` keeps the same as a table beside it (x.csv for x.jsonl),
   // with the keys of the first line as columns. Throws Error(kInvalidArgument) when the file cannot
   // be written, Error(kResourceExhausted) when the disk is full.

@@ -31,7 +31,7 @@ class RunClock {
   RunClock(double max_minutes, std::function<bool()> stop);
 
   void AddStep(double seconds);
-  // Running mean over the last steps, in which the slower first steps of a process fade quickly.
+  // Running mean of the steps' times; the slower first steps of a process fade quickly.
   double step_seconds() const { return step_seconds_; }
   // Until `steps` more are done or the time is up, at least 0.
   double SecondsLeft(int64_t steps) const;

@@ -16,8 +16,8 @@
 
 namespace lwm::train {
 
-// The phases between a recipe and the first step. All are collective over `world`; what only one
-// rank writes is there for all when they return.
+// The phases between a recipe and the first step. All are collective over `world`; files that
+// one rank writes exist for all when they return.
 
 // Makes the run folder. On rank 0 returns the lock that keeps other runs out of it; else nullptr.
 // Throws Error(kInvalidArgument) when it cannot be made or written to, and kResourceExhausted when

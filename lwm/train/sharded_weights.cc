@@ -91,7 +91,7 @@ double ParallelSumOfSquares(const float* x, int64_t count) {
   return sum;
 }
 
-// Tensors that tp does not split are the same on all its ranks: the first one speaks for them.
+// Tensors that tp does not split are equal on all its ranks: only the first rank's count.
 bool IsCopy(const ShardPiece& piece, int64_t tp_rank) {
   return tp_rank > 0 && piece.slice.split == TensorSlice::Split::kNone;
 }
