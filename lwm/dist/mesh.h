@@ -34,7 +34,7 @@ class Mesh {
   int fsdp_rank() const { return fsdp_rank_; }
   int tp_rank() const { return tp_rank_; }
   int sp_rank() const { return sp_rank_; }
-  // Which of the dp x fsdp groups of rows this rank reads, and how many there are.
+  // Index of the group of rows that this rank reads, of dp x fsdp groups, and their number.
   int data_rank() const { return dp_rank_ * shape_.fsdp + fsdp_rank_; }
   int data_size() const { return shape_.dp * shape_.fsdp; }
 
