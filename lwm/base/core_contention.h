@@ -12,7 +12,7 @@ int MachineCores();
 
 // Processor time up to some moment, seconds summed over cores.
 struct CoreTimes {
-  double busy = 0;  // of everybody, on the cores that this process may use
+  double busy = 0;  // of all processes, on the cores that this one may use
   double own = 0;   // of this process
   double clock = 0;
 };

@@ -145,7 +145,8 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::Write(const void* data, size_t bytes) {
-  // The disk is to work while the caller prepares more, not only from the final fsync on.
+  // Starts writing early, so that the disk works while the caller prepares more, not only from the
+  // final fsync on.
   constexpr uint64_t kFlush = 1 << 24;
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {

@@ -15,8 +15,8 @@ InstructionSet ParseInstructionSet(const std::string& name);
 // lacks are never used. Throws as ParseInstructionSet.
 InstructionSet MostInstructions();
 
-// Holds LibTorch, oneDNN and MKL to a generation by their environment variables, of which those
-// that are set already win. Call before the first tensor is made, from one thread.
+// Limits LibTorch, oneDNN and MKL to a generation by their environment variables; variables that
+// are set already win. Call before the first tensor is made, from one thread.
 // kernels::HoldInstructions does that, and the same for our own kernels.
 void HoldLibrariesTo(InstructionSet most);
 
