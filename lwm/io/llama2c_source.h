@@ -16,7 +16,7 @@ struct Llama2cHeader {
 };
 
 // A llama2.c export in f32: the first form (a header of seven int32, stacked tensors, rotary
-// tables) or version 1. Both are recognised by a file size that is exactly what the header says.
+// tables) or version 1. Both are recognised by a file size that fits the header exactly.
 bool IsLlama2c(const std::filesystem::path& path);
 
 // Tensors are named as in llama2.c's program and stacked over layers: token_embedding_table [V,D],

@@ -44,9 +44,9 @@ class TensorSource {
   // be decoded.
   virtual void ReadRange(size_t index, uint64_t offset, std::span<std::byte> destination) const = 0;
 
-  // The tensor's bytes where they lie in the mapped file, when they lie there just as ReadRange
-  // gives them and aligned to their element; else empty. Valid as long as this object. Reading them
-  // makes the file's pages resident; Forget gives them back.
+  // The tensor's bytes in the mapped file, if they are stored as ReadRange gives them and aligned
+  // to their element; else empty. Valid as long as this object. Reading them makes the file's pages
+  // resident; Forget gives them back.
   virtual std::span<const std::byte> View(size_t index) const;
   virtual void Forget(size_t index) const;
 
