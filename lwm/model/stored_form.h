@@ -12,8 +12,8 @@
 
 namespace lwm::model {
 
-// The type in which one weight is stored when matrices are to be of `type`, as GGUF files do it:
-// norms are f32, and matrices whose rows are no whole blocks of a block type are f16.
+// The stored type of one weight when matrices get `type`, as in GGUF files: norms are f32, and
+// matrices whose rows are no whole blocks of a block type are f16.
 io::GgufType StoredType(const TensorSpec& spec, io::GgufType type);
 
 // Calls `write` with the weight's bytes in that type, in pieces: of a float type (rounded to

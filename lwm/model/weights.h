@@ -43,7 +43,7 @@ std::vector<TensorSpec> LayerTensorSpecs(const config::ModelConfig& config, int6
 std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, OuterWeights& weights);
 std::vector<at::Tensor*> LayerTensors(LayerWeights& weights);
 
-// Where a model's weights come from and its gradients go. One device: ResidentWeights. Sharded
+// Source of a model's weights and sink of its gradients. One device: ResidentWeights. Sharded
 // training: train/sharded_weights.h. Calls come in the order outer, layers 0..L-1 (forward), layers
 // L-1..0 (backward), outer.
 class WeightStore {
