@@ -8,7 +8,7 @@
 
 namespace lwm::infer {
 
-// Which vocabulary the next token comes from: text, or vision codes inside a frame.
+// The vocabulary of the next token: text, or vision codes inside a frame.
 enum class Head { kText, kVision };
 
 // Tokens to read next, T in each of the B rows of a cache.

@@ -46,7 +46,7 @@ struct PictureModel {
   FrameLayout layout;
 };
 
-// The sequences of the training examples, up to where the model goes on:
+// Prompts in the form of the training examples, for the model to continue:
 //   BOS caption <vision>     and without text     BOS <vision>
 //   BOS <vision> codes eov </vision>
 MixedSequence PicturePrompt(const PictureModel& model, const std::string& caption);
