@@ -29,7 +29,7 @@ class FlatParameters {
   void TakeGradients();
   // Brings the leaves up to date after value_n was written.
   void Refresh();
-  // Those parts of `flat_n`, laid out as value_n, that stand for each weight; views, by name.
+  // Views of `flat_n`, which is laid out as value_n: one per weight, by name.
   std::map<std::string, at::Tensor> Split(const at::Tensor& flat_n) const;
 
   const at::Tensor& value_n() const { return value_n_; }
