@@ -32,6 +32,7 @@ void BackgroundFile::Write(const void* data, size_t bytes) {
 }
 
 void BackgroundFile::HandOver() {
+  // Only when the first buffer is full: small files need no thread.
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   std::unique_lock lock(mutex_);
   // A disk slower than the caller holds it up here, so memory stays bounded.

@@ -205,6 +205,8 @@ bool FfmpegInput::Read(AVPacket& packet) {
     const int code = av_read_frame(state_->format, &packet);
     if (code == AVERROR(EAGAIN)) continue;
     if (code < 0) {
+      // Demuxers report an early end in different ways: a code, a message, a last packet marked as
+      // corrupt, or a file that ends inside a transport packet.
       state_->breaks_off = code != AVERROR_EOF || state_->ended_early || state_->EndsInPacket() ||
                            EndsInTransportPacket();
       return false;

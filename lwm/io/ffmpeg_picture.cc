@@ -53,6 +53,7 @@ void SetColours(SwsContext* scaler, const Kind& kind) {
   if (sws_getColorspaceDetails(scaler, &from_table, &from_range, &to_table, &to_range, &brightness,
                                &contrast, &saturation) < 0)
     return;  // neither side is YUV
+  // The stream's own matrix and range: by itself swscale takes BT.601 for every stream.
   if (kind.range != AVCOL_RANGE_UNSPECIFIED) from_range = kind.range == AVCOL_RANGE_JPEG;
   sws_setColorspaceDetails(scaler, sws_getCoefficients(kind.matrix), from_range, to_table, to_range,
                            brightness, contrast, saturation);

@@ -52,6 +52,7 @@ std::string Compress(const std::vector<uint8_t>& symbols, int symbol_bits) {
   out.Append(clear, bits);
   uint32_t prefix = symbols.at(0);
   for (size_t i = 1; i < symbols.size(); ++i) {
+    // Below 2^12 codes and 2^8 symbols, the key fits in 20 bits.
     const uint32_t key = prefix << 8 | symbols[i];
     if (const auto found = code_of.find(key); found != code_of.end()) {
       prefix = found->second;
@@ -70,7 +71,8 @@ std::string Compress(const std::vector<uint8_t>& symbols, int symbol_bits) {
     code_of[key] = next++;
   }
   out.Append(prefix, bits);
-  // The reader makes one more code from the last one and may widen at it.
+  // The reader makes one more code from the last one and may widen at it, so the end code must have
+  // the width that it then expects.
   if (next == 1u << bits && next < kMostCodes) ++bits;
   out.Append(end, bits);
   return out.Finish();

@@ -100,6 +100,7 @@ bool ReadRgba(TIFF* tiff, std::vector<uint8_t>& rgba, std::array<char, 1024>& me
   constexpr int kStopOnError = 1;
   TIFFRGBAImage reader;
   if (TIFFRGBAImageBegin(&reader, tiff, kStopOnError, message.data()) != 1) return false;
+  // Rows as stored: TurnUpright turns pictures of all formats.
   reader.req_orientation = reader.orientation;
   const bool well = TIFFRGBAImageGet(&reader, reinterpret_cast<uint32_t*>(rgba.data()),
                                      reader.width, reader.height) == 1;
@@ -112,6 +113,7 @@ bool ReadRgba(TIFF* tiff, std::vector<uint8_t>& rgba, std::array<char, 1024>& me
 RgbImage DecodeTiff(std::span<const std::byte> bytes, const std::string& where) {
   Silence();
   TiffBytes file{bytes};
+  // m: no memory map, only the functions above.
   const std::unique_ptr<TIFF, TiffDelete> tiff(TIFFClientOpen(where.c_str(), "rm", &file, ReadTiff,
                                                               RefuseWrite, SeekTiff, CloseTiff,
                                                               SizeOfTiff, nullptr, nullptr));

@@ -36,6 +36,7 @@ Llama2cHeader ReadHeader(std::span<const std::byte> file) {
   header.kv_heads = in.Number<int32_t>();
   header.vocab_size = in.Number<int32_t>();
   header.max_tokens = in.Number<int32_t>();
+  // The first version marks a classifier of its own by a negative vocabulary.
   header.shared_classifier = header.versioned ? in.Number<uint8_t>() != 0 : header.vocab_size > 0;
   header.vocab_size = std::abs(header.vocab_size);
   return header;

@@ -154,6 +154,7 @@ void Mp4Writer::Add(const RgbImage& image) {
   LWM_REQUIRE(image.width == state.width && image.height == state.height, state.path.string(),
               ": a frame of ", image.width, " x ", image.height, " in a video of ", state.width,
               " x ", state.height);
+  // The encoder may still hold the frame before.
   state.RequireWritten(av_frame_make_writable(state.frame.get()));
   const std::vector<uint8_t> rgb_HWC = Widened(image, state.codec->width, state.codec->height);
   const uint8_t* const planes[] = {rgb_HWC.data()};
@@ -168,6 +169,7 @@ void Mp4Writer::Add(const RgbImage& image) {
 void Mp4Writer::Finish() {
   State& state = *state_;
   LWM_REQUIRE(state.width > 0, state.path.string(), ": a video of no frames was asked for");
+  // No frame: the encoder gives out those that it held back to order them.
   state.RequireWritten(avcodec_send_frame(state.codec.get(), nullptr));
   state.WritePackets();
   state.RequireWritten(av_write_trailer(state.format));

@@ -41,6 +41,8 @@ int Q3ScaleOf(const uint8_t* packed, size_t g) noexcept {
 
 }  // namespace
 
+// Bytes 0-15: scale (low nibble) and minimum of each group; 16-79: quants, 32 bytes per half block,
+// two bits per run of 32 weights from the lowest; 80: d; 82: m.
 void DequantizeQ2K(const std::byte* block, float* weights) noexcept {
   const uint8_t *groups = Bytes(block), *quants = groups + 16;
   const float d = LoadHalf(groups + 80), m = LoadHalf(groups + 82);
@@ -56,6 +58,8 @@ void DequantizeQ2K(const std::byte* block, float* weights) noexcept {
   }
 }
 
+// Bytes 0-31: third bits, bit j of byte i for weight 32 j + i; 32-95: low two bits as in Q2_K;
+// 96-107: scales; 108: d.
 void DequantizeQ3K(const std::byte* block, float* weights) noexcept {
   const uint8_t *high = Bytes(block), *quants = high + 32, *scales = high + 96;
   const float d = LoadHalf(high + 108);
@@ -71,6 +75,8 @@ void DequantizeQ3K(const std::byte* block, float* weights) noexcept {
   }
 }
 
+// Bytes 0: d; 2: m; 4-15: scales and minimums; 16-143: nibbles, 32 bytes for two groups, the first
+// in the low ones.
 void DequantizeQ4K(const std::byte* block, float* weights) noexcept {
   const uint8_t *packed = Bytes(block) + 4, *quants = packed + 12;
   const float d = LoadHalf(packed - 4), m = LoadHalf(packed - 2);
@@ -87,6 +93,7 @@ void DequantizeQ4K(const std::byte* block, float* weights) noexcept {
   }
 }
 
+// As Q4_K, with 32 bytes of fifth bits before the nibbles: bit g of byte i for weight i of group g.
 void DequantizeQ5K(const std::byte* block, float* weights) noexcept {
   const uint8_t *packed = Bytes(block) + 4, *top = packed + 12, *quants = top + 32;
   const float d = LoadHalf(packed - 4), m = LoadHalf(packed - 2);
@@ -103,6 +110,7 @@ void DequantizeQ5K(const std::byte* block, float* weights) noexcept {
   }
 }
 
+// Bytes 0-127: low nibbles; 128-191: top two bits; 192-207: scales; 208: d.
 void DequantizeQ6K(const std::byte* block, float* weights) noexcept {
   const uint8_t *low = Bytes(block), *top = low + 128, *scales = low + 192;
   const float d = LoadHalf(low + 208);
@@ -121,6 +129,7 @@ void DequantizeQ6K(const std::byte* block, float* weights) noexcept {
   }
 }
 
+// Bytes 0-3: d, f32; 4-259: quants; then sums of 16 quants each, which only dot products use.
 void DequantizeQ8K(const std::byte* block, float* weights) noexcept {
   float d;
   std::memcpy(&d, block, sizeof(d));
@@ -128,6 +137,8 @@ void DequantizeQ8K(const std::byte* block, float* weights) noexcept {
   for (size_t i = 0; i < 256; ++i) weights[i] = d * static_cast<float>(quants[i]);
 }
 
+// Bytes 0: d; 2: high two bits of the scales; 4-7: their low nibbles; 8-135: quants, 16 bytes a
+// group.
 void DequantizeIq4Xs(const std::byte* block, float* weights) noexcept {
   const uint8_t *bytes = Bytes(block), *low = bytes + 4, *quants = bytes + 8;
   const float d = LoadHalf(bytes);
