@@ -99,8 +99,10 @@ VqganWeights RandomVqganWeights(const config::VqganConfig& config, uint64_t seed
     weight = at::empty(spec.shape);
     if (spec.shape.size() == 4) {
       const int64_t fan_in = spec.shape[1] * spec.shape[2] * spec.shape[3];
+      // PyTorch's default of convolutions; their biases, which follow, share the bound.
       bound = 1 / std::sqrt(static_cast<double>(fan_in));
     } else if (spec.shape.size() == 2) {
+      // The codebook, as in taming-transformers and diffusers.
       bound = 1 / static_cast<double>(config.num_vq_embeddings);
     }
     const bool is_norm = spec.name.find("norm") != std::string::npos;
