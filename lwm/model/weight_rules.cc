@@ -78,7 +78,8 @@ WeightRule Llama2cRule(const ModelConfig& config, const TensorSpec& spec) {
           .interleaved_heads = RotaryHeadsOf(config, spec.name)};
 }
 
-// Axis of a stacked kernel that counts layers: the first, unless only the second fits.
+// Axis of a stacked kernel that counts layers: the first, unless only the second fits (LWM's
+// setting param_scan_axis, which checkpoints do not state).
 int LayerAxis(const TensorSource& source, const std::string& name, int64_t layers, int64_t inputs) {
   if (!source.contains(name)) return 0;
   const auto& shape = source.info(name).shape;
