@@ -30,6 +30,7 @@ constexpr size_t kSegmentFloats = size_t{1} << 18;  // of a reduction: 1 MiB in 
 constexpr size_t kSegmentsInFlight = 4;
 constexpr size_t kGatherSumBytes = size_t{1} << 16;  // sums below this are gathered, then added
 constexpr int kTags = 16384;                         // below MPI's guaranteed 32767
+// Long enough for transfers whose peers are well, short beside the wait of a whole job.
 constexpr auto kUnwindPatience = std::chrono::seconds(2);
 
 // Codes arrive here because every communicator is set to MPI_ERRORS_RETURN; MPI's default aborts
