@@ -33,6 +33,7 @@ uint64_t NameKey(std::string_view name) {
 // Elements [first, first + count) of the normal stream `key`: Box-Muller over pairs of elements.
 void DrawNormal(uint64_t key, double std, int64_t first, int64_t count, float* out) {
   for (int64_t pair = first / 2; pair * 2 < first + count; ++pair) {
+    // Two draws a pair, whether both elements are wanted or one: runs may begin and end anywhere.
     Random random(key, static_cast<uint64_t>(pair) * 2);
     const double radius = std * std::sqrt(-2 * std::log(1 - random.Uniform()));
     const double angle = 2 * std::numbers::pi * random.Uniform();
