@@ -27,7 +27,8 @@ int64_t ControlGroupValue(const std::filesystem::path& file) {
   return in >> value ? value : -1;
 }
 
-// Bytes of files that the control group is charged for; the system drops them when it wants room.
+// Bytes of the page cache that the control group is charged for; the system drops them when it
+// wants room, so they do not count as used.
 int64_t ControlGroupFileBytes(const std::filesystem::path& folder) {
   int64_t sum = 0, value = 0;
   std::ifstream in(folder / "memory.stat");
