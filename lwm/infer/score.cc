@@ -117,6 +117,7 @@ Score ScoreBatch(const Scorer& scorer, const TokenBatch& batch, const OnScored& 
   const auto wanted = whole.target_BT.ne(kNoTarget).sum().item<int64_t>();
   LWM_REQUIRE(wanted > 0, "the input has no token to predict");
   Score score;
+  // Row by row: memory is that of one row.
   for (int64_t b = 0; b < whole.rows(); ++b) {
     AddRow(scorer, RowOf(whole, b), score);
     on_scored(score.all.tokens, wanted);
