@@ -81,10 +81,10 @@ std::string IndexText(const std::vector<ModelFile>& files) {
   return Json{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}}.dump(1);
 }
 
-// How a checkpoint becomes valid. Rank 0 makes .writing_step_N. Every rank writes its files there,
-// fsyncs them and hashes them. When all have succeeded, rank 0 writes MANIFEST.json last, fsyncs
-// the folders and renames the folder to step_N. FindLatestValid accepts a folder of that name whose
-// files have the sizes and hashes of its manifest, nothing else. A kill
+// How a checkpoint becomes valid. Rank 0 makes .writing_step_N. The ranks of one replica (dp_rank
+// 0) write their files there, fsync and hash them. When all have succeeded, rank 0 writes
+// MANIFEST.json last, fsyncs the folders and renames the folder to step_N. FindLatestValid accepts
+// a folder of that name whose files have the sizes and hashes of its manifest, nothing else. A kill
 //   before the rename leaves .writing_step_N, which the next start or save removes;
 //   after it leaves a valid step_N, RUN/model on the checkpoint before, and perhaps one checkpoint
 //   too many: the next start sets the link, the next save deletes.
