@@ -128,7 +128,6 @@ class GgufConfigReader {
     const std::pair<const char*, double> numbers[] = {
         {"attention.scale", 1 / std::sqrt(static_cast<double>(config.head_dim))},
         {"attention.clamp_kqv", 0},
-        {"attention.sliding_window", static_cast<double>(config.max_position_embeddings)},
         {"attn_logit_softcapping", 0},
         {"final_logit_softcapping", 0},
         {"embedding_scale", 1},
@@ -140,6 +139,11 @@ class GgufConfigReader {
       const bool is_neutral = std::fabs(value - neutral) <= 1e-6 * neutral;
       Require(value == 0 || is_neutral, key, Cat(value));
     }
+    // A window as long as the context hides nothing.
+    const char* window = "llama.attention.sliding_window";
+    const double tokens = meta().Number(window).value_or(0);
+    Require(tokens == 0 || tokens >= static_cast<double>(config.max_position_embeddings), window,
+            Cat(tokens));
     const char* parallel = "llama.use_parallel_residual";
     Require(!meta().Flag(parallel).value_or(false), parallel, "true");
   }

@@ -52,7 +52,7 @@ TEST(ImportConfigTest, GgufKeysWithNeutralValuesAreAccepted) {
     keys.AddFloat("llama.attention.scale", 0.25f);  // 1 / sqrt(16)
     keys.AddFloat("llama.residual_scale", 1);
     keys.AddFloat("llama.logit_scale", 0);
-    keys.AddUnsigned("llama.attention.sliding_window", 256);
+    keys.AddUnsigned("llama.attention.sliding_window", 300);  // of a context of 256
     keys.AddFlag("llama.use_parallel_residual", false);
   });
   EXPECT_EQ(config.hidden_size, 64);
