@@ -1,13 +1,13 @@
 #include "lwm/ops/product.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/core/stack.h>
 
 #include <algorithm>
 
 #include "lwm/base/error.h"
+#include "lwm/kernels/attention_amx.h"
+#include "lwm/kernels/attention_bf16.h"
 
 namespace lwm::ops {
 namespace {
@@ -117,19 +117,10 @@ void WidenedInto(const at::Tensor& out_MN, const at::Tensor& a_MK, const at::Ten
 }
 
 // LibTorch's own test, by its registered operator.
-bool AskLibTorch() {
-  const auto asked =
-      c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
-  if (!asked) return false;
-  torch::jit::Stack stack;
-  asked->callBoxed(stack);
-  return stack.back().toBool();
-}
-
 }  // namespace
 
 bool LibTorchMultipliesBf16() {
-  static const bool has = AskLibTorch();
+  static const bool has = kernels::Avx512Bf16Available() || kernels::AmxAvailable();
   return has;
 }
 

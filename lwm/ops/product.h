@@ -7,14 +7,16 @@
 namespace lwm::ops {
 
 // Products of two matrices of one dtype, f32 or bf16, summed in f32. LibTorch computes them, except
-// for bf16 on processors with AVX2 only, where it would multiply numbers one by one: there blocks
-// of both sides are widened to f32, and the complete sums rounded once.
+// for bf16 on processors without AVX512-BF16 or AMX: there blocks of both sides are widened to f32,
+// and the complete sums rounded once.
 //
 // Any strides; fast when rows or columns are contiguous. Not differentiable. Throw
 // Error(kInvalidArgument) when shapes or dtypes do not match.
 
-// Whether LibTorch multiplies bf16 with vector instructions here, as far as LWM_MAX_ISA allows. The
-// same holds for its convolutions.
+// Whether the processor multiplies bf16 and LWM_MAX_ISA allows it (AVX512-BF16 or AMX): then
+// LibTorch does so, in products and convolutions. With AVX-512 alone oneDNN would emulate it,
+// slower than f32; and the generator of those products is one that LibTorch's oneDNN and Debian's
+// cannot both have (cmake/dependencies.cmake).
 bool LibTorchMultipliesBf16();
 
 // a_MK b_KN, in their dtype.
