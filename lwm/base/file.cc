@@ -61,6 +61,13 @@ void RenameAndSync(const fs::path& from, const fs::path& to) {
   SyncPath(to.has_parent_path() ? to.parent_path() : fs::path("."));
 }
 
+bool ExchangeAndSync(const fs::path& a, const fs::path& b) {
+  if (renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) != 0) return false;
+  SyncPath(a.has_parent_path() ? a.parent_path() : fs::path("."));
+  SyncPath(b.has_parent_path() ? b.parent_path() : fs::path("."));
+  return true;
+}
+
 std::string ReadFileStart(const fs::path& path, size_t bytes) {
   // Only a whole pointer file can be recognised as one.
   std::string start = ReadAtMost(path, std::max(bytes, kGitLfsPointerBytes));
@@ -173,7 +180,8 @@ void OutputFile::Finish() {
 }
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Not waiting: a named pipe would hold us until somebody writes to it.
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   struct stat status {};
   if (descriptor < 0 || fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     std::string reason = std::strerror(errno);

@@ -49,6 +49,10 @@ void SyncPath(const std::filesystem::path& path);
 // Renames a finished file or folder over `to` and fsyncs the folder that holds it.
 void RenameAndSync(const std::filesystem::path& from, const std::filesystem::path& to);
 
+// Lets two files or folders take each other's name in one step and fsyncs the folders that hold
+// them. false, and nothing done, where one is absent or the file system cannot.
+bool ExchangeAndSync(const std::filesystem::path& a, const std::filesystem::path& b);
+
 // An unbuffered file being written; errors are thrown, never kept. Not for concurrent use.
 class OutputFile {
  public:

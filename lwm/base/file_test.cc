@@ -1,6 +1,7 @@
 #include "lwm/base/file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -111,6 +112,24 @@ TEST_F(FileTest, WhatIsNoFileOnADiskIsSaidToBeSo) {
             "cannot read /dev/null: a pipe or device; want a file on a disk");
   EXPECT_EQ(MessageOf([&] { MappedFile file(folder_); }),
             "cannot read " + folder_.string() + ": Is a directory");
+}
+
+TEST_F(FileTest, NamedPipeWithoutAWriterIsRefusedAtOnce) {
+  const fs::path pipe = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(CodeOf([&] { MappedFile file(pipe); }), ErrorCode::kNotFound);
+}
+
+TEST_F(FileTest, FoldersExchangeTheirNames) {
+  for (const char* name : {"a", "b"}) {
+    fs::create_directory(folder_ / name);
+    WriteFileAtomically(folder_ / name / "inside", name);
+  }
+  ASSERT_TRUE(ExchangeAndSync(folder_ / "a", folder_ / "b"));
+  EXPECT_EQ(ReadFile(folder_ / "a" / "inside"), "b");
+  EXPECT_EQ(ReadFile(folder_ / "b" / "inside"), "a");
+  EXPECT_FALSE(ExchangeAndSync(folder_ / "a", folder_ / "absent"));
+  EXPECT_EQ(ReadFile(folder_ / "a" / "inside"), "b");
 }
 
 TEST_F(FileTest, ReadThatFailsHalfWayNamesTheFile) {

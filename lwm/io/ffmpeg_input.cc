@@ -119,15 +119,16 @@ void PrepareFfmpeg() {
 }
 
 FfmpegInput::FfmpegInput(const fs::path& path) : state_(std::make_unique<State>()) {
-  RefuseGitLfsPointer(path);
   Bytes& bytes = state_->bytes;
-  bytes.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Not waiting: a named pipe would hold us until somebody writes to it.
+  bytes.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   LWM_REQUIRE_AS(ErrorCode::kNotFound, bytes.descriptor >= 0, "cannot read ", path.string(), ": ",
                  errno == ENOENT ? "no such file" : std::strerror(errno));
   struct stat about = {};
   LWM_REQUIRE_AS(ErrorCode::kNotFound,
                  fstat(bytes.descriptor, &about) == 0 && S_ISREG(about.st_mode), "cannot read ",
                  path.string(), ": not a file");
+  RefuseGitLfsPointer(path);
   bytes.size = about.st_size;
   Open(path.string(), "video");
 }

@@ -24,25 +24,32 @@ bool LooksWhole(const fs::path& folder) {
 void PublishCheckpoint(const fs::path& writing, const fs::path& checkpoint) {
   const fs::path replaced =
       checkpoint.parent_path() / Cat(kDeletedPrefix, checkpoint.filename().string());
-  // rename() does not replace a folder that holds files, so the old one moves away first. A kill
-  // between the two renames leaves no step_N: a resumed run then takes the step before it.
-  if (fs::exists(checkpoint)) RenameAndSync(checkpoint, replaced);
+  if (fs::exists(checkpoint)) {
+    // rename() does not replace a folder that holds files. Where names can be exchanged, one of the
+    // two is at step_N at any moment. Elsewhere the old one moves away first, and a kill between
+    // the two renames leaves no step_N: a resumed run then takes the step before it.
+    if (ExchangeAndSync(writing, checkpoint)) return RenameAndSync(writing, replaced);
+    RenameAndSync(checkpoint, replaced);
+  }
   RenameAndSync(writing, checkpoint);
 }
 
 std::string KeepNewest(const fs::path& run_folder, int64_t step, int64_t keep) {
   const std::string problem =
       LinkModel(run_folder, CheckpointsFolder(run_folder) / Cat(kStepPrefix, step));
+  std::error_code ignored;
+  // Not `step` when the link could not be made: its target stays, or RUN/model would dangle.
+  const fs::path linked = fs::read_symlink(run_folder / "model", ignored).filename();
   std::vector<int64_t> steps = CheckpointSteps(run_folder);
   std::erase_if(steps, [&](int64_t other) { return other > step; });
   const fs::path all = CheckpointsFolder(run_folder);
   int64_t left = std::max<int64_t>(1, keep);
-  std::error_code ignored;
   for (auto old = steps.rbegin(); old != steps.rend(); ++old) {
     const fs::path folder = all / Cat(kStepPrefix, *old);
     // Renamed before RemoveLeftovers empties it: a kill in between leaves a .deleted_ folder, never
     // a step_N without some of its files.
     if (left == 0) {
+      if (folder.filename() == linked) continue;
       fs::rename(folder, all / Cat(kDeletedPrefix, kStepPrefix, *old), ignored);
     } else if (LooksWhole(folder)) {
       --left;

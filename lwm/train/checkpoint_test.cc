@@ -248,6 +248,15 @@ TEST_F(CheckpointTest, TheModelLinkLeadsToAWholeCheckpointWhenOldOnesGo) {
   EXPECT_EQ(Entries(), std::vector<std::string>{"step_3"});
 }
 
+TEST_F(CheckpointTest, TheLinkedCheckpointStaysWhenTheLinkCannotMove) {
+  const fs::path linked = Save(1, 1);
+  fs::create_directories(run_ / ".model.tmp/in the way");
+  for (const int64_t step : {2, 3}) Save(step, 1);
+  EXPECT_EQ(warnings_.size(), 2u);
+  EXPECT_EQ(Entries(), (std::vector<std::string>{"step_1", "step_3"}));
+  EXPECT_TRUE(fs::equivalent(run_ / "model", linked));
+}
+
 TEST_F(CheckpointTest, ARunWhoseCheckpointsAreAllDamagedIsNotBegunAnew) {
   for (const int64_t step : {1, 2}) FlipByte(Save(step) / "model.safetensors", 20);
   try {
