@@ -223,6 +223,8 @@ void CodeCache::Encode(const std::vector<MediaRequest>& requests,
                        const std::function<void(size_t, std::vector<int32_t>)>& done,
                        const std::function<void(size_t, const Error&)>& failed) {
   if (requests.empty()) return;
+  std::vector<fs::path> entries;  // before anything is read: they name the content
+  for (const MediaRequest& request : requests) entries.push_back(EntryOf(request));
   // Loaded at the first miss: a run whose entries are all there never loads the VQGAN.
   if (!encoder_) encoder_ = std::make_unique<Encoder>(options_);
   BatchReader reader(requests, frame_size_, options_.batch);
@@ -247,13 +249,21 @@ void CodeCache::Encode(const std::vector<MediaRequest>& requests,
       // ones.
       std::vector<int32_t> code_n = std::move(codes_of[request]);
       codes_of.erase(request);
-      Keep(EntryOf(requests[request]), code_n);
+      if (IsStill(entries[request], requests[request])) Keep(entries[request], code_n);
       done(request, std::move(code_n));
     }
     for (const auto& [request, error] : batch->failed) {
       codes_of.erase(request);
       failed(request, error);
     }
+  }
+}
+
+bool CodeCache::IsStill(const fs::path& entry, const MediaRequest& request) {
+  try {
+    return EntryOf(request) == entry;
+  } catch (const Error&) {  // deleted meanwhile
+    return false;
   }
 }
 

@@ -85,6 +85,8 @@ class CodeCache {
               const std::function<void(size_t, std::vector<int32_t>)>& done,
               const std::function<void(size_t, const Error&)>& failed);
   std::filesystem::path EntryOf(const MediaRequest& request);
+  // Whether the media file has the content that `entry` names; not when it changed meanwhile.
+  bool IsStill(const std::filesystem::path& entry, const MediaRequest& request);
   std::string ContentHash(const std::filesystem::path& path);
   std::optional<std::vector<int32_t>> ReadEntry(const std::filesystem::path& entry);
   void Keep(const std::filesystem::path& entry, const std::vector<int32_t>& code_n);
