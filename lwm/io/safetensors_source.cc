@@ -13,7 +13,7 @@ std::optional<GgufTypeInfo> BlocksOf(const SafetensorsLayout& layout, const std:
   if (found == layout.metadata.end()) return {};
   const auto type = FindGgufType(found->second);
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, type && type->block > 1, where, ": ", kSafetensorsBlocks,
-                 " is \"", found->second.substr(0, 40), "\"; Q8_0, Q4_0 and Q4_1 are known");
+                 " is \"", found->second.substr(0, 40), "\", no GGUF type of quantised blocks");
   return type;
 }
 

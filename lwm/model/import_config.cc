@@ -1,6 +1,8 @@
 // The configs that GGUF and llama2.c files state about themselves.
 
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
 #include "lwm/base/error.h"
 #include "lwm/io/gguf_source.h"
@@ -105,7 +107,10 @@ class GgufConfigReader {
     };
     for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
       add(meta().Integer(key).value_or(-1));
-    for (const double id : meta().Numbers(kGgufEosIds)) add(static_cast<int64_t>(id));
+    for (const double id : meta().Numbers(kGgufEosIds)) {
+      Require(id >= 0 && id <= std::numeric_limits<int32_t>::max(), kGgufEosIds, Cat(id));
+      add(static_cast<int64_t>(id));
+    }
   }
 
   void ReadRope(ModelConfig& config) const {
