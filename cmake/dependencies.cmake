@@ -34,8 +34,10 @@ if(NOT TARGET lwm_deps::libtorch)
   target_include_directories(lwm_deps::libtorch SYSTEM INTERFACE
     ${LIBTORCH_ROOT}/include ${LIBTORCH_ROOT}/include/torch/csrc/api/include)
   # Debian's oneDNN comes before LibTorch, which holds a oneDNN of its own: both export the initialiser
-  # of their AVX2 matrix products under one name (std::call_once over a type of theirs), and the first
-  # of them in this order serves both. With LibTorch's first, our attention tiles fail without AVX-512.
+  # of their matrix products of older processors under one name (std::call_once over a type of theirs),
+  # and the first in this order serves both; the other's generator stays empty. With LibTorch's first,
+  # our attention tiles fail without AVX-512. With ours first, LibTorch multiplies bf16 number by number
+  # on AVX-512 without BF16, so we do not let it (ops/product.h).
   # An option, since CMake sorts libraries.
   target_link_options(lwm_deps::libtorch INTERFACE
     LINKER:--push-state,--no-as-needed,${LWM_LIBRARY_dnnl},--pop-state)

@@ -83,9 +83,11 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
     const auto over_cache = [&](const model::Qkv& qkv, double scale) {
       // First the new keys, then attention over all: a token sees itself and those before it.
       cache.Write(l, qkv.k_BTGK, qkv.v_BTGK);
-      return ops::AttentionResult{ops::CachedAttention(qkv.q_BTHK, cache.Keys(l, end),
-                                                       cache.Values(l, end), cache.tokens(),
-                                                       cache.begin_B(), /*causal=*/true, scale)};
+      ops::AttentionResult result;
+      result.out_BTHK =
+          ops::CachedAttention(qkv.q_BTHK, cache.Keys(l, end), cache.Values(l, end), cache.tokens(),
+                               cache.begin_B(), /*causal=*/true, scale);
+      return result;
     };
     x_BTD = model::LayerForward(context, weights_.Layer(l), x_BTD, over_cache, /*saved=*/nullptr);
     weights_.ReleaseLayer(l);
