@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <thread>
 #include <vector>
@@ -125,7 +126,10 @@ TEST_F(FileTest, FoldersExchangeTheirNames) {
     fs::create_directory(folder_ / name);
     WriteFileAtomically(folder_ / name / "inside", name);
   }
-  ASSERT_TRUE(ExchangeAndSync(folder_ / "a", folder_ / "b"));
+  const bool exchanged = ExchangeAndSync(folder_ / "a", folder_ / "b");
+  if (!exchanged && (errno == EINVAL || errno == ENOSYS))
+    GTEST_SKIP() << "this file system cannot exchange names";
+  ASSERT_TRUE(exchanged);
   EXPECT_EQ(ReadFile(folder_ / "a" / "inside"), "b");
   EXPECT_EQ(ReadFile(folder_ / "b" / "inside"), "a");
   EXPECT_FALSE(ExchangeAndSync(folder_ / "a", folder_ / "absent"));

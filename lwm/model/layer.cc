@@ -97,9 +97,10 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
 at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
                         const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved) {
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
-  const ops::AttentionResult attention =
-      attend(ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype)),
-             AttentionScale(context));
+  // Statements of their own: the normalised input is freed before attention, q, k and v after it.
+  Qkv qkv = ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype));
+  const ops::AttentionResult attention = attend(qkv, AttentionScale(context));
+  qkv = {};
   // References, not copies: both tensors live on until the backward pass of this layer.
   if (saved) *saved = {x_BTD, attention};
   const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
