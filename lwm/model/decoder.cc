@@ -167,7 +167,7 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
                                    const DecoderOptions& options) {
   const LayerContext context = MakeContext(config, input, options);
   // Forward keeps per layer its input and attention's result; the loss gives the gradient of the
-  // last hidden states; backward then goes down the layers and frees what it has used. The
+  // last hidden states; backward then goes down the layers and frees each layer's saved values. The
   // embedding, which forward used first, gets its gradient last.
   std::vector<LayerSaved> saved;
   const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);

@@ -142,8 +142,8 @@ class Decode {
     // All tokens see the keys that the first one sees: one pass reads them for all queries. Of the
     // rest each token sees the keys up to its own position.
     const int64_t common = causal_ ? std::clamp(offset_ + 1, first, last) : last;
-    // With several heads a tile at a time, going over the heads of the same keys; and the kernel is
-    // told what is read next, since its prefetches would end with the tile.
+    // With several heads, one tile of keys at a time for all heads. The kernel gets the address of
+    // the next tile, since its prefetches would otherwise end with this one.
     const int64_t step = heads > 1 ? static_cast<int64_t>(kernels::kDecodeTileKeys) : last - first;
     for (int64_t key = first; key < common; key += step) {
       for (int64_t head = first_head; head < first_head + heads; ++head) {

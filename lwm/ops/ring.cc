@@ -85,7 +85,7 @@ bool Ring::Sees(int query_rank, int key_rank) const {
 
 at::Tensor Ring::Slots(const at::Tensor& x_PBT, int rank,
                        const std::vector<SlotRange>& range_P) const {
-  // Own keys and queries are all there; only copies of other ranks' are narrowed to what was sent.
+  // This rank's own tensor has all slots; copies of other ranks' have the range that was sent.
   if (rank == view_.rank()) return x_PBT[rank];
   const SlotRange& range = range_P[static_cast<size_t>(rank)];
   return x_PBT[rank].narrow(1, range.first, range.count).contiguous();

@@ -40,8 +40,8 @@ SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
   view.sp = sp;
   view.alike = !sp || MachinesAreAlike(*sp);
   const auto rows = static_cast<int64_t>(plans.size());
-  // The slots of all ranks, on every rank: two integers a token, from which each rank knows without
-  // a message what the others hold and need.
+  // The slots of all ranks, on every rank: two integers a token. So each rank can compute which
+  // slots the others hold and need, without messages.
   view.index_PBT = at::full({ranks, rows, tokens}, -1, at::kInt);
   view.begin_PBT = at::zeros({ranks, rows, tokens}, at::kInt);
   for (int rank = 0; rank < ranks; ++rank) {

@@ -33,7 +33,8 @@ at::Tensor Exact(const Case& c, bool doubles) {
   return at::conv2d(x, c.weight.to(at::kDouble), c.bias.to(at::kDouble), 1, 1);
 }
 
-// bf16 is off by up to 2^-8 of each number; of the rest, what is said of the largest.
+// Allows the rounding to bf16, 2^-8 of each number, and the header's accuracy, relative to the
+// largest output.
 void ExpectNear(const at::Tensor& actual, const at::Tensor& exact) {
   ASSERT_EQ(actual.sizes(), exact.sizes());
   ASSERT_EQ(actual.scalar_type(), at::kBFloat16);

@@ -138,7 +138,7 @@ class Save {
  private:
   void Begin() {
     MakeFolder(CheckpointsFolder(run_folder_));
-    // The entry `checkpoints` must survive a crash as well as what is in it.
+    // A crash must not lose the directory entry `checkpoints`, or all checkpoints go with it.
     SyncPath(run_folder_);
     RemoveLeftovers(run_folder_);
     MakeFolder(writing_ / "optimizer");

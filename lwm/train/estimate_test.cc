@@ -13,6 +13,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
+#include "lwm/ops/product.h"
 #include "lwm/train/batch.h"
 #include "lwm/train/step.h"
 
@@ -175,9 +176,9 @@ TEST(EstimateTest, MeasuredPeaksAreBelowButNotByFar) {
   q.row_tokens = 1 << 14;
   q.model.hidden_size = q.model.intermediate_size = 128;
   q.model.head_dim = 32;
-  // How much freed memory the heap keeps depends on the order of allocations, which differs between
-  // instruction sets: 1.0 to 1.26 times what was measured with AMX, 1.34 and 1.38 with AVX2.
-  ExpectEnough("results from the heap", q, 0.45);
+  // The order of allocations, and so the freed memory that the heap keeps, differs where products
+  // of bf16 are widened: the ratio is 1.0 to 1.26 with AMX, 1.34 and 1.38 with AVX2.
+  ExpectEnough("results from the heap", q, ops::LibTorchMultipliesBf16() ? 0.3 : 0.45);
   q.row_tokens = 1 << 16;
   q.model.num_hidden_layers = 1;
   ExpectEnough("results with pages of their own", q, 0.25);

@@ -49,8 +49,8 @@ double StandardDeviation(const InitOptions& options, int64_t group, const std::s
   return options.matrix_std * (residual ? options.residual_scale : 1);
 }
 
-// Element i of a tensor is a function of (seed, name, i): a rank draws only what it owns and gets
-// the same model on every mesh.
+// Element i of a tensor is a function of (seed, name, i): a rank draws only the parts that it
+// owns, and the model is the same on every mesh.
 void InitPiece(const InitOptions& options, int64_t group, const ShardPiece& piece, float* out) {
   if (piece.spec.shape.size() == 1) {
     std::fill_n(out, piece.slice.size(), 1.0f);
