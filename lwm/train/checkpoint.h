@@ -50,15 +50,6 @@ std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
                                      const CheckpointOptions& options, const TrainerState& state,
                                      ShardedWeights& weights, AdamW& optimizer);
 
-// The newest checkpoint whose manifest, sizes and hashes hold; nothing if there is none at all. For
-// each newer one that is damaged, `warn` is called on rank 0 with one line that names it and the
-// reason; throws Error(kCorruptData) when all are, rather than let a run begin anew over them.
-// Repairs interrupted saves: removes their unfinished folders and points RUN/model to the
-// checkpoint found. Ranks share the hashing. Collective over `world`.
-std::optional<std::filesystem::path> FindLatestValid(
-    dist::Communicator& world, const std::filesystem::path& run_folder,
-    const std::function<void(const std::string&)>& warn);
-
 // Fills masters and moments bit for bit, whatever the mesh they were saved on, and returns the
 // state. data_cursors: one when all data ranks of the saved run agreed, then it is everyone's
 // `state.data_cursor`; else one for each of them, and `state.data_cursor` is this rank's, or null
@@ -71,9 +62,5 @@ struct LoadedCheckpoint {
 };
 LoadedCheckpoint LoadCheckpoint(const std::filesystem::path& folder, ShardedWeights& weights,
                                 AdamW& optimizer);
-
-// The problem with a checkpoint directory in one line, or nothing if it is complete and undamaged.
-// This process alone reads and hashes every file.
-std::optional<std::string> FindDamage(const std::filesystem::path& folder);
 
 }  // namespace lwm::train

@@ -1,8 +1,8 @@
+#include "lwm/train/checkpoint_find.h"
+
 #include <algorithm>
-#include <charconv>
 
 #include "lwm/base/error.h"
-#include "lwm/train/checkpoint.h"
 #include "lwm/train/checkpoint_paths.h"
 #include "lwm/train/manifest.h"
 #include "lwm/train/shared_outcome.h"
@@ -22,35 +22,6 @@ std::string DamageInShare(const fs::path& folder, int rank, int ranks) {
 }
 
 }  // namespace
-
-fs::path CheckpointsFolder(const fs::path& run_folder) { return run_folder / "checkpoints"; }
-
-std::vector<int64_t> CheckpointSteps(const fs::path& run_folder) {
-  std::vector<int64_t> steps;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
-    const std::string name = entry.path().filename().string();
-    int64_t step = 0;
-    if (!name.starts_with(kStepPrefix)) continue;
-    const char* digits = name.data() + kStepPrefix.size();
-    const auto [end, error] = std::from_chars(digits, name.data() + name.size(), step);
-    if (error == std::errc() && end == name.data() + name.size()) steps.push_back(step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
-void RemoveLeftovers(const fs::path& run_folder) {
-  std::error_code ignored;
-  std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(kWritingPrefix) || name.starts_with(kDeletedPrefix))
-      leftovers.push_back(entry.path());
-  }
-  // After the walk: whether an iterator still gives entries that are removed is unspecified.
-  for (const fs::path& path : leftovers) fs::remove_all(path, ignored);
-}
 
 std::optional<std::string> FindDamage(const fs::path& folder) {
   const std::string damage = DamageInShare(folder, 0, 1);

@@ -1,6 +1,7 @@
 #include "lwm/train/checkpoint_paths.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -20,6 +21,35 @@ bool LooksWhole(const fs::path& folder) {
 }
 
 }  // namespace
+
+fs::path CheckpointsFolder(const fs::path& run_folder) { return run_folder / "checkpoints"; }
+
+std::vector<int64_t> CheckpointSteps(const fs::path& run_folder) {
+  std::vector<int64_t> steps;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
+    const std::string name = entry.path().filename().string();
+    int64_t step = 0;
+    if (!name.starts_with(kStepPrefix)) continue;
+    const char* digits = name.data() + kStepPrefix.size();
+    const auto [end, error] = std::from_chars(digits, name.data() + name.size(), step);
+    if (error == std::errc() && end == name.data() + name.size()) steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void RemoveLeftovers(const fs::path& run_folder) {
+  std::error_code ignored;
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(CheckpointsFolder(run_folder), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kWritingPrefix) || name.starts_with(kDeletedPrefix))
+      leftovers.push_back(entry.path());
+  }
+  // After the walk: whether an iterator still gives entries that are removed is unspecified.
+  for (const fs::path& path : leftovers) fs::remove_all(path, ignored);
+}
 
 void PublishCheckpoint(const fs::path& writing, const fs::path& checkpoint) {
   const fs::path replaced =

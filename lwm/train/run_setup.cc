@@ -221,23 +221,6 @@ std::shared_ptr<const data::Tokenizer> GivenTokenizer(const config::TrainConfig&
 
 }  // namespace
 
-std::unique_ptr<FolderLock> PrepareRunFolder(const fs::path& run_folder,
-                                             dist::Communicator& world) {
-  std::unique_ptr<FolderLock> lock;
-  if (world.rank() == 0) {
-    std::error_code error;
-    fs::create_directories(run_folder, error);
-    LWM_REQUIRE(!error, "train.run_folder: cannot create ", run_folder.string(), ": ",
-                error.message());
-    lock = std::make_unique<FolderLock>(run_folder);
-    const fs::path probe = run_folder / ".writable";
-    WriteFileAtomically(probe, "");
-    fs::remove(probe, error);
-  }
-  world.Barrier();
-  return lock;
-}
-
 std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfig& config,
                                                         const std::optional<fs::path>& checkpoint,
                                                         dist::Communicator& world) {

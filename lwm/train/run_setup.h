@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 
-#include "lwm/base/folder_lock.h"
 #include "lwm/config/train_config.h"
 #include "lwm/data/loader.h"
 #include "lwm/data/tokenizer.h"
@@ -18,12 +17,6 @@ namespace lwm::train {
 
 // The phases between a recipe and the first step. All are collective over `world`; files that
 // one rank writes exist for all when they return.
-
-// Makes the run folder. On rank 0 returns the lock that keeps other runs out of it; else nullptr.
-// Throws Error(kInvalidArgument) when it cannot be made or written to, and kResourceExhausted when
-// another run writes there.
-std::unique_ptr<FolderLock> PrepareRunFolder(const std::filesystem::path& run_folder,
-                                             dist::Communicator& world);
 
 // The recipe's tokenizer: the given one, model.init's, or one trained on the training files (rank
 // 0, all of its threads) and kept in the run folder; a resumed run takes the checkpoint's. Throws
