@@ -1,5 +1,5 @@
 # lwm_module(NAME [TORCH] [WITHOUT REGEX] DEPS modules... LIBS third-party...): one static library
-# for lwm/NAME from all its *.cc but those that match REGEX, one test program NAME_test from its
+# for lwm/NAME from all *.cc under it but those that match REGEX, one test program NAME_test from its
 # *_test.cc. Each test suite is one CTest entry, named module.Suite (loading LibTorch once per test
 # case would take longer than the tests). TORCH modules share one precompiled header.
 function(lwm_register_suites target module label)
@@ -21,7 +21,7 @@ endfunction()
 
 function(lwm_module name)
   cmake_parse_arguments(M "TORCH" "WITHOUT" "DEPS;LIBS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/lwm/${name}/*.cc)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/lwm/${name}/*.cc)
   if(M_WITHOUT)
     list(FILTER sources EXCLUDE REGEX "${M_WITHOUT}")
   endif()

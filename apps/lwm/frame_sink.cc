@@ -11,7 +11,7 @@
 #include "lwm/io/image_file.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/video_writer.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/vision/frames.h"
 #include "picture_folder.h"
 
@@ -27,7 +27,7 @@ class TensorSink final : public FrameSink {
       const std::vector<int64_t> row = images_NHWC.sizes().slice(1).vec();
       rows_.emplace(path_, std::vector<io::TensorInfo>{{"images", io::DType::kF32, row}});
     }
-    rows_->Append(0, model::TensorBytes(images_NHWC.to(at::kFloat).contiguous()));
+    rows_->Append(0, checkpoint::TensorBytes(images_NHWC.to(at::kFloat).contiguous()));
   }
   void Finish() override { rows_.value().Finish(); }
 

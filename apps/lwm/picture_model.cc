@@ -9,13 +9,13 @@
 #include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
-#include "lwm/model/import.h"
-#include "lwm/model/model_directory.h"
+#include "lwm/checkpoint/import.h"
+#include "lwm/checkpoint/model_directory.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/vqgan_import.h"
-#include "model_flags.h"
+#include "lwm/checkpoint/vqgan_import.h"
+#include "flags/model_flags.h"
 #include "progress.h"
-#include "sampling_flags.h"
+#include "flags/sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -42,10 +42,10 @@ infer::OnCodes SayProgress(size_t rows) {
 
 // Refuses a text model before its weights are read.
 model::ResidentWeights LoadVisionModel(const std::string& path, at::ScalarType dtype) {
-  LWM_REQUIRE(model::OpenModel(path)->config().has_vision(), path,
+  LWM_REQUIRE(checkpoint::OpenModel(path)->config().has_vision(), path,
               ": a text-only model (no vision_vocab_size in its config): it neither sees nor draws "
               "pictures; give a model of text and vision");
-  return model::LoadModel(path, dtype);
+  return checkpoint::LoadModel(path, dtype);
 }
 
 }  // namespace
@@ -55,7 +55,7 @@ LoadedPictureModel::LoadedPictureModel(const std::string& model, const std::stri
     : weights_(LoadVisionModel(model, dtype)),
       decoder_(weights_.config(), weights_),
       tokenizer_(OpenTokenizerFor(weights_.config(), model)),
-      vqgan_(vision::LoadVqgan(vqgan.empty() ? model : vqgan, at::kFloat)),
+      vqgan_(checkpoint::LoadVqgan(vqgan.empty() ? model : vqgan, at::kFloat)),
       layout_(infer::MakeFrameLayout(vqgan_.config(), weights_.config(), *tokenizer_)) {}
 
 infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) const {
@@ -88,7 +88,7 @@ at::Tensor LoadedPictureModel::CodesOf(const std::string& path, vision::MediaOpt
 }
 
 std::vector<io::RgbImage> LoadedPictureModel::FramesOf(const at::Tensor& codes_Fn) const {
-  return vision::FramesOfTensor(infer::DecodeFrames(vqgan_, codes_Fn));
+  return vision::FramesOfTensor(eval::DecodeFrames(vqgan_, codes_Fn));
 }
 
 void AddDrawFlags(CLI::App& command, DrawFlags& flags) {

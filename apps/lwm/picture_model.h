@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "command.h"
-#include "lwm/infer/picture_pairs.h"
+#include "lwm/eval/picture_pairs.h"
 #include "lwm/io/image.h"
 #include "lwm/model/weights.h"
 #include "lwm/vision/media_frames.h"
@@ -19,7 +19,7 @@ class LoadedPictureModel {
   // as in training. Throws Error(kInvalidArgument) when the parts do not belong together.
   LoadedPictureModel(const std::string& model, const std::string& vqgan, at::ScalarType dtype);
 
-  infer::PictureModel view() { return {decoder_, weights_, *tokenizer_, vqgan_, layout_}; }
+  eval::PictureModel view() { return {decoder_, weights_, *tokenizer_, vqgan_, layout_}; }
   const infer::DecodeModel& decoder() const { return decoder_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
   const vision::Vqgan& vqgan() const { return vqgan_; }

@@ -3,7 +3,7 @@
 
 #include "lwm/data/tokenizer.h"
 #include "lwm/infer/generator.h"
-#include "lwm/model/model_directory.h"
+#include "lwm/checkpoint/model_directory.h"
 
 int main(int argc, char** argv) try {
   if (argc != 3) throw std::runtime_error("usage: continue_text MODEL TEXT");

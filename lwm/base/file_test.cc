@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
 namespace {

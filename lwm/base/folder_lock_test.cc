@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "lwm/base/error.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
 namespace {

@@ -7,7 +7,7 @@
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
-#include "tests/error_of.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::config {
 namespace {

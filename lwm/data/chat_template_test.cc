@@ -8,8 +8,8 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/data/tokenizer_settings.h"
-#include "tests/byte_pieces.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/byte_pieces.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/data/field_grammar.h"
-#include "tests/byte_tokenizer.h"
-#include "tests/llama_pieces.h"
+#include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/llama_pieces.h"
 
 namespace lwm::data {
 namespace {

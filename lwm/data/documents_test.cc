@@ -8,7 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/data/training_text.h"
 #include "lwm/data/unit_order.h"
-#include "tests/gzip_bytes.h"
+#include "lwm/testing/gzip_bytes.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;

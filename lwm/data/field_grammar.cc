@@ -103,7 +103,7 @@ std::string ChooseFields(const Json& object, const LinePlace& place, const Field
 
 }  // namespace
 
-void UseMedia(FieldGrammar& grammar, std::shared_ptr<vision::CodeCache> media) {
+void UseMedia(FieldGrammar& grammar, std::shared_ptr<data::CodeCache> media) {
   grammar.tokens_per_frame = media->codes_per_frame();
   grammar.eof_code = static_cast<int32_t>(media->codebook_size());
   grammar.eov_code = grammar.eof_code + 1;

@@ -10,7 +10,7 @@
 #include "lwm/base/json.h"
 #include "lwm/data/row.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/vision/code_cache.h"
+#include "lwm/data/code_cache.h"
 
 namespace lwm::data {
 
@@ -38,11 +38,11 @@ struct FieldGrammar {
   int64_t tokens_per_frame = 256;            // fewer codes are an error
   int32_t eof_code = 8192, eov_code = 8193;  // codes of a frame are below eof_code
   bool whole_frames = false;  // codes beyond the last whole frame: an error, not left out
-  std::shared_ptr<vision::CodeCache> media;  // encodes pictures and videos; nullptr = codes only
+  std::shared_ptr<data::CodeCache> media;  // encodes pictures and videos; nullptr = codes only
 };
 
 // Encodes media with `media`, whose VQGAN says how many codes a frame has and which code ends it.
-void UseMedia(FieldGrammar& grammar, std::shared_ptr<vision::CodeCache> media);
+void UseMedia(FieldGrammar& grammar, std::shared_ptr<data::CodeCache> media);
 
 // Where an object stands.
 struct LinePlace {

@@ -10,8 +10,8 @@
 #include "lwm/data/packing.h"
 #include "lwm/data/python_random.h"
 #include "lwm/io/safetensors.h"
-#include "tests/byte_tokenizer.h"
-#include "tests/llama_pieces.h"
+#include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/llama_pieces.h"
 
 namespace lwm::data {
 namespace {

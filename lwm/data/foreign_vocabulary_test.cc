@@ -6,8 +6,8 @@
 #include "lwm/base/file.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/io/gguf_writer.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace {

@@ -76,7 +76,7 @@ class JsonlSource : public ExampleSource {
     LWM_CHECK(options_.grammar.media, "no VQGAN to encode media with");
     for (int64_t begin = part; begin < units_; begin += kLinesAtOnce * parts) {
       const int64_t end = std::min(units_, begin + kLinesAtOnce * parts);
-      std::vector<vision::MediaRequest> requests;
+      std::vector<data::MediaRequest> requests;
       for (int64_t unit = begin; unit < end; unit += parts)
         VisitMedia(unit, [&](Json& value, const std::string& field, const LinePlace& place) {
           const auto of_value = MediaOf(value, field, place, options_.grammar);

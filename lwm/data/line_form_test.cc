@@ -4,7 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/data/field_grammar.h"
-#include "tests/byte_tokenizer.h"
+#include "lwm/testing/byte_tokenizer.h"
 
 namespace lwm::data {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/data/loader_fixture.h"
-#include "tests/gzip_bytes.h"
+#include "lwm/testing/loader_fixture.h"
+#include "lwm/testing/gzip_bytes.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "lwm/data/loader_fixture.h"
+#include "lwm/testing/loader_fixture.h"
 
 namespace lwm::data {
 namespace {

@@ -5,9 +5,9 @@
 #include "lwm/base/error.h"
 #include "lwm/data/gzip.h"
 #include "lwm/data/utf8.h"
-#include "tests/damage.h"
-#include "tests/gzip_bytes.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/damage.h"
+#include "lwm/testing/gzip_bytes.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace {

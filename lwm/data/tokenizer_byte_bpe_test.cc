@@ -10,7 +10,7 @@
 #include "lwm/base/random.h"
 #include "lwm/data/byte_bpe_json.h"
 #include "lwm/data/utf8.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace {

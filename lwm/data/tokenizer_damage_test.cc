@@ -15,8 +15,8 @@
 #include "lwm/data/tokenizer.h"
 #include "lwm/data/utf8.h"
 #include "lwm/io/gguf_writer.h"
-#include "tests/byte_pieces.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/byte_pieces.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace {

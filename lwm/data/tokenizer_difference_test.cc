@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/byte_pieces.h"
-#include "tests/byte_tokenizer.h"
+#include "lwm/testing/byte_pieces.h"
+#include "lwm/testing/byte_tokenizer.h"
 
 namespace lwm::data {
 namespace {

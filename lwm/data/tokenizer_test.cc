@@ -10,8 +10,8 @@
 #include "lwm/base/random.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/utf8.h"
-#include "tests/llama_pieces.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/llama_pieces.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;

@@ -68,9 +68,9 @@ void RequireKnownOptions(const Json& value, const std::string& where, const std:
   }
 }
 
-vision::MediaRequest ParseRequest(const Json& value, const std::string& field,
+data::MediaRequest ParseRequest(const Json& value, const std::string& field,
                                   const LinePlace& place, const FieldGrammar& grammar) {
-  vision::MediaRequest request;
+  data::MediaRequest request;
   if (value.is_string()) {
     request.path = value.get<std::string>();
   } else {
@@ -91,7 +91,7 @@ vision::MediaRequest ParseRequest(const Json& value, const std::string& field,
   return request;
 }
 
-std::vector<int32_t> EncodedCodes(const vision::MediaRequest& request, const std::string& field,
+std::vector<int32_t> EncodedCodes(const data::MediaRequest& request, const std::string& field,
                                   const LinePlace& place, const FieldGrammar& grammar) {
   if (!grammar.media)
     ThrowJsonField(place.where, field,
@@ -129,17 +129,17 @@ std::vector<int32_t> VisionCodes(const Json& value, const std::string& field,
     return ListedCodes(value, field, place, grammar);
   }
   std::vector<int32_t> code_n;
-  for (const vision::MediaRequest& request : MediaOf(value, field, place, grammar)) {
+  for (const data::MediaRequest& request : MediaOf(value, field, place, grammar)) {
     const std::vector<int32_t> of_request = EncodedCodes(request, field, place, grammar);
     code_n.insert(code_n.end(), of_request.begin(), of_request.end());
   }
   return code_n;
 }
 
-std::vector<vision::MediaRequest> MediaOf(const Json& value, const std::string& field,
+std::vector<data::MediaRequest> MediaOf(const Json& value, const std::string& field,
                                           const LinePlace& place, const FieldGrammar& grammar) {
   if (!NamesMedia(value)) return {};
-  std::vector<vision::MediaRequest> requests;
+  std::vector<data::MediaRequest> requests;
   for (const Json& entry : value.is_array() ? value : Json::array({value})) {
     if (!IsMedia(entry))
       ThrowJsonField(place.where, field, "mixes media with " + entry.dump().substr(0, 40));

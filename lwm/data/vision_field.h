@@ -23,7 +23,7 @@ std::vector<int32_t> VisionCodes(const Json& value, const std::string& field,
                                  const LinePlace& place, const FieldGrammar& grammar);
 
 // The media of such a value, in order; none when it holds codes. Throws as VisionCodes does.
-std::vector<vision::MediaRequest> MediaOf(const Json& value, const std::string& field,
+std::vector<data::MediaRequest> MediaOf(const Json& value, const std::string& field,
                                           const LinePlace& place, const FieldGrammar& grammar);
 
 // Calls visit(value, field) for every value of the object that names media, not codes: values of

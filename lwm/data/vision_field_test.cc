@@ -5,9 +5,9 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
-#include "tests/byte_tokenizer.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm::data {
 namespace {
@@ -25,10 +25,10 @@ class VisionFieldTest : public testing::Test {
     io::WritePng(folder_ / "media" / "a.png", NoisePicture(1, 20, 30));
     io::WritePng(folder_ / "media" / "b.png", NoisePicture(2, 16, 16));
     testing_support::WriteGreyClip(folder_ / "media" / "c.mp4", 11);
-    vision::CodeCacheOptions options;
+    data::CodeCacheOptions options;
     options.vqgan = folder_ / "vqgan";
     options.folder = folder_ / "cache";
-    UseMedia(grammar_, std::make_shared<vision::CodeCache>(options));
+    UseMedia(grammar_, std::make_shared<data::CodeCache>(options));
   }
 
   std::vector<int32_t> Codes(const std::string& value) const {

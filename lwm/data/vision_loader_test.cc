@@ -8,8 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/data/loader.h"
-#include "lwm/data/loader_fixture.h"
-#include "tests/byte_tokenizer.h"
+#include "lwm/testing/loader_fixture.h"
+#include "lwm/testing/byte_tokenizer.h"
 
 namespace lwm::data {
 namespace {

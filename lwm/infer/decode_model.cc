@@ -6,7 +6,7 @@
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/embedding.h"
 #include "lwm/model/layer.h"
-#include "lwm/ops/cached_attention.h"
+#include "lwm/ops/attention/cached.h"
 #include "lwm/ops/gemv.h"
 #include "lwm/ops/rms_norm.h"
 

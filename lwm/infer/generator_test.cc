@@ -5,7 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/model/decoder.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
 namespace {

@@ -9,7 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/text.h"
 #include "lwm/dist/sequence_plan.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/tensor_file.h"
 
 namespace lwm::infer {
 namespace {
@@ -185,7 +185,7 @@ TokenBatch MakeTokenBatch(const std::map<std::string, at::Tensor>& tensors,
 }
 
 TokenBatch ReadTokenBatch(const std::filesystem::path& path, const config::ModelConfig& config) {
-  return MakeTokenBatch(model::LoadTensors(path), config, path.string());
+  return MakeTokenBatch(checkpoint::LoadTensors(path), config, path.string());
 }
 
 model::DecoderInput DecoderInputOf(const TokenBatch& batch, dist::Communicator* sp) {

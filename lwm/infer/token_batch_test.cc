@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "lwm/base/error.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "lwm/io/safetensors.h"
 #include "lwm/io/tensor_source.h"
-#include "tests/error_of.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/error_of.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

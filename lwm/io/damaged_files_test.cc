@@ -15,11 +15,11 @@
 #include "lwm/io/safetensors.h"
 #include "lwm/io/safetensors_source.h"
 #include "lwm/io/torch_source.h"
-#include "tests/damage.h"
-#include "tests/golden_folder.h"
-#include "tests/read_stored.h"
-#include "tests/source_values.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/damage.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/read_stored.h"
+#include "lwm/testing/source_values.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

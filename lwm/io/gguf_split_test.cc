@@ -8,9 +8,9 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gguf_writer.h"
-#include "tests/error_of.h"
-#include "tests/source_values.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/error_of.h"
+#include "lwm/testing/source_values.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -12,7 +12,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/palette.h"
 #include "lwm/io/video_reader.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -8,10 +8,10 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gif_writer.h"
-#include "tests/golden_folder.h"
-#include "tests/message_of.h"
-#include "tests/plain_image.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/message_of.h"
+#include "lwm/testing/plain_image.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

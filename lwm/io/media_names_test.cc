@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

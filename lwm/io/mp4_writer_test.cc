@@ -10,8 +10,8 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/video_reader.h"
-#include "tests/plain_image.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/plain_image.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "lwm/base/file.h"
 #include "lwm/io/msgpack_stream.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

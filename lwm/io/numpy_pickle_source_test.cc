@@ -4,10 +4,10 @@
 
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors_source.h"
-#include "tests/damage.h"
-#include "tests/golden_folder.h"
-#include "tests/read_stored.h"
-#include "tests/source_values.h"
+#include "lwm/testing/damage.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/read_stored.h"
+#include "lwm/testing/source_values.h"
 
 namespace lwm::io {
 namespace {

@@ -8,7 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/numpy_pickle_source.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/damage.h"
+#include "lwm/testing/damage.h"
 
 namespace lwm::io {
 namespace {

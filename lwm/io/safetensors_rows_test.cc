@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lwm/io/safetensors.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
-#include "tests/source_values.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/source_values.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -11,8 +11,8 @@
 #include "lwm/io/gguf_blocks.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/safetensors_source.h"
-#include "tests/golden_folder.h"
-#include "tests/source_values.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/source_values.h"
 
 namespace lwm::io {
 namespace {

@@ -7,9 +7,9 @@
 #include "lwm/base/error.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/safetensors_source.h"
-#include "tests/error_of.h"
-#include "tests/source_values.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/error_of.h"
+#include "lwm/testing/source_values.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::io {
 namespace {

@@ -11,7 +11,7 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/jinja/json_value.h"
-#include "tests/golden_folder.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm::jinja {
 namespace {

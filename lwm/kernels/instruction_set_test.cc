@@ -4,8 +4,8 @@
 #include <hwy/targets.h>
 
 #include "lwm/base/instruction_set.h"
-#include "lwm/kernels/attention_amx.h"
-#include "lwm/kernels/attention_bf16.h"
+#include "lwm/kernels/attention/amx.h"
+#include "lwm/kernels/attention/bf16.h"
 
 namespace lwm::kernels {
 namespace {

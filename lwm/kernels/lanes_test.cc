@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "lwm/kernels/bf16.h"
-#include "lwm/kernels/cross_entropy.h"
+#include "lwm/kernels/elementwise/cross_entropy.h"
 #include "lwm/kernels/for_each_target.h"
-#include "lwm/kernels/rope.h"
+#include "lwm/kernels/elementwise/rope.h"
 
 namespace lwm::kernels {
 namespace {

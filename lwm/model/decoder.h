@@ -4,7 +4,7 @@
 
 #include "lwm/config/model_config.h"
 #include "lwm/model/weights.h"
-#include "lwm/ops/sequence_view.h"
+#include "lwm/ops/attention/sequence_view.h"
 
 namespace lwm::model {
 

@@ -9,7 +9,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::model {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "lwm/model/decoder.h"
 #include "lwm/model/weights.h"
-#include "lwm/ops/ring_attention.h"
+#include "lwm/ops/attention/ring_attention.h"
 #include "lwm/ops/rope.h"
 
 namespace lwm::model {

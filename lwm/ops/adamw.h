@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "lwm/kernels/adamw.h"
+#include "lwm/kernels/elementwise/adamw.h"
 
 namespace lwm::ops {
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/swiglu.h"
+#include "lwm/kernels/elementwise/swiglu.h"
 #include "lwm/ops/element.h"
 #include "lwm/ops/gemv.h"
 #include "lwm/ops/linear.h"

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/accumulate.h"
+#include "lwm/kernels/elementwise/accumulate.h"
 #include "lwm/kernels/transpose.h"
 #include "lwm/ops/element.h"
 #include "lwm/ops/gemv.h"

@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/attention_amx.h"
-#include "lwm/kernels/attention_bf16.h"
+#include "lwm/kernels/attention/amx.h"
+#include "lwm/kernels/attention/bf16.h"
 
 namespace lwm::ops {
 namespace {

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/rms_norm.h"
+#include "lwm/kernels/elementwise/rms_norm.h"
 #include "lwm/ops/element.h"
 
 namespace lwm::ops {

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/rope.h"
+#include "lwm/kernels/elementwise/rope.h"
 #include "lwm/ops/element.h"
 
 namespace lwm::ops {

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "lwm/train/tiny_model.h"
+#include "lwm/testing/tiny_sharded_model.h"
 
 namespace lwm::train {
 namespace {

@@ -7,11 +7,11 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
-#include "lwm/model/finite.h"
+#include "lwm/checkpoint/finite.h"
 #include "lwm/train/checkpoint.h"
-#include "lwm/train/checkpoint_paths.h"
-#include "lwm/train/manifest.h"
-#include "lwm/train/shared_outcome.h"
+#include "lwm/run/checkpoint_paths.h"
+#include "lwm/run/manifest.h"
+#include "lwm/run/shared_outcome.h"
 
 namespace lwm::train {
 namespace fs = std::filesystem;
@@ -104,15 +104,15 @@ class Save {
         mesh_(weights.mesh()),
         world_(mesh_.world()),
         first_(world_.rank() == 0),
-        name_(Cat(kStepPrefix, state.step)),
-        writing_(CheckpointsFolder(run_folder) / Cat(kWritingPrefix, name_)),
-        final_(CheckpointsFolder(run_folder) / name_) {}
+        name_(Cat(run::kStepPrefix, state.step)),
+        writing_(run::CheckpointsFolder(run_folder) / Cat(run::kWritingPrefix, name_)),
+        final_(run::CheckpointsFolder(run_folder) / name_) {}
 
   fs::path Run() {
     outcome_.Try([&] { RequireFiniteMasters(); });
     if (first_) outcome_.Try([&] { Begin(); });
     AgreeOrAbandon();
-    const auto cursors = GatherTexts(world_, state_.data_cursor.dump());
+    const auto cursors = run::GatherTexts(world_, state_.data_cursor.dump());
     if (first_) outcome_.Try([&] { WriteSmallFiles(cursors); });
     // Replicas along dp hold the same state: the first one's ranks write it.
     if (mesh_.dp_rank() == 0) {
@@ -122,32 +122,32 @@ class Save {
     Json entries = Json::object();
     outcome_.Try([&] {
       // Read back from the file, so that the hash is of the bytes that a later load gets.
-      for (const std::string& name : written_) entries[name] = ManifestEntry(writing_ / name);
+      for (const std::string& name : written_) entries[name] = run::ManifestEntry(writing_ / name);
     });
     AgreeOrAbandon();
-    const auto all_entries = GatherTexts(world_, entries.dump());
+    const auto all_entries = run::GatherTexts(world_, entries.dump());
     if (first_) outcome_.Try([&] { Publish(all_entries); });
     AgreeOrAbandon();
     // Published. What fails from here on costs a warning, not the checkpoint.
     if (!first_) return final_;
-    const std::string problem = KeepNewest(run_folder_, state_.step, options_.keep);
+    const std::string problem = run::KeepNewest(run_folder_, state_.step, options_.keep);
     if (!problem.empty() && options_.warn) options_.warn(problem);
     return final_;
   }
 
  private:
   void Begin() {
-    MakeFolder(CheckpointsFolder(run_folder_));
+    MakeFolder(run::CheckpointsFolder(run_folder_));
     // A crash must not lose the directory entry `checkpoints`, or all checkpoints go with it.
     SyncPath(run_folder_);
-    RemoveLeftovers(run_folder_);
+    run::RemoveLeftovers(run_folder_);
     MakeFolder(writing_ / "optimizer");
   }
 
   // Loading refuses NaN and Inf: such a checkpoint would only push out good ones.
   void RequireFiniteMasters() {
     for (int64_t group = weights_.first_group(); group < weights_.end_group(); ++group)
-      LWM_REQUIRE_AS(ErrorCode::kCorruptData, model::AllFinite(weights_.shard(group).master_n),
+      LWM_REQUIRE_AS(ErrorCode::kCorruptData, checkpoint::AllFinite(weights_.shard(group).master_n),
                      "the weights hold values that are not finite (NaN or Inf): training diverged");
   }
 
@@ -199,7 +199,7 @@ class Save {
     }
     MakeFolder(writing_ / name);
     for (const auto& entry : fs::directory_iterator(path))
-      if (entry.is_regular_file() && entry.path().filename() != kManifestName)  // of another folder
+      if (entry.is_regular_file() && entry.path().filename() != run::kManifestName)  // of another folder
         WriteCompanion(Cat(name, "/", entry.path().filename().string()), entry.path());
     SyncPath(writing_ / name);
   }
@@ -258,10 +258,10 @@ class Save {
     Json files = Json::object();
     for (const std::string& entries : all_entries) files.update(ParseJson(entries, "manifest"));
     // Last of the files: with a manifest the folder claims to be complete.
-    WriteText(writing_ / kManifestName, ManifestText(files));
+    WriteText(writing_ / run::kManifestName, run::ManifestText(files));
     SyncPath(writing_ / "optimizer");
     SyncPath(writing_);
-    PublishCheckpoint(writing_, final_);
+    run::PublishCheckpoint(writing_, final_);
   }
 
   const fs::path& run_folder_;
@@ -274,7 +274,7 @@ class Save {
   const bool first_;
   const std::string name_;
   const fs::path writing_, final_;
-  SharedOutcome outcome_;
+  run::SharedOutcome outcome_;
   std::vector<std::string> written_;
 };
 

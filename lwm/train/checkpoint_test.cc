@@ -12,9 +12,9 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
-#include "lwm/train/checkpoint_paths.h"
-#include "lwm/train/tiny_model.h"
-#include "tests/temporary_folder.h"
+#include "lwm/run/checkpoint_paths.h"
+#include "lwm/testing/tiny_sharded_model.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::train {
 namespace {
@@ -58,7 +58,7 @@ class CheckpointTest : public ::testing::Test {
 
   std::optional<fs::path> Find() {
     warnings_.clear();
-    return FindLatestValid(*self_, run_.path(),
+    return run::FindLatestValid(*self_, run_.path(),
                            [&](const std::string& text) { warnings_.push_back(text); });
   }
 
@@ -135,9 +135,9 @@ TEST_F(CheckpointTest, CompanionsAreFilesOrFoldersAndAreGuardedToo) {
   EXPECT_EQ(ReadFile(folder / "vqgan/config.json"), "{}");
   EXPECT_EQ(ReadFile(folder / "vqgan/weights"), std::string("\0\1", 2));
   EXPECT_FALSE(fs::exists(folder / "vqgan/MANIFEST.json"));
-  EXPECT_EQ(FindDamage(folder), std::nullopt);
+  EXPECT_EQ(run::FindDamage(folder), std::nullopt);
   FlipByte(folder / "vqgan/weights", 1);
-  EXPECT_NE(FindDamage(folder).value_or("").find("vqgan/weights"), std::string::npos);
+  EXPECT_NE(run::FindDamage(folder).value_or("").find("vqgan/weights"), std::string::npos);
 }
 
 TEST_F(CheckpointTest, LargeModelsTakeSeveralFilesWithAnIndex) {
@@ -189,7 +189,7 @@ TEST_F(CheckpointTest, AnyDamagedFileMeansTheOneBefore) {
       if (!std::strcmp(damage, "flip")) FlipByte(file, static_cast<std::streamoff>(size / 2));
       if (!std::strcmp(damage, "cut")) fs::resize_file(file, size - 1);
       if (!std::strcmp(damage, "remove")) fs::remove(file);
-      EXPECT_TRUE(FindDamage(file.parent_path().filename() == "optimizer"
+      EXPECT_TRUE(run::FindDamage(file.parent_path().filename() == "optimizer"
                                  ? file.parent_path().parent_path()
                                  : file.parent_path()))
           << name << " " << damage;
@@ -208,10 +208,10 @@ TEST_F(CheckpointTest, EveryByteOfTheManifestIsGuarded) {
   for (size_t at = 0; at < text.size(); ++at) {
     if (text[at] == ' ' || text[at] == '\n') continue;
     FlipByte(manifest, static_cast<std::streamoff>(at));
-    EXPECT_TRUE(FindDamage(folder)) << "byte " << at << " of " << text;
+    EXPECT_TRUE(run::FindDamage(folder)) << "byte " << at << " of " << text;
     FlipByte(manifest, static_cast<std::streamoff>(at));
   }
-  EXPECT_FALSE(FindDamage(folder));
+  EXPECT_FALSE(run::FindDamage(folder));
 }
 
 TEST_F(CheckpointTest, LeftoversOfKilledSavesAreRemoved) {
@@ -229,7 +229,7 @@ TEST_F(CheckpointTest, TheModelLinkIsMadeUpForAfterAKill) {
   fs::remove(run_ / "model");
   EXPECT_EQ(Find(), folder);  // killed before there was a link
   EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
-  ASSERT_EQ(LinkModel(run_.path(), run_ / "checkpoints/step_0"), "");  // and before it was moved
+  ASSERT_EQ(run::LinkModel(run_.path(), run_ / "checkpoints/step_0"), "");  // and before it was moved
   EXPECT_EQ(Find(), folder);
   EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
   FlipByte(folder / "model.safetensors", 20);

@@ -7,7 +7,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
 #include "lwm/model/weights.h"
-#include "lwm/ops/attention_memory.h"
+#include "lwm/ops/attention/memory.h"
 #include "lwm/ops/scratch_memory.h"
 
 namespace lwm::train {

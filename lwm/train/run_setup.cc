@@ -15,9 +15,9 @@
 #include "lwm/data/documents.h"
 #include "lwm/data/tokenizer_difference.h"
 #include "lwm/data/tokenizer_files.h"
-#include "lwm/model/import.h"
-#include "lwm/vision/code_cache.h"
-#include "lwm/vision/vqgan_import.h"
+#include "lwm/checkpoint/import.h"
+#include "lwm/data/code_cache.h"
+#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::train {
 namespace {
@@ -97,20 +97,20 @@ data::LoaderConfig MakeLoaderConfig(const config::TrainConfig& config) {
 }
 
 // The VQGAN of the recipe, or nullptr.
-std::shared_ptr<vision::CodeCache> OpenMedia(const config::TrainConfig& config) {
+std::shared_ptr<data::CodeCache> OpenMedia(const config::TrainConfig& config) {
   const config::DataSection& section = config.data;
   if (section.vqgan.empty()) return nullptr;
-  vision::CodeCacheOptions options;
+  data::CodeCacheOptions options;
   options.vqgan = section.vqgan;
   options.folder = section.code_cache.empty() ? fs::path(config.train.run_folder) / "code_cache"
                                               : fs::path(section.code_cache);
   options.frame_size = section.frame_size;
   options.bf16 = section.vqgan_dtype == "bf16";
-  return std::make_shared<vision::CodeCache>(options);
+  return std::make_shared<data::CodeCache>(options);
 }
 
 // Every rank encodes its part of the lines; afterwards all are in the cache.
-void EncodeAhead(const data::RowLoader& rows, vision::CodeCache& media, dist::Communicator& world,
+void EncodeAhead(const data::RowLoader& rows, data::CodeCache& media, dist::Communicator& world,
                  const std::function<void(const std::string&)>& say) {
   constexpr double kSecondsBetween = 5;
   const double start = MonotonicSeconds();
@@ -136,7 +136,7 @@ void EncodeAhead(const data::RowLoader& rows, vision::CodeCache& media, dist::Co
 void RequireVisionFits(const config::TrainConfig& config, const config::ModelConfig& model) {
   const config::DataSection& data = config.data;
   int64_t codes = data.codebook_size;
-  if (!data.vqgan.empty()) codes = vision::OpenVqgan(data.vqgan)->config().num_vq_embeddings;
+  if (!data.vqgan.empty()) codes = checkpoint::OpenVqgan(data.vqgan)->config().num_vq_embeddings;
   LWM_REQUIRE(codes == 0 || model.vision_vocab_size >= codes + 2, "model.vision_vocab_size is ",
               model.vision_vocab_size, ", but the codebook has ", codes,
               " codes and frames end with one of two more: it must be at least ", codes + 2);
@@ -145,7 +145,7 @@ void RequireVisionFits(const config::TrainConfig& config, const config::ModelCon
 // Codes of a frame in the data; 0 when the recipe does not say.
 int64_t CodesPerFrame(const config::DataSection& data) {
   if (data.vqgan.empty()) return data.codes_per_frame;
-  return vision::OpenVqgan(data.vqgan)->config().CodesPerFrame(data.frame_size);
+  return checkpoint::OpenVqgan(data.vqgan)->config().CodesPerFrame(data.frame_size);
 }
 
 InitOptions MakeInitOptions(const config::TrainConfig& config, const config::ModelConfig& model) {
@@ -235,8 +235,8 @@ std::shared_ptr<const data::Tokenizer> PrepareTokenizer(const config::TrainConfi
 config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<fs::path>& checkpoint,
                                  const data::Tokenizer& tokenizer) {
-  std::unique_ptr<model::ModelSource> source;
-  if (!config.model.init.empty()) source = model::OpenModel(checkpoint.value_or(config.model.init));
+  std::unique_ptr<checkpoint::ModelSource> source;
+  if (!config.model.init.empty()) source = checkpoint::OpenModel(checkpoint.value_or(config.model.init));
   config::ModelConfig resolved = config::ResolveModelConfig(
       config, source ? &source->config() : nullptr, tokenizer.vocab_size());
   // A tokenizer.json does not name them itself: a resumed run reads them from the checkpoint.
@@ -286,7 +286,7 @@ void InitWeights(const config::TrainConfig& config, ShardedWeights& weights) {
   if (!from_file || weights.config().has_vision())
     weights.InitRandom(MakeInitOptions(config, weights.config()));
   if (!from_file) return;
-  const auto source = model::OpenModel(config.model.init);
+  const auto source = checkpoint::OpenModel(config.model.init);
   // A text model that gains vision: its own tensors from the file, the new ones random.
   const bool has_vision = source->config().has_vision();
   weights.Load([&](const model::TensorSpec& spec) {

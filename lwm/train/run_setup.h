@@ -47,7 +47,7 @@ std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           const std::function<void(const std::string&)>& say);
 
 // Random weights by the recipe, or model.init's; tensors that model.init lacks because it knows no
-// vision stay random. Throws as model::OpenModel and ModelSource::Read do.
+// vision stay random. Throws as checkpoint::OpenModel and ModelSource::Read do.
 void InitWeights(const config::TrainConfig& config, ShardedWeights& weights);
 
 }  // namespace lwm::train

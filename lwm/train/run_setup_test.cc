@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
-#include "tests/byte_tokenizer.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm::train {
 namespace {

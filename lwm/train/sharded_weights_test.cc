@@ -9,7 +9,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
-#include "lwm/train/tiny_model.h"
+#include "lwm/testing/tiny_sharded_model.h"
 
 namespace lwm::train {
 namespace {

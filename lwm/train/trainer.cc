@@ -23,10 +23,10 @@
 #include "lwm/train/checkpoint.h"
 #include "lwm/train/estimate.h"
 #include "lwm/train/evaluate.h"
-#include "lwm/train/metrics.h"
-#include "lwm/train/plot.h"
+#include "lwm/run/metrics.h"
+#include "lwm/run/plot.h"
 #include "lwm/train/run_setup.h"
-#include "lwm/train/schedule.h"
+#include "lwm/run/schedule.h"
 #include "lwm/train/step.h"
 
 namespace lwm::train {
@@ -53,26 +53,26 @@ class Run {
         hooks_(hooks),
         world_(world),
         mesh_(world, dist::ParseMeshShape(config.parallel.mesh, world.size())),
-        schedule_(MakeSchedule(config.optimizer, config.train.steps)) {}
+        schedule_(run::MakeSchedule(config.optimizer, config.train.steps)) {}
 
   TrainResult Execute() {
     Prepare();
     LoadOrInit();
-    RunClock clock(config_.train.max_minutes, hooks_.stop);
+    run::RunClock clock(config_.train.max_minutes, hooks_.stop);
     double loss = 0;
-    EarlyEnd end = EarlyEnd::kNo;
+    run::EarlyEnd end = run::EarlyEnd::kNo;
     // Phases of a step: rows, forward and backward of each micro-batch, update, log; then, when
     // due, evaluation, checkpoint, samples. All ranks go through all of them together.
-    while (step_ < config_.train.steps && end == EarlyEnd::kNo) {
+    while (step_ < config_.train.steps && end == run::EarlyEnd::kNo) {
       loss = TrainStep(clock);
       end = clock.EndsEarly(world_);
-      if (end == EarlyEnd::kAsked) {
+      if (end == run::EarlyEnd::kAsked) {
         Save();  // and nothing else: whoever asked is waiting
       } else {
-        AfterStep(end == EarlyEnd::kOutOfTime || step_ == config_.train.steps);
+        AfterStep(end == run::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
       }
     }
-    if (end != EarlyEnd::kNo && step_ < config_.train.steps) Say(clock.StoppedLine(end, step_));
+    if (end != run::EarlyEnd::kNo && step_ < config_.train.steps) Say(clock.StoppedLine(end, step_));
     if (rows_->skipped() > 0)
       Say(fmt::format("data: {} bad lines were skipped (data.skip_bad_lines)", rows_->skipped()));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
@@ -89,8 +89,8 @@ class Run {
     // First the lock: FindLatestValid removes what interrupted saves left, which must not be a save
     // that another process is making. Then cheap checks before long work: sizes and memory are
     // refused before data is read.
-    lock_ = PrepareRunFolder(folder_, world_);
-    checkpoint_ = FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+    lock_ = run::PrepareRunFolder(folder_, world_);
+    checkpoint_ = run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
       Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
     tokenizer_ = PrepareTokenizer(config_, checkpoint_, world_);
@@ -142,8 +142,8 @@ class Run {
       WriteFileAtomically(folder_ / "config.json", TrainConfigToJson(config_).dump(2) + "\n");
       data::WriteFiles(files_, folder_);
       // Steps after the checkpoint run again: StepLog drops their lines.
-      metrics_ = std::make_unique<StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
-      evaluations_ = std::make_unique<StepLog>(folder_ / "eval.jsonl", step_);
+      metrics_ = std::make_unique<run::StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
+      evaluations_ = std::make_unique<run::StepLog>(folder_ / "eval.jsonl", step_);
       for (const auto* log : {metrics_.get(), evaluations_.get()})
         if (!log->damage().empty()) Say("warning: " + log->damage());
     }
@@ -161,7 +161,7 @@ class Run {
       Say("warning: the data has changed since the run was saved; it begins anew "
           "(data.allow_changed)");
     for (const std::string& line :
-         ResumeLines(*checkpoint_, step_, config_.train.steps, before, TrainConfigToJson(config_)))
+         run::ResumeLines(*checkpoint_, step_, config_.train.steps, before, TrainConfigToJson(config_)))
       Say(line);
   }
 
@@ -186,9 +186,9 @@ class Run {
   }
 
   // One optimizer step; returns its loss. A global batch is dropped before the next is read.
-  double TrainStep(RunClock& clock) {
+  double TrainStep(run::RunClock& clock) {
     const double begin = MonotonicSeconds();
-    StepMetrics metrics;
+    run::StepMetrics metrics;
     double allowed_pairs = 0;
     int64_t tokens = 0;
     bool has_targets = false;
@@ -209,27 +209,27 @@ class Run {
     if (!has_targets)
       Say(fmt::format("warning: step {} has no token to learn; its loss of 0 says nothing",
                       step_ + 1));
-    metrics.lr = LearningRate(schedule_, step_);
+    metrics.lr = run::LearningRate(schedule_, step_);
     metrics.grad_norm =
         ApplyUpdate(*weights_, *optimizer_, metrics.lr, config_.optimizer.clip_norm);
     metrics.step = ++step_;
     metrics.tokens = tokens_ += tokens;
     const double seconds = MonotonicSeconds() - begin;
     metrics.tokens_per_s = static_cast<double>(tokens) / seconds;
-    metrics.attention_tflops = AttentionFlops(allowed_pairs, model_.num_hidden_layers,
+    metrics.attention_tflops = run::AttentionFlops(allowed_pairs, model_.num_hidden_layers,
                                               model_.num_attention_heads, model_.head_dim) /
                                seconds / 1e12;
-    metrics.peak_gib = PeakGib(world_);
+    metrics.peak_gib = run::PeakGib(world_);
     clock.AddStep(seconds);
     if (is_root()) Log(metrics, clock);
     return metrics.loss;
   }
 
-  void Log(const StepMetrics& metrics, const RunClock& clock) {
-    metrics_->Append(ToJson(metrics));
+  void Log(const run::StepMetrics& metrics, const run::RunClock& clock) {
+    metrics_->Append(run::ToJson(metrics));
     const int64_t left = config_.train.steps - step_;
     if (step_ % config_.train.log_every == 0 || left == 0)
-      Say(ProgressLine(metrics, config_.train.steps, clock.SecondsLeft(left)));
+      Say(run::ProgressLine(metrics, config_.train.steps, clock.SecondsLeft(left)));
   }
 
   bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
@@ -265,7 +265,7 @@ class Run {
           "  {} {:.3f}", ShortTokens(std::min(bucket.end, config_.data.row_tokens)), bucket.loss);
     Say(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.2f}; by position{}", step_,
                     result.losses.loss, std::exp(result.token_loss), by_position));
-    return ToJson(result, step_);
+    return run::ToJson(result, step_);
   }
 
   // Runs `work` on rank 0 while the others wait. Its failure must not end the run: a prompt that is
@@ -329,7 +329,7 @@ class Run {
   }
 
   void DrawLoss() {
-    const std::string problem = PlotCurves(folder_ / "loss.png", LossCurves(folder_),
+    const std::string problem = run::PlotCurves(folder_ / "loss.png", run::LossCurves(folder_),
                                            {.title = folder_.filename().string()});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
@@ -341,7 +341,7 @@ class Run {
   const TrainHooks& hooks_;
   dist::Communicator& world_;
   dist::Mesh mesh_;
-  const Schedule schedule_;
+  const run::Schedule schedule_;
   std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   config::ModelConfig model_;
@@ -349,7 +349,7 @@ class Run {
   std::unique_ptr<data::RowLoader> rows_;
   std::unique_ptr<ShardedWeights> weights_;
   std::unique_ptr<AdamW> optimizer_;
-  std::unique_ptr<StepLog> metrics_, evaluations_;  // rank 0
+  std::unique_ptr<run::StepLog> metrics_, evaluations_;  // rank 0
   int64_t step_ = 0;                                // done
   int64_t tokens_ = 0;
   bool plot_problem_said_ = false;

@@ -8,11 +8,11 @@
 #include "lwm/base/json.h"
 #include "lwm/config/train_config.h"
 #include "lwm/dist/communicator.h"
-#include "lwm/train/run_loop.h"
+#include "lwm/run/run_loop.h"
 
 namespace lwm::train {
 
-struct TrainHooks : RunHooks {
+struct TrainHooks : run::RunHooks {
   // The continuation of train.sample_prompt by the model in `checkpoint`, a model directory. Called
   // on rank 0 only while the others wait; an Error is a warning, the run goes on. Empty (on every
   // rank): no samples.

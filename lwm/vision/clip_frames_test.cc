@@ -5,8 +5,8 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gif_writer.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm::vision {
 namespace {

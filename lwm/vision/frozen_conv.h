@@ -2,8 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "lwm/ops/winograd4_conv.h"
-#include "lwm/ops/winograd_conv.h"
+#include "lwm/ops/conv/winograd4_conv.h"
+#include "lwm/ops/conv/winograd_conv.h"
 
 namespace lwm::vision {
 

@@ -11,7 +11,7 @@
 #include "lwm/io/image_file.h"
 #include "lwm/io/mp4_writer.h"
 #include "lwm/vision/frames.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::vision {
 namespace {

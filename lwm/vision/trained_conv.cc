@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "lwm/base/error.h"
-#include "lwm/ops/conv_gradient.h"
-#include "lwm/ops/winograd_conv.h"
+#include "lwm/ops/conv/conv_gradient.h"
+#include "lwm/ops/conv/winograd_conv.h"
 #include "lwm/vision/conv2d.h"
 
 namespace lwm::vision {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/ops/group_norm_silu.h"
+#include "lwm/ops/conv/group_norm_silu.h"
 #include "lwm/vision/trained_conv.h"
 
 namespace lwm::vision {

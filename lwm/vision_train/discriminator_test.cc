@@ -8,7 +8,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
-#include "lwm/vision_train/gradient_check.h"
+#include "lwm/testing/gradient_check.h"
 
 namespace lwm::vision_train {
 namespace {

@@ -26,7 +26,7 @@ Learner::Learner(const config::VqganTrainConfig& config, dist::Communicator& wor
     : config_(config),
       world_(world),
       dtype_(config.train.dtype == "f32" ? at::kFloat : at::kBFloat16),
-      schedule_(train::MakeSchedule(config.optimizer, config.train.steps)),
+      schedule_(run::MakeSchedule(config.optimizer, config.train.steps)),
       weights_(vision::RandomVqganWeights(sizes(), static_cast<uint64_t>(config.train.seed))) {
   const bool learns_codebook = config.codebook.update == "loss";
   std::vector<NamedWeight> trained;
@@ -88,7 +88,7 @@ StepOutcome Learner::Step(int64_t step, const at::Tensor& images_NHWC, int64_t f
   SumGradients(world_, *parameters_);
 
   StepOutcome outcome;
-  outcome.lr = train::LearningRate(schedule_, step);
+  outcome.lr = run::LearningRate(schedule_, step);
   const Clip clip = ClipTo(config_.optimizer.clip_norm, *parameters_);
   outcome.grad_norm = clip.norm;
   optimizer_->Step(outcome.lr, clip.factor, AverageAfter(step));

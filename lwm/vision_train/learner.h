@@ -11,7 +11,7 @@
 
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/dist/communicator.h"
-#include "lwm/train/schedule.h"
+#include "lwm/run/schedule.h"
 #include "lwm/vision/vqgan.h"
 #include "lwm/vision_train/adversary.h"
 #include "lwm/vision_train/codebook.h"
@@ -65,7 +65,7 @@ class Learner {
   config::VqganTrainConfig config_;
   dist::Communicator& world_;
   at::ScalarType dtype_;
-  train::Schedule schedule_;
+  run::Schedule schedule_;
   vision::VqganWeights weights_;  // leaves
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<FlatAdamW> optimizer_;

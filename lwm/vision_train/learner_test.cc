@@ -12,7 +12,7 @@
 #include "lwm/dist/communicator.h"
 #include "lwm/vision_train/measure.h"
 #include "lwm/vision_train/objective.h"
-#include "lwm/vision_train/synthetic_pictures.h"
+#include "lwm/testing/synthetic_pictures.h"
 
 namespace lwm::vision_train {
 namespace {

@@ -9,8 +9,8 @@
 #include "lwm/base/error.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/vision_train/discriminator.h"
-#include "lwm/vision_train/gradient_check.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/gradient_check.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::vision_train {
 namespace {

@@ -10,7 +10,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/mp4_writer.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::vision_train {
 namespace {

@@ -8,11 +8,11 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/model/tensor_file.h"
-#include "lwm/train/checkpoint_paths.h"
-#include "lwm/train/manifest.h"
-#include "lwm/train/shared_outcome.h"
-#include "lwm/vision/vqgan_import.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/run/checkpoint_paths.h"
+#include "lwm/run/manifest.h"
+#include "lwm/run/shared_outcome.h"
+#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::vision_train {
 namespace fs = std::filesystem;
@@ -23,18 +23,18 @@ constexpr char kTrainerFile[] = "training/trainer.json";
 
 void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& learner) {
   const vision::VqganWeights averaged = learner.Averaged();
-  vision::SaveVqgan(learner.sizes(), averaged, folder);
+  checkpoint::SaveVqgan(learner.sizes(), averaged, folder);
   fs::create_directory(folder / "training");
   const auto state = learner.State();
-  model::SaveTensors(folder / kStateFile, {state.begin(), state.end()});
+  checkpoint::SaveTensors(folder / kStateFile, {state.begin(), state.end()});
   WriteFileAtomically(folder / kTrainerFile,
                       Json{{"format", 1}, {"step", step}, {"settings", settings}}.dump(1) + "\n");
   // Of all files there are; the manifest itself comes after them.
   Json files = Json::object();
   for (const auto& entry : fs::recursive_directory_iterator(folder))
     if (entry.is_regular_file())
-      files[fs::relative(entry.path(), folder).string()] = train::ManifestEntry(entry.path());
-  WriteFileAtomically(folder / train::kManifestName, train::ManifestText(files));
+      files[fs::relative(entry.path(), folder).string()] = run::ManifestEntry(entry.path());
+  WriteFileAtomically(folder / run::kManifestName, run::ManifestText(files));
 }
 
 }  // namespace
@@ -42,22 +42,22 @@ void Write(const fs::path& folder, int64_t step, const Json& settings, Learner& 
 fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_folder, int64_t step,
                              int64_t keep, const Json& settings, Learner& learner,
                              const std::function<void(const std::string&)>& warn) {
-  const std::string name = Cat(train::kStepPrefix, step);
-  const fs::path folder = train::CheckpointsFolder(run_folder);
+  const std::string name = Cat(run::kStepPrefix, step);
+  const fs::path folder = run::CheckpointsFolder(run_folder);
   const fs::path final_folder = folder / name;
-  train::SharedOutcome outcome;
+  run::SharedOutcome outcome;
   if (world.rank() == 0) {
     // The protocol of train/checkpoint_save.cc. All ranks hold all of the state, so rank 0 writes
     // alone.
-    const fs::path writing = folder / Cat(train::kWritingPrefix, name);
+    const fs::path writing = folder / Cat(run::kWritingPrefix, name);
     outcome.Try([&] {
       fs::create_directories(folder);
-      train::RemoveLeftovers(run_folder);
+      run::RemoveLeftovers(run_folder);
       fs::create_directory(writing);
       Write(writing, step, settings, learner);
       for (const auto& entry : fs::recursive_directory_iterator(writing)) SyncPath(entry.path());
       SyncPath(writing);
-      train::PublishCheckpoint(writing, final_folder);
+      run::PublishCheckpoint(writing, final_folder);
     });
     std::error_code ignored;
     if (outcome.failed()) fs::remove_all(writing, ignored);
@@ -65,7 +65,7 @@ fs::path SaveVqganCheckpoint(dist::Communicator& world, const fs::path& run_fold
   const std::optional<Error> error = outcome.Agree(world);
   if (error) throw Error(error->code(), Cat("checkpoint of step ", step, ": ", error->what()));
   if (world.rank() > 0) return final_folder;
-  const std::string problem = train::KeepNewest(run_folder, step, keep);
+  const std::string problem = run::KeepNewest(run_folder, step, keep);
   if (!problem.empty()) warn(problem);
   return final_folder;
 }
@@ -76,7 +76,7 @@ LoadedVqganCheckpoint LoadVqganCheckpoint(const fs::path& folder, Learner& learn
   LoadedVqganCheckpoint loaded;
   loaded.step = JsonGet<int64_t>(trainer, "step", trainer_file.string());
   loaded.settings = JsonGet<Json>(trainer, "settings", trainer_file.string());
-  learner.LoadState(model::LoadTensors(state_file), loaded.step, state_file.string());
+  learner.LoadState(checkpoint::LoadTensors(state_file), loaded.step, state_file.string());
   return loaded;
 }
 

@@ -17,7 +17,7 @@ namespace lwm::vision_train {
 //   training/state.safetensors                         Learner::State
 //   training/trainer.json                              step and the recipe's settings
 //   MANIFEST.json                                      size and xxh3 of every file
-// train::FindLatestValid finds the newest whole one.
+// run::FindLatestValid finds the newest whole one.
 
 // Rank 0 writes into checkpoints/.writing_step_N, fsyncs and renames, then points RUN/model there
 // (`warn` is called when it cannot) and deletes older checkpoints beyond the newest `keep`. A

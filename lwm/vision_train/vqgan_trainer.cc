@@ -15,11 +15,11 @@
 #include "lwm/base/random.h"
 #include "lwm/base/text.h"
 #include "lwm/io/image_file.h"
-#include "lwm/train/checkpoint.h"
-#include "lwm/train/checkpoint_paths.h"
-#include "lwm/train/metrics.h"
-#include "lwm/train/plot.h"
-#include "lwm/train/run_setup.h"
+#include "lwm/run/checkpoint_find.h"
+#include "lwm/run/checkpoint_paths.h"
+#include "lwm/run/metrics.h"
+#include "lwm/run/plot.h"
+#include "lwm/run/run_folder.h"
 #include "lwm/vision_train/learner.h"
 #include "lwm/vision_train/measure.h"
 #include "lwm/vision_train/pictures.h"
@@ -61,7 +61,7 @@ AugmentOptions MakeAugmentOptions(const config::VqganDataSection& data) {
 class Run {
  public:
   Run(const config::VqganTrainConfig& config, dist::Communicator& world,
-      const train::RunHooks& hooks)
+      const run::RunHooks& hooks)
       : config_(config),
         folder_(config.train.run_folder),
         world_(world),
@@ -70,19 +70,19 @@ class Run {
 
   VqganTrainResult Execute() {
     Prepare();
-    train::RunClock clock(config_.train.max_minutes, hooks_.stop);
+    run::RunClock clock(config_.train.max_minutes, hooks_.stop);
     double loss = 0;
-    auto end = train::EarlyEnd::kNo;
-    while (step_ < config_.train.steps && end == train::EarlyEnd::kNo) {
+    auto end = run::EarlyEnd::kNo;
+    while (step_ < config_.train.steps && end == run::EarlyEnd::kNo) {
       loss = TrainStep(clock);
       end = clock.EndsEarly(world_);
-      if (end == train::EarlyEnd::kAsked) {
+      if (end == run::EarlyEnd::kAsked) {
         Save();  // and nothing else: whoever asked is waiting
       } else {
-        AfterStep(end == train::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
+        AfterStep(end == run::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
       }
     }
-    if (end != train::EarlyEnd::kNo && step_ < config_.train.steps)
+    if (end != run::EarlyEnd::kNo && step_ < config_.train.steps)
       Say(clock.StoppedLine(end, step_));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
   }
@@ -96,9 +96,9 @@ class Run {
   void Prepare() {
     LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
                 ", want at least one picture for each of ", CountOf(world_.size(), "rank"));
-    lock_ = train::PrepareRunFolder(folder_, world_);
+    lock_ = run::PrepareRunFolder(folder_, world_);
     checkpoint_ =
-        train::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+        run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     pictures_ = std::make_unique<PictureSet>(MakePictureOptions(config_));
     learner_ = std::make_unique<Learner>(config_, world_);
     Describe();
@@ -106,8 +106,8 @@ class Run {
     if (!is_root()) return;
     WriteFileAtomically(folder_ / "config.json",
                         config::VqganTrainConfigToJson(config_).dump(2) + "\n");
-    metrics_ = std::make_unique<train::StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
-    evaluations_ = std::make_unique<train::StepLog>(folder_ / "eval.jsonl", step_);
+    metrics_ = std::make_unique<run::StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
+    evaluations_ = std::make_unique<run::StepLog>(folder_ / "eval.jsonl", step_);
     for (const auto* log : {metrics_.get(), evaluations_.get()})
       if (!log->damage().empty()) Say("warning: " + log->damage());
     fs::create_directories(folder_ / "grids");
@@ -134,7 +134,7 @@ class Run {
     const LoadedVqganCheckpoint loaded = LoadVqganCheckpoint(*checkpoint_, *learner_);
     step_ = loaded.step;
     for (const std::string& line :
-         train::ResumeLines(*checkpoint_, step_, config_.train.steps, loaded.settings,
+         run::ResumeLines(*checkpoint_, step_, config_.train.steps, loaded.settings,
                             config::VqganTrainConfigToJson(config_)))
       Say(line);
   }
@@ -152,7 +152,7 @@ class Run {
     return at::cat(pictures);
   }
 
-  double TrainStep(train::RunClock& clock) {
+  double TrainStep(run::RunClock& clock) {
     const double begin = MonotonicSeconds();
     const int64_t batch = config_.train.batch;
     // Parts differ by one picture at most; Learner weighs them.
@@ -163,12 +163,12 @@ class Run {
     revived_ += outcome.revived;
     const double seconds = MonotonicSeconds() - begin;
     clock.AddStep(seconds);
-    const double peak_gib = train::PeakGib(world_);
+    const double peak_gib = run::PeakGib(world_);
     if (is_root()) Log(outcome, static_cast<double>(batch) / seconds, peak_gib, clock);
     return outcome.loss;
   }
 
-  void Log(const StepOutcome& outcome, double rate, double peak_gib, const train::RunClock& clock) {
+  void Log(const StepOutcome& outcome, double rate, double peak_gib, const run::RunClock& clock) {
     metrics_->Append({{"step", step_},
                       {"pictures", step_ * config_.train.batch},
                       {"loss", outcome.loss},
@@ -248,13 +248,13 @@ class Run {
   }
 
   void DrawCurves() {
-    train::Curve psnr = train::CurveOf(folder_ / "eval.jsonl", "psnr_db", "held out");
-    train::Curve box = train::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
+    run::Curve psnr = run::CurveOf(folder_ / "eval.jsonl", "psnr_db", "held out");
+    run::Curve box = run::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
     const std::string title = folder_.filename().string();
-    std::string problem = train::PlotCurves(folder_ / "loss.png", train::LossCurves(folder_),
+    std::string problem = run::PlotCurves(folder_ / "loss.png", run::LossCurves(folder_),
                                             {.title = title, .y = "loss"});
     if (problem.empty() && !psnr.points.empty())
-      problem = train::PlotCurves(folder_ / "psnr.png", {psnr, box},
+      problem = run::PlotCurves(folder_ / "psnr.png", {psnr, box},
                                   {.title = title, .y = "PSNR, dB", .falls = false});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
@@ -264,12 +264,12 @@ class Run {
   const fs::path folder_;
   std::unique_ptr<FolderLock> lock_;  // of it, on rank 0
   dist::Communicator& world_;
-  const train::RunHooks& hooks_;
+  const run::RunHooks& hooks_;
   const AugmentOptions augment_;
   std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
   std::unique_ptr<PictureSet> pictures_;
   std::unique_ptr<Learner> learner_;
-  std::unique_ptr<train::StepLog> metrics_, evaluations_;  // rank 0
+  std::unique_ptr<run::StepLog> metrics_, evaluations_;  // rank 0
   int64_t step_ = 0;                                       // done
   int64_t revived_ = 0;                                    // since the last line
   bool plot_problem_said_ = false;
@@ -278,7 +278,7 @@ class Run {
 }  // namespace
 
 VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const train::RunHooks& hooks) {
+                            const run::RunHooks& hooks) {
   return Run(config, world, hooks).Execute();
 }
 

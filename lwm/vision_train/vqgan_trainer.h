@@ -5,7 +5,7 @@
 
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/dist/communicator.h"
-#include "lwm/train/run_loop.h"
+#include "lwm/run/run_loop.h"
 
 namespace lwm::vision_train {
 
@@ -31,6 +31,6 @@ struct VqganTrainResult {
 // Collective. Throws Error(kInvalidArgument) on a recipe that does not fit its files or more ranks
 // than pictures in a batch.
 VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const train::RunHooks& hooks);
+                            const run::RunHooks& hooks);
 
 }  // namespace lwm::vision_train

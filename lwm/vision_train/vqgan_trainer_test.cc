@@ -11,12 +11,12 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
-#include "lwm/train/metrics.h"
+#include "lwm/run/metrics.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/vqgan_import.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/vision_train/measure.h"
-#include "lwm/vision_train/synthetic_pictures.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/synthetic_pictures.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -88,14 +88,14 @@ TEST_F(VqganTrainerTest, ARunLeavesItsModelCurvesAndGrid) {
   const VqganTrainResult result = Train(Recipe("run"));
   EXPECT_EQ(result.step, 12);
   const fs::path run = folder_ / "run";
-  const auto metrics = train::ReadStepLog(run / "metrics.jsonl");
+  const auto metrics = run::ReadStepLog(run / "metrics.jsonl");
   ASSERT_EQ(metrics.size(), 12u);
   EXPECT_EQ(metrics.back().at("loss").get<double>(), result.loss);
   EXPECT_TRUE(fs::exists(run / "grids/step_12.png"));
-  const auto evaluations = train::ReadStepLog(run / "eval.jsonl");
+  const auto evaluations = run::ReadStepLog(run / "eval.jsonl");
   ASSERT_EQ(evaluations.size(), 1u);
   // The exported model is the one that was measured.
-  const vision::Vqgan vqgan = vision::LoadVqgan(run / "model", at::kFloat);
+  const vision::Vqgan vqgan = checkpoint::LoadVqgan(run / "model", at::kFloat);
   EXPECT_EQ(vqgan.config().space_to_depth, 2);
   const auto held_out = {io::ReadImage(folder_ / "pictures/103.png"),
                          io::ReadImage(folder_ / "pictures/117.png")};
@@ -119,7 +119,7 @@ TEST_F(VqganTrainerTest, AnInterruptedRunGoesOnBitForBit) {
     EXPECT_NE(lines_.find("resuming"), std::string::npos);
     EXPECT_EQ(StateOf(Cat("again_", stop), 12), StateOf("run", 12)) << stop;
     EXPECT_FALSE(fs::exists(again / "checkpoints/.writing_step_8"));
-    EXPECT_EQ(train::ReadStepLog(again / "metrics.jsonl").size(), 12u);
+    EXPECT_EQ(run::ReadStepLog(again / "metrics.jsonl").size(), 12u);
   }
 }
 

@@ -9,9 +9,9 @@
 #include "lwm/base/json.h"
 #include "lwm/data/chat_template.h"
 #include "tests/cli/run_program.h"
-#include "tests/llama_pieces.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_model_directory.h"
+#include "lwm/testing/llama_pieces.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_model_directory.h"
 
 namespace lwm {
 namespace {

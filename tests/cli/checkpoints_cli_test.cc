@@ -14,7 +14,7 @@
 #include "lwm/base/json.h"
 #include "lwm/io/safetensors.h"
 #include "tests/cli/run_program.h"
-#include "tests/golden_folder.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm {
 namespace {

@@ -13,8 +13,8 @@
 #include "lwm/data/documents.h"
 #include "lwm/io/image_file.h"
 #include "tests/cli/run_program.h"
-#include "tests/llama_pieces.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/llama_pieces.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "lwm/base/file.h"
 #include "tests/cli/run_program.h"
-#include "tests/golden_folder.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm {
 namespace {

@@ -7,10 +7,10 @@
 #include <string>
 
 #include "lwm/base/json.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "tests/cli/run_program.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
 namespace {
@@ -21,8 +21,8 @@ using testing_support::RunLwm;
 class InferenceCliTest : public testing::Test {
  protected:
   // Saves the tensors and runs `lwm logits` on them.
-  ProgramResult Logits(const model::NamedTensors& tensors, const std::string& flags = "") const {
-    model::SaveTensors(folder_.path() / "in.safetensors", tensors);
+  ProgramResult Logits(const checkpoint::NamedTensors& tensors, const std::string& flags = "") const {
+    checkpoint::SaveTensors(folder_.path() / "in.safetensors", tensors);
     return RunLwm("logits --dtype f32 --model " + model_ + " --input " + Path("in.safetensors") +
                   " --output " + Path("out.safetensors") + " " + flags);
   }
@@ -51,12 +51,12 @@ TEST_F(InferenceCliTest, GreedyIdsAreAJsonArrayOnStdoutAndStatisticsOnStderr) {
 TEST_F(InferenceCliTest, LogitsWritesWhatTheContractNames) {
   const at::Tensor ids = at::tensor({1, 7, 9, 4}, at::kInt).view({1, 4});
   EXPECT_EQ(Logits({{"input_ids", ids}}).exit_code, 0);
-  auto out = model::LoadTensors(Path("out.safetensors"));
+  auto out = checkpoint::LoadTensors(Path("out.safetensors"));
   EXPECT_EQ(out.size(), 1u);
   EXPECT_EQ(out.at("logits").sizes(), at::IntArrayRef({1, 4, 128}));
   const at::Tensor labels = at::tensor({7, 9, -100, 2}, at::kInt).view({1, 4});
   EXPECT_EQ(Logits({{"input_ids", ids}, {"labels", labels}}, "--gradients").exit_code, 0);
-  out = model::LoadTensors(Path("out.safetensors"));
+  out = checkpoint::LoadTensors(Path("out.safetensors"));
   const at::Tensor log_p_TV = at::log_softmax(out.at("logits")[0].to(at::kDouble), 1);
   const double want = -(log_p_TV[0][7] + log_p_TV[1][9] + log_p_TV[3][2]).item<double>() / 3;
   EXPECT_NEAR(out.at("loss").item<float>(), want, 1e-5);
@@ -78,8 +78,8 @@ TEST_F(InferenceCliTest, ScoreOfATokenFileIsTheMeanOfItsTargets) {
   const at::Tensor ids = at::tensor({1, 7, 9, 4, 5, 1, 2, 3}, at::kInt).view({2, 4});
   const at::Tensor labels = at::tensor({7, 9, 4, -100, 1, 2, 3, -100}, at::kInt).view({2, 4});
   ASSERT_EQ(Logits({{"input_ids", ids}, {"labels", labels}}).exit_code, 0);
-  const float want = model::LoadTensors(Path("out.safetensors")).at("loss").item<float>();
-  model::SaveTensors(Path("in.safetensors"), {{"input_ids", ids}});
+  const float want = checkpoint::LoadTensors(Path("out.safetensors")).at("loss").item<float>();
+  checkpoint::SaveTensors(Path("in.safetensors"), {{"input_ids", ids}});
   const ProgramResult run =
       RunLwm("score --dtype f32 --json --model " + model_ + " --input " + Path("in.safetensors"));
   EXPECT_EQ(run.exit_code, 0) << run.err;

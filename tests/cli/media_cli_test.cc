@@ -5,9 +5,9 @@
 
 #include "lwm/base/file.h"
 #include "tests/cli/run_program.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm {
 namespace {

@@ -9,13 +9,13 @@
 #include "lwm/base/json.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/video_reader.h"
-#include "lwm/model/model_directory.h"
+#include "lwm/checkpoint/model_directory.h"
 #include "tests/cli/run_program.h"
-#include "tests/golden_folder.h"
-#include "tests/llama_pieces.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_model_directory.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/llama_pieces.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_model_directory.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm {
 namespace {

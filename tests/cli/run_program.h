@@ -9,7 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::testing_support {
 

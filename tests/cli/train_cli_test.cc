@@ -9,10 +9,10 @@
 #include <sstream>
 
 #include "lwm/base/error.h"
-#include "lwm/model/tensor_file.h"
-#include "lwm/train/metrics.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/run/metrics.h"
 #include "tests/cli/run_program.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
 namespace {
@@ -104,11 +104,11 @@ TEST_F(TrainCliTest, RunLeavesMetricsPlotSamplesAndAModelAndGoesOn) {
   const ProgramResult first = Train("");
   ASSERT_EQ(first.exit_code, 0) << first.err;
   EXPECT_NE(first.err.find("step 4/4"), std::string::npos) << first.err;
-  const auto steps = train::ReadStepLog(run() / "metrics.jsonl");
+  const auto steps = run::ReadStepLog(run() / "metrics.jsonl");
   ASSERT_EQ(steps.size(), 4u);
   EXPECT_EQ(steps[3].at("step"), 4);
   EXPECT_GT(steps[3].at("tokens_per_s"), 0);
-  EXPECT_EQ(train::ReadStepLog(run() / "eval.jsonl").size(), 1u);
+  EXPECT_EQ(run::ReadStepLog(run() / "eval.jsonl").size(), 1u);
   for (const char* name :
        {"samples.txt", "config.json", "tokenizer.model", "model/config.json",
         "model/model.safetensors", "model/tokenizer.model", "checkpoints/step_4/trainer.json"})
@@ -121,7 +121,7 @@ TEST_F(TrainCliTest, RunLeavesMetricsPlotSamplesAndAModelAndGoesOn) {
   EXPECT_EQ(longer.exit_code, 0) << longer.err;
   EXPECT_NE(longer.err.find("resuming from"), std::string::npos) << longer.err;
   EXPECT_NE(longer.err.find("changed: train.steps 4 -> 6"), std::string::npos) << longer.err;
-  EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 6u);
+  EXPECT_EQ(run::ReadStepLog(run() / "metrics.jsonl").size(), 6u);
 }
 
 TEST_F(TrainCliTest, SignalsSaveACheckpointAndEnd) {
@@ -133,7 +133,7 @@ TEST_F(TrainCliTest, SignalsSaveACheckpointAndEnd) {
         RunLwmUntil(folder / "metrics.jsonl", signal, flags + " --set train.steps=1000000");
     EXPECT_EQ(stopped.exit_code, 0) << stopped.err;
     EXPECT_NE(stopped.err.find("(as asked)"), std::string::npos) << stopped.err;
-    const size_t steps = train::ReadStepLog(folder / "metrics.jsonl").size();
+    const size_t steps = run::ReadStepLog(folder / "metrics.jsonl").size();
     EXPECT_TRUE(fs::exists(folder / Cat("checkpoints/step_", steps) / "MANIFEST.json"));
     const ProgramResult more = RunLwm(Cat(flags, " --set train.steps=", steps + 1));
     EXPECT_EQ(more.exit_code, 0) << more.err;
@@ -199,7 +199,7 @@ TEST_F(TrainCliTest, FullDiskEndsTheRunAndLosesNothing) {
   const ProgramResult resumed = Train("--set train.steps=8");
   EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
   EXPECT_NE(resumed.err.find("step_4: step 4 of 8"), std::string::npos) << resumed.err;
-  EXPECT_EQ(train::ReadStepLog(run() / "metrics.jsonl").size(), 8u);
+  EXPECT_EQ(run::ReadStepLog(run() / "metrics.jsonl").size(), 8u);
 }
 
 TEST_F(TrainCliTest, ResumeWithOtherTextIsRefusedUnlessAllowed) {
@@ -275,13 +275,13 @@ TEST_F(TrainCliTest, WeightsThatAreNotNumbersAreRefusedByName) {
   fs::create_directory(start);
   for (const char* name : {"config.json", "tokenizer.model"})
     fs::copy_file(run() / "model" / name, start / name);
-  model::NamedTensors weights;
-  for (auto& [name, tensor] : model::LoadTensors(run() / "model/model.safetensors"))
+  checkpoint::NamedTensors weights;
+  for (auto& [name, tensor] : checkpoint::LoadTensors(run() / "model/model.safetensors"))
     weights.emplace_back(name, tensor);
   for (auto& [name, tensor] : weights)
     if (name == "model.layers.1.mlp.up_proj.weight")
       tensor[3][5] = std::numeric_limits<float>::quiet_NaN();
-  model::SaveTensors(start / "model.safetensors", weights);
+  checkpoint::SaveTensors(start / "model.safetensors", weights);
   const std::string flags = Cat(
       "--set model.init=", start.string(), " --set model.hidden_size=32",
       " --set data.train_tokenizer_vocab=0 --set train.run_folder=", (folder_ / "second").string());

@@ -10,10 +10,10 @@
 #include "lwm/io/mp4_writer.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/video_reader.h"
-#include "lwm/train/metrics.h"
+#include "lwm/run/metrics.h"
 #include "tests/cli/run_program.h"
-#include "tests/temporary_folder.h"
-#include "tests/tiny_vqgan.h"
+#include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_vqgan.h"
 
 namespace lwm {
 namespace {
@@ -165,7 +165,7 @@ batch = 2
       testing_support::RunLwmUntil(folder_ / "run/metrics.jsonl", "TERM", flags);
   EXPECT_EQ(stopped.exit_code, 0) << stopped.err;
   EXPECT_NE(stopped.err.find("(as asked)"), std::string::npos) << stopped.err;
-  const size_t steps = train::ReadStepLog(folder_ / "run/metrics.jsonl").size();
+  const size_t steps = run::ReadStepLog(folder_ / "run/metrics.jsonl").size();
   EXPECT_TRUE(
       std::filesystem::exists(folder_ / "run/checkpoints" / Cat("step_", steps) / "MANIFEST.json"));
   const ProgramResult more = RunLwm(Cat(flags, " --set train.steps=", steps + 1));

@@ -10,11 +10,11 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/train/shared_outcome.h"
-#include "lwm/train/tiny_model.h"
+#include "lwm/run/shared_outcome.h"
+#include "lwm/testing/tiny_sharded_model.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
-#include "tests/temporary_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::train {
 namespace {
@@ -32,7 +32,7 @@ class SharedFolder {
  public:
   SharedFolder() {
     if (World().rank() == 0) own_.emplace();
-    path_ = GatherTexts(World(), own_ ? own_->path().string() : "")[0];
+    path_ = run::GatherTexts(World(), own_ ? own_->path().string() : "")[0];
   }
   ~SharedFolder() { World().Barrier(); }
   const fs::path& path() const { return path_; }
@@ -139,11 +139,11 @@ TEST(CheckpointDistTest, DamagedNewestIsSkippedByAllRanks) {
   const fs::path newest = training.Save(folder.path(), 2);
   std::vector<std::string> warnings;
   const auto warn = [&](const std::string& text) { warnings.push_back(text); };
-  EXPECT_EQ(FindLatestValid(World(), folder.path(), warn), newest);
+  EXPECT_EQ(run::FindLatestValid(World(), folder.path(), warn), newest);
   const std::string last = Cat("optimizer/rank_", World().size() - 1, ".safetensors");
   if (World().rank() == 0) fs::resize_file(newest / last, fs::file_size(newest / last) - 4);
   World().Barrier();
-  EXPECT_EQ(FindLatestValid(World(), folder.path(), warn), good);
+  EXPECT_EQ(run::FindLatestValid(World(), folder.path(), warn), good);
   ASSERT_EQ(warnings.size(), World().rank() == 0 ? 1u : 0u);
   for (const std::string& text : warnings) EXPECT_NE(text.find(last), std::string::npos) << text;
 }
@@ -169,9 +169,9 @@ TEST(CheckpointDistTest, OneRankWithAFullDiskFailsAllAlike) {
   setrlimit(RLIMIT_FSIZE, &limit);
   std::signal(SIGXFSZ, handler);
   EXPECT_NE(message.find("checkpoint of step 2: cannot write"), std::string::npos) << message;
-  for (const std::string& other : GatherTexts(World(), message)) EXPECT_EQ(other, message);
+  for (const std::string& other : run::GatherTexts(World(), message)) EXPECT_EQ(other, message);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path() / "checkpoints"), {}), 1);
-  EXPECT_EQ(FindLatestValid(World(), folder.path(), [](const std::string&) {}), good);
+  EXPECT_EQ(run::FindLatestValid(World(), folder.path(), [](const std::string&) {}), good);
 }
 
 }  // namespace

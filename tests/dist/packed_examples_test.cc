@@ -14,7 +14,7 @@
 #include "lwm/train/step.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::train {
 namespace {

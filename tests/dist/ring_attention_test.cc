@@ -1,4 +1,4 @@
-#include "lwm/ops/ring_attention.h"
+#include "lwm/ops/attention/ring_attention.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

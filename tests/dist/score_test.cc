@@ -1,11 +1,11 @@
 // A row that ranks share is scored as one rank would.
-#include "lwm/infer/score.h"
+#include "lwm/eval/score.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "tests/dist/mpi_main.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 using testing_support::TinyConfig;
 using testing_support::TinyWeights;
 
-void ExpectSame(const Tally& got, const Tally& want) {
+void ExpectSame(const eval::Tally& got, const eval::Tally& want) {
   EXPECT_EQ(got.tokens, want.tokens);
   EXPECT_NEAR(got.nll, want.nll, 2e-6 * want.nll);
 }
@@ -24,9 +24,9 @@ TEST(ScoreOverRanksTest, EqualsTheScoreOfOneRank) {
   const at::Tensor id_T = at::randint(config.vocab_size, {1403}, at::kInt);
   const std::span<const int32_t> ids(id_T.const_data_ptr<int32_t>(), 1403);
   const auto ignore = [](int64_t, int64_t) {};
-  const Score one = ScoreText({config, weights, {}}, 1, ids, 1201, ignore);
-  const Score shared =
-      ScoreText({config, weights, {}, &lwm::testing::World()}, 1, ids, 1201, ignore);
+  const eval::Score one = eval::ScoreText({config, weights, {}}, 1, ids, 1201, ignore);
+  const eval::Score shared =
+      eval::ScoreText({config, weights, {}, &lwm::testing::World()}, 1, ids, 1201, ignore);
   EXPECT_EQ(one.all.tokens, 1403);
   ExpectSame(shared.all, one.all);
   ASSERT_EQ(shared.buckets.size(), one.buckets.size());
@@ -43,9 +43,9 @@ TEST(ScoreOverRanksTest, SegmentsOfARowMayLieOnSeveralRanks) {
   const TokenBatch batch =
       MakeTokenBatch({{"input_ids", id_BT}, {"segment_ids", segment_BT}}, config, "batch");
   const auto ignore = [](int64_t, int64_t) {};
-  const Score one = ScoreBatch({config, weights, {}}, batch, ignore);
+  const eval::Score one = eval::ScoreBatch({config, weights, {}}, batch, ignore);
   EXPECT_EQ(one.all.tokens, 2 * (61 - 3));
-  ExpectSame(ScoreBatch({config, weights, {}, &lwm::testing::World()}, batch, ignore).all, one.all);
+  ExpectSame(eval::ScoreBatch({config, weights, {}, &lwm::testing::World()}, batch, ignore).all, one.all);
 }
 
 }  // namespace

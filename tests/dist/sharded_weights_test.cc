@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "lwm/train/adamw.h"
-#include "lwm/train/tiny_model.h"
+#include "lwm/testing/tiny_sharded_model.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
 

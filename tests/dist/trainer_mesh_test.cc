@@ -16,11 +16,11 @@
 #include "lwm/base/random.h"
 #include "lwm/config/train_config.h"
 #include "lwm/data/packing.h"
-#include "lwm/train/metrics.h"
+#include "lwm/run/metrics.h"
 #include "lwm/train/step.h"
 #include "lwm/train/trainer.h"
 #include "tests/dist/mpi_main.h"
-#include "tests/tiny_model.h"
+#include "lwm/testing/tiny_model.h"
 
 namespace lwm::train {
 namespace {
@@ -109,7 +109,7 @@ class TrainerMeshTest : public ::testing::Test {
 
   std::vector<double> LossesOf(const std::string& name, const std::string& file) const {
     std::vector<double> losses;
-    for (const Json& line : ReadStepLog(folder_ / name / file)) losses.push_back(line.at("loss"));
+    for (const Json& line : run::ReadStepLog(folder_ / name / file)) losses.push_back(line.at("loss"));
     return losses;
   }
 

@@ -5,7 +5,7 @@
 
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/vision_train/learner.h"
-#include "lwm/vision_train/synthetic_pictures.h"
+#include "lwm/testing/synthetic_pictures.h"
 #include "tests/dist/mpi_main.h"
 
 namespace lwm::vision_train {

@@ -13,8 +13,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
-#include "lwm/model/tensor_file.h"
-#include "lwm/ops/whole_attention.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/ops/attention/whole.h"
 
 namespace lwm {
 namespace {
@@ -70,7 +70,7 @@ TEST(AttentionGolden, CasesOfPyTorchHoldOnOneRank) {
   ASSERT_GE(cases.size(), 8u);
   for (const auto& folder : cases) {
     const Json meta = ReadJsonFile(folder / "case.json");
-    const Tensors tensors = model::LoadTensors(folder / "golden.safetensors");
+    const Tensors tensors = checkpoint::LoadTensors(folder / "golden.safetensors");
     const bool causal = JsonGet<std::string>(meta, "mask", folder) == "causal";
     const ops::WholeAttention problem{
         tensors.at("q"),
@@ -101,7 +101,7 @@ TEST(AttentionGolden, CasesOfThePublishedRingHoldOnOneRank) {
   int tried = 0;
   for (const auto& file : Sorted(GoldenFolder() / "ring", "", ".safetensors")) {
     const std::string name = file.stem();
-    const Tensors tensors = model::LoadTensors(file);
+    const Tensors tensors = checkpoint::LoadTensors(file);
     if (name == "segments_recur") {
       EXPECT_THROW(ops::AttendWhole(RingProblem(tensors), nullptr), Error);
       continue;

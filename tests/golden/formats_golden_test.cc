@@ -7,12 +7,12 @@
 
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
-#include "lwm/model/export.h"
-#include "lwm/model/import.h"
-#include "lwm/model/model_directory.h"
-#include "lwm/model/tensor_file.h"
-#include "tests/golden_folder.h"
-#include "tests/temporary_folder.h"
+#include "lwm/checkpoint/export.h"
+#include "lwm/checkpoint/import.h"
+#include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/testing/golden_folder.h"
+#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::model {
 namespace {
@@ -53,7 +53,7 @@ void ExpectTensorsOfGguf(const fs::path& folder) {
   const auto source = io::OpenTensorSource(folder / "model.gguf");
   EXPECT_EQ(source->infos().size(), tensors.size());
   for (const auto& [name, expected] : tensors.items()) {
-    const at::Tensor tensor = ReadTensor(*source, name).to(at::kDouble);
+    const at::Tensor tensor = checkpoint::ReadTensor(*source, name).to(at::kDouble);
     EXPECT_EQ(source->Encoding(source->IndexOf(name)), expected.at("type").get<std::string>());
     EXPECT_EQ(tensor.abs().max().item<double>(), expected.at("absmax").get<double>()) << name;
     // The reference summed in f64 in another order.
@@ -89,11 +89,11 @@ Json ConfigOfCase(const Json& c) {
 void ExpectStreamSurvives(const fs::path& stream, const Json& config) {
   TemporaryFolder folder;
   WriteFileAtomically(folder / "config.json", config.dump());
-  const auto source = OpenModel(stream, folder / "config.json");
-  SaveModelDirectory(source->config(), [&](const TensorSpec& spec) { return source->Read(spec); },
+  const auto source = checkpoint::OpenModel(stream, folder / "config.json");
+  checkpoint::SaveModelDirectory(source->config(), [&](const TensorSpec& spec) { return source->Read(spec); },
                      folder / "hf", {});
-  const auto hf = OpenModel(folder / "hf");
-  SaveLwmCheckpoint(
+  const auto hf = checkpoint::OpenModel(folder / "hf");
+  checkpoint::SaveLwmCheckpoint(
       hf->config(), [&](const TensorSpec& spec) { return hf->Read(spec); }, folder / "jax",
       at::kBFloat16);
   EXPECT_TRUE(ReadFile(folder / "jax") == ReadFile(stream)) << stream;

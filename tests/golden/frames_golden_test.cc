@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "lwm/infer/batch_generator.h"
-#include "lwm/model/model_directory.h"
-#include "lwm/model/tensor_file.h"
-#include "tests/golden_folder.h"
+#include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm::infer {
 namespace {
@@ -32,7 +32,7 @@ class FramesGoldenTest : public testing::Test {
 
   // Rows 0 and 1 are the prompts, 2 and 3 the same without their text.
   void ExpectFrames(const std::string& file, const std::vector<double>& scales) const {
-    const auto golden = model::LoadTensors(folder_ / file);
+    const auto golden = checkpoint::LoadTensors(folder_ / file);
     for (int64_t row = 0; row < 2; ++row) {
       FrameOptions options;
       options.sampling.temperature = 0;
@@ -47,7 +47,7 @@ class FramesGoldenTest : public testing::Test {
   }
 
   const std::filesystem::path folder_ = testing_support::GoldenFolder("vision_ckpt");
-  model::ResidentWeights weights_ = model::LoadModel(folder_ / "streaming_params", at::kFloat);
+  model::ResidentWeights weights_ = checkpoint::LoadModel(folder_ / "streaming_params", at::kFloat);
   DecodeModel model_{weights_.config(), weights_};
   FrameLayout layout_{.begin_ids = {5, 6, 7}, .end_ids = {5, 6, 8}};
 };
@@ -61,7 +61,7 @@ TEST_F(FramesGoldenTest, TheNextFrameOfAVideoHasThePublishedCodes) {
 }
 
 TEST_F(FramesGoldenTest, TextAfterVisionCodesIsThePublishedOne) {
-  const auto golden = model::LoadTensors(folder_ / "greedy_text.safetensors");
+  const auto golden = checkpoint::LoadTensors(folder_ / "greedy_text.safetensors");
   MixedOptions options;
   options.max_new_tokens = 24;
   options.text.temperature = 0;

@@ -14,9 +14,9 @@
 #include "lwm/infer/generator.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
-#include "lwm/model/model_directory.h"
-#include "lwm/model/tensor_file.h"
-#include "tests/golden_folder.h"
+#include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm::infer {
 namespace {
@@ -51,8 +51,8 @@ std::vector<LlamaCase>& LlamaCases() {
     std::vector<LlamaCase> all;
     for (const fs::path& folder : LlamaFolders())
       all.push_back({folder.filename().string(), ReadJsonFile(folder / "case.json"),
-                     model::LoadTensors(folder / "golden.safetensors"),
-                     model::LoadModel(folder / "model", at::kFloat)});
+                     checkpoint::LoadTensors(folder / "golden.safetensors"),
+                     checkpoint::LoadModel(folder / "model", at::kFloat)});
     return all;
   }();
   return cases;
@@ -169,11 +169,11 @@ class TextCheckpointGoldenTest : public testing::Test {
  protected:
   const fs::path folder_ = testing_support::GoldenFolder("text_ckpt");
   const Json settings_ = ReadJsonFile(folder_ / "case.json");
-  model::ResidentWeights weights_ = model::LoadModel(folder_ / "streaming_params", at::kFloat);
+  model::ResidentWeights weights_ = checkpoint::LoadModel(folder_ / "streaming_params", at::kFloat);
 };
 
 TEST_F(TextCheckpointGoldenTest, PackedRowsGiveTheLogitsAndTheLossOfPaddedOnes) {
-  const Tensors golden = model::LoadTensors(folder_ / "packing.safetensors");
+  const Tensors golden = checkpoint::LoadTensors(folder_ / "packing.safetensors");
   const at::Tensor weight_BT = golden.at("token_weights");
   const TokenBatch batch =
       MakeTokenBatch({{"input_ids", golden.at("input_ids")},
@@ -202,7 +202,7 @@ TEST_F(TextCheckpointGoldenTest, PackedRowsGiveTheLogitsAndTheLossOfPaddedOnes) 
 }
 
 TEST_F(TextCheckpointGoldenTest, LeftPaddedPromptsDecodeToTheSameTokensAndLogits) {
-  const Tensors golden = model::LoadTensors(folder_ / "greedy.safetensors");
+  const Tensors golden = checkpoint::LoadTensors(folder_ / "greedy.safetensors");
   const at::Tensor prompt_BT = golden.at("prompt_ids").to(at::kLong);
   const at::Tensor new_BT = golden.at("new_ids").to(at::kLong);
   const DecodeModel model(weights_.config(), weights_);

@@ -17,8 +17,8 @@
 #include "lwm/infer/generator.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
-#include "lwm/model/model_directory.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
 
 namespace lwm::infer {
 namespace {
@@ -55,9 +55,9 @@ class SmolLm2GoldenTest : public testing::Test {
 
   static SmolLm2& Model() {
     static SmolLm2 model = {ReadJsonFile(GoldenFolder() / "case.json"),
-                            model::LoadTensors(GoldenFolder() / "golden.safetensors"),
+                            checkpoint::LoadTensors(GoldenFolder() / "golden.safetensors"),
                             data::OpenTokenizer(ModelFile()),
-                            model::LoadModel(ModelFile(), at::kFloat)};
+                            checkpoint::LoadModel(ModelFile(), at::kFloat)};
     return model;
   }
 

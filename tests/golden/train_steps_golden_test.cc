@@ -6,9 +6,9 @@
 #include <map>
 
 #include "lwm/base/json.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/train/adamw.h"
-#include "lwm/train/schedule.h"
+#include "lwm/run/schedule.h"
 #include "lwm/train/sharded_weights.h"
 #include "lwm/train/step.h"
 
@@ -109,7 +109,7 @@ GlobalBatch MakeMicroStep(const Tensors& batches, int64_t micro_step) {
 // Adam divides by the root of the second moment, so weights whose gradients are tiny may differ by
 // more than the rest: all within a wide bound, the bulk within a narrow one.
 void ExpectWeights(ShardedWeights& weights, const fs::path& file) {
-  const Tensors wanted = model::LoadTensors(file);
+  const Tensors wanted = checkpoint::LoadTensors(file);
   double worst = 0, squares = 0, count = 0;
   weights.VisitWhole([&](const model::TensorSpec& spec, const at::Tensor& whole) {
     const at::Tensor difference = (whole - Convert(wanted, weights.config(), spec)).to(at::kDouble);
@@ -136,19 +136,19 @@ TEST(TrainStepsGolden, FiveUpdatesRepeatThePublishedRun) {
   const auto self = dist::MakeSelfCommunicator();
   dist::Mesh mesh(*self, {});
   ShardedWeights weights(config, mesh, at::kFloat);
-  const Tensors initial = model::LoadTensors(Folder() / "initial.safetensors");
+  const Tensors initial = checkpoint::LoadTensors(Folder() / "initial.safetensors");
   weights.Load([&](const model::TensorSpec& spec) { return Convert(initial, config, spec); });
   AdamW optimizer(weights, {.beta1 = settings["b1"],
                             .beta2 = settings["b2"],
                             .eps = settings["eps"],
                             .weight_decay = settings["weight_decay"],
                             .no_decay = {}});
-  const Schedule schedule = {.init_lr = settings["init_lr"],
+  const run::Schedule schedule = {.init_lr = settings["init_lr"],
                              .lr = settings["lr"],
                              .min_lr = settings["end_lr"],
                              .warmup_steps = settings["lr_warmup_steps"],
                              .decay_steps = settings["lr_decay_steps"]};
-  const Tensors batches = model::LoadTensors(Folder() / "batches.safetensors");
+  const Tensors batches = checkpoint::LoadTensors(Folder() / "batches.safetensors");
   const int64_t accumulate = settings["accumulate_gradient_steps"];
   for (const Json& log : golden["log"]) {
     const int64_t micro_step = log["micro_step"];
@@ -162,7 +162,7 @@ TEST(TrainStepsGolden, FiveUpdatesRepeatThePublishedRun) {
       const double norm = log["micro_grad_norm"];
       EXPECT_NEAR(weights.GradientNorm() * static_cast<double>(accumulate), norm, 3e-7 * norm);
     } else {
-      const double lr = LearningRate(schedule, log["update"]), wanted_lr = log["lr_applied"];
+      const double lr = run::LearningRate(schedule, log["update"]), wanted_lr = log["lr_applied"];
       EXPECT_NEAR(lr, wanted_lr, 1e-8);
       const double norm = log["mean_grad_norm_before_clip"];
       EXPECT_NEAR(ApplyUpdate(weights, optimizer, lr, settings["clip_gradient"]), norm,

@@ -11,10 +11,10 @@
 
 #include "lwm/base/json.h"
 #include "lwm/io/resample.h"
-#include "lwm/model/tensor_file.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/vqgan_import.h"
-#include "tests/golden_folder.h"
+#include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/testing/golden_folder.h"
 
 namespace lwm::vision {
 namespace {
@@ -29,7 +29,7 @@ double Largest(const at::Tensor& a, const at::Tensor& b) {
 at::Tensor ToNHWC(const at::Tensor& x_NCHW) { return x_NCHW.permute({0, 2, 3, 1}).contiguous(); }
 
 void ExpectDiffusersResults(const Vqgan& vqgan) {
-  const auto golden = model::LoadTensors(GoldenFolder("vq_amused_5level") / "golden.safetensors");
+  const auto golden = checkpoint::LoadTensors(GoldenFolder("vq_amused_5level") / "golden.safetensors");
   for (const std::string image : {"image0", "image1"}) {
     const at::Tensor latents = vqgan.Latents(ToNHWC(golden.at(image)));
     EXPECT_LT(Largest(latents, ToNHWC(golden.at(image + ".latents"))), 1e-5);
@@ -43,23 +43,23 @@ void ExpectDiffusersResults(const Vqgan& vqgan) {
 }
 
 TEST(VqganGoldenTest, DiffusersDirectoryGivesItsLatentsCodesAndImages) {
-  ExpectDiffusersResults(LoadVqgan(GoldenFolder("vq_amused_5level") / "model", at::kFloat));
+  ExpectDiffusersResults(checkpoint::LoadVqgan(GoldenFolder("vq_amused_5level") / "model", at::kFloat));
 }
 
 TEST(VqganGoldenTest, PublishedPickleGivesTheSame) {
   const fs::path folder = GoldenFolder("vq_amused_5level");
   ExpectDiffusersResults(
-      LoadVqgan(folder / "lwm_flax" / "vqgan", at::kFloat, folder / "model" / "config.json"));
+      checkpoint::LoadVqgan(folder / "lwm_flax" / "vqgan", at::kFloat, folder / "model" / "config.json"));
 }
 
 TEST(VqganGoldenTest, EveryNameHasItsPublishedPathAndShape) {
   const Json keys = ReadJsonFile(GoldenFolder("vq_amused_5level") / "case.json").at("keys");
-  const auto source = OpenVqgan(GoldenFolder("vq_amused_5level") / "model");
+  const auto source = checkpoint::OpenVqgan(GoldenFolder("vq_amused_5level") / "model");
   const auto specs = VqganSpecs(source->config());
   EXPECT_EQ(specs.size(), keys.size());
   for (const VqganSpec& spec : specs) {
     ASSERT_TRUE(keys.contains(spec.name)) << spec.name;
-    EXPECT_EQ(FlaxName(spec.name), keys.at(spec.name).at("flax"));
+    EXPECT_EQ(checkpoint::FlaxName(spec.name), keys.at(spec.name).at("flax"));
     EXPECT_EQ(Json(spec.shape), keys.at(spec.name).at("shape"));
   }
 }
@@ -77,12 +77,12 @@ TEST(VqganGoldenTest, PublishedCodeGivesItsLatentsCodesAndImages) {
   config.latent_channels = settings.at("z_channels");
   config.vq_embed_dim = settings.at("quantized_embed_dim");
   config.num_vq_embeddings = settings.at("num_embeddings");
-  const VqganSource source(config, io::OpenTensorSource(folder / "vqgan"));
+  const checkpoint::VqganSource source(config, io::OpenTensorSource(folder / "vqgan"));
   VqganWeights weights;
   ForEachWeight(config, weights,
                 [&](const VqganSpec& spec, at::Tensor& weight) { weight = source.Read(spec); });
   const Vqgan vqgan(config, weights, at::kFloat);
-  const auto golden = model::LoadTensors(folder / "io.safetensors");
+  const auto golden = checkpoint::LoadTensors(folder / "io.safetensors");
   const at::Tensor latents = vqgan.Latents(golden.at("pixels"));
   EXPECT_LT(Largest(latents, golden.at("after_quant_conv")), 2e-5);
   EXPECT_TRUE(at::equal(vqgan.Quantise(latents), golden.at("codes")));
@@ -100,7 +100,7 @@ io::RgbImage ImageOf(const at::Tensor& bytes_HWC) {
 }
 
 TEST(FramePrepGoldenTest, FramesAreResizedAndCroppedBitForBit) {
-  const auto golden = model::LoadTensors(GoldenFolder("frame_prep") / "frames.safetensors");
+  const auto golden = checkpoint::LoadTensors(GoldenFolder("frame_prep") / "frames.safetensors");
   for (int i = 0; i < 5; ++i) {
     const at::Tensor& expected = golden.at("prepared" + std::to_string(i) + "_u8");
     const io::RgbImage frame =

@@ -1,0 +1,75 @@
+#include "bench/bench.h"
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "lwm/base/process.h"
+#include "lwm/ops/product.h"
+#include "lwm/run/run_loop.h"
+
+namespace lwm::app {
+namespace {
+
+std::vector<const Bench*>& Benches() {
+  static std::vector<const Bench*> benches;
+  return benches;
+}
+
+void Run(const Bench::Measure& measure, const RunFlags& flags) {
+  Session session(flags);
+  const double matmul_gflops = MeasureMatmulGflops();
+  Json result = measure(session, flags);
+  result["matmul_gflops"] = matmul_gflops;
+  result["threads"] = session.threads();
+  result["ranks"] = session.world().size();
+  result["peak_gib"] = run::PeakGib(session.world());
+  if (session.is_root()) std::printf("%s\n", result.dump().c_str());
+}
+
+Bench::Measure AddMatmul(CLI::App&) {
+  return [](Session&, const RunFlags&) { return Json::object(); };
+}
+const Bench matmul("matmul", "bf16 2048^3 through LibTorch", AddMatmul);
+
+void AddBench(CLI::App& root) {
+  CLI::App* command = root.add_subcommand("bench", "measure this machine and this program");
+  command->require_subcommand(1);
+  for (const Bench* bench : Benches()) {
+    CLI::App* what = command->add_subcommand(bench->name, bench->help);
+    auto flags = std::make_shared<RunFlags>();
+    AddRunFlags(*what, *flags);
+    what->add_flag("--json")->description("print one JSON object (always done)");
+    what->callback([measure = bench->add(*what), flags] { Run(measure, *flags); });
+  }
+  // After the loop: commands inherit what stands here before them.
+  AddExamples(*command,
+              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
+              "  mpirun -np 2 lwm bench train-step --tokens 4096");
+}
+const Command bench(Job::kEvaluate, "bench", AddBench);
+
+}  // namespace
+
+Bench::Bench(const char* bench_name, const char* bench_help, Measure (*add_bench)(CLI::App&))
+    : name(bench_name), help(bench_help), add(add_bench) {
+  Benches().push_back(this);
+}
+
+double MeasureMatmulGflops() {
+  constexpr int64_t n = 2048;
+  const at::Tensor a = at::randn({n, n}).to(at::kBFloat16), b = at::randn({n, n}).to(at::kBFloat16);
+  at::Tensor product = at::empty_like(a);  // kept: a fresh one would be timed with its page faults
+  double best_seconds = 1e9;
+  for (int i = 0; i < 8; ++i) {
+    const double start = MonotonicSeconds();
+    ops::ProductInto(product, a, b);
+    best_seconds = std::min(best_seconds, MonotonicSeconds() - start);
+  }
+  return 2.0 * n * n * n / best_seconds / 1e9;
+}
+
+}  // namespace lwm::app

@@ -1,0 +1,110 @@
+// lwm eval-pictures: how well a model knows pictures and their captions.
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "command.h"
+#include "lwm/base/error.h"
+#include "lwm/base/file.h"
+#include "lwm/base/process.h"
+#include "lwm/base/text.h"
+#include "lwm/io/image_file.h"
+#include "lwm/vision/frames.h"
+#include "lwm/vision/picture_grid.h"
+#include "flags/model_flags.h"
+#include "picture_model.h"
+#include "flags/sampling_flags.h"
+
+namespace lwm::app {
+namespace {
+
+struct EvalPicturesFlags {
+  RunFlags run;
+  std::string model, vqgan, pairs, output, grid;
+  std::string caption_key = "caption", picture_key = "image_vision";
+  eval::PairOptions options;
+  bool json = false;
+};
+
+void Print(const EvalPicturesFlags& flags, const Json& scores) {
+  std::string text;
+  if (flags.json || !flags.output.empty()) {
+    text = scores.dump(2) + "\n";
+  } else {
+    for (const auto& [name, value] : scores.items()) text += Cat(name, "  ", value.dump(), "\n");
+  }
+  if (flags.output.empty())
+    std::printf("%s", text.c_str());
+  else
+    WriteFileAtomically(flags.output, text);
+}
+
+void RunEvalPictures(const EvalPicturesFlags& flags) {
+  flags.options.drawing.sampling.Validate();
+  for (const std::string& result : {flags.grid, flags.output})
+    if (!result.empty()) RequireWritableFolder(std::filesystem::path(result).parent_path());
+  Session session(flags.run);
+  RequireOneRank(session, "eval-pictures");
+  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  const eval::PicturePairs pairs = eval::ReadPicturePairs(
+      flags.pairs, flags.caption_key, flags.picture_key, model.vqgan(), model.layout().frame_size);
+  const double start = MonotonicSeconds();
+  const eval::PairScores scores = eval::MeasurePairs(
+      model.view(), pairs, flags.options, [&](const std::string& what, int64_t count) {
+        std::fprintf(stderr, "%lld %s, %s\n", static_cast<long long>(count), what.c_str(),
+                     FormatDuration(MonotonicSeconds() - start).c_str());
+      });
+  if (!flags.grid.empty()) {
+    const eval::PicturePairs drawn = eval::SomePairs(pairs, flags.options.pictures);
+    io::WritePng(flags.grid,
+                 vision::PairGrid(vision::FramesOfTensor(drawn.images_PHWC),
+                                  model.FramesOf(scores.drawn_codes_Dn), {.columns = 12}));
+  }
+  Print(flags, ToJson(scores));
+}
+
+void AddEvalPictures(CLI::App& root) {
+  CLI::App* command =
+      root.add_subcommand("eval-pictures", "measure pictures from captions and captions of them");
+  auto flags = std::make_shared<EvalPicturesFlags>();
+  flags->options.drawing.sampling.temperature = 0.5;
+  command->add_option("-m,--model", flags->model, "model directory")->required();
+  command->add_option("--vqgan", flags->vqgan, "VQGAN directory (default: vqgan in the model's)");
+  command->add_option("--pairs", flags->pairs, "JSONL of pictures and captions")->required();
+  command->add_option("--caption-key", flags->caption_key, "of its lines")->capture_default_str();
+  command->add_option("--picture-key", flags->picture_key, "of its lines: a path")
+      ->capture_default_str();
+  command
+      ->add_option("--count", flags->options.pictures,
+                   "captions that are drawn, spread evenly over the file; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--describe", flags->options.captions,
+                   "pictures that are described and scored; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  AddScaleFlag(*command, flags->options.drawing.scale);
+  AddSamplingFlags(*command, flags->options.drawing.sampling);
+  command->add_option("--grid", flags->grid,
+                      "PNG: pictures over what was drawn for their captions");
+  command->add_flag("--json", flags->json, "print one JSON object");
+  command->add_option("-o,--output", flags->output, "write that object here instead");
+  AddRunFlags(*command, flags->run);
+  AddExamples(*command,
+              "  lwm eval-pictures --model runs/any-to-any-small/model --pairs "
+              "samples/clipart/train.jsonl --count 48 --json");
+  command->callback([flags, command] {
+    FollowAdvice(*command, flags->model, flags->options.drawing);
+    flags->options.drawing.seeds = {flags->run.seed};
+    RunEvalPictures(*flags);
+  });
+}
+const Command eval_pictures(Job::kEvaluate, "eval-pictures", AddEvalPictures);
+
+}  // namespace
+}  // namespace lwm::app

@@ -1,0 +1,31 @@
+// lwm vqgan: pictures and videos as codes of a VQGAN, and codes as pictures and videos.
+#include "commands/vqgan.h"
+
+namespace lwm::app {
+namespace {
+
+void AddVqgan(CLI::App& root) {
+  CLI::App* command = root.add_subcommand("vqgan", "pictures and videos as codes, and back");
+  command->require_subcommand(1);
+  AddVqganEncode(*command);
+  AddVqganDecode(*command);
+  AddVqganTrain(*command);
+  AddVqganMeasure(*command);
+}
+const Command vqgan(Job::kConvert, "vqgan", AddVqgan);
+
+}  // namespace
+
+void AddVqganRunFlags(CLI::App& command, VqganRunFlags& flags) {
+  command
+      .add_option("-m,--model", flags.model,
+                  "VQGAN directory (config.json, diffusion_pytorch_model.safetensors), or a model "
+                  "directory that holds one")
+      ->required();
+  command.add_option("--batch", flags.batch, "frames computed at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->capture_default_str();
+  AddRunFlags(command, flags.run);
+}
+
+}  // namespace lwm::app

@@ -1,0 +1,68 @@
+// lwm vqgan measure: how well a VQGAN gives pictures back.
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "lwm/base/file.h"
+#include "lwm/io/image_file.h"
+#include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/vision_train/measure.h"
+#include "lwm/vision_train/pictures.h"
+#include "flags/model_flags.h"
+#include "commands/vqgan.h"
+
+namespace lwm::app {
+namespace {
+
+struct VqganMeasureFlags {
+  VqganRunFlags common;
+  std::vector<std::string> paths;
+  std::string only, grid;
+  int64_t grid_pictures = 32;
+};
+
+void RunMeasure(const VqganMeasureFlags& flags) {
+  if (!flags.grid.empty()) RequireWritableFolder(std::filesystem::path(flags.grid).parent_path());
+  Session session(flags.common.run);
+  RequireOneRank(session, "vqgan measure");
+  const vision::Vqgan vqgan = checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
+  vision_train::PictureSetOptions options;
+  options.size = vqgan.config().sample_size;
+  options.held_out = flags.only;
+  for (const std::string& path : flags.paths) options.sources.push_back({.path = path});
+  const vision_train::PictureSet pictures(options);
+  const at::Tensor images_NHWC =
+      flags.only.empty() ? pictures.Trained(0, pictures.num_trained()) : pictures.HeldOut();
+  const auto result = vision_train::Measure(vqgan, images_NHWC);
+  if (!flags.grid.empty())
+    io::WritePng(flags.grid, vision_train::ReconstructionGrid(images_NHWC, result.output_NHWC,
+                                                              flags.grid_pictures));
+  std::printf("%s\n", vision_train::ToJson(result).dump().c_str());
+}
+
+}  // namespace
+
+void AddVqganMeasure(CLI::App& vqgan) {
+  CLI::App* command =
+      vqgan.add_subcommand("measure", "PSNR, SSIM and use of codes over pictures, as JSON");
+  auto flags = std::make_shared<VqganMeasureFlags>();
+  command->add_option("paths", flags->paths, "pictures, videos, folders of them")->required();
+  command->add_option("--only", flags->only,
+                      "text file with the names of the pictures that count, one a line");
+  command->add_option("--grid", flags->grid, "PNG of originals over their reconstructions");
+  command->add_option("--grid-pictures", flags->grid_pictures, "pictures in it")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  AddVqganRunFlags(*command, flags->common);
+  AddExamples(*command,
+              "  lwm vqgan measure --model runs/vqgan-clipart/model samples/clipart "
+              "--only samples/clipart/validation.txt --dtype f32 --grid grid.png");
+  command->callback([flags] { RunMeasure(*flags); });
+}
+
+}  // namespace lwm::app

@@ -1,0 +1,55 @@
+#include "flags/model_flags.h"
+
+#include <cstdio>
+#include <filesystem>
+
+#include "lwm/base/error.h"
+#include "lwm/base/json.h"
+#include "lwm/config/generation_config.h"
+#include "lwm/checkpoint/model_directory.h"
+
+namespace lwm::app {
+
+at::ScalarType ScalarTypeOf(const RunFlags& flags) {
+  return flags.dtype == "f32" ? at::kFloat : at::kBFloat16;
+}
+
+model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& path) {
+  return checkpoint::LoadModel(path, ScalarTypeOf(flags));
+}
+
+std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
+                                                  const std::string& path) {
+  auto tokenizer = data::OpenTokenizer(path);
+  LWM_REQUIRE(tokenizer->vocab_size() <= config.vocab_size, path, ": the tokenizer has ",
+              tokenizer->vocab_size(), " tokens, the model's vocabulary ", config.vocab_size,
+              "; they do not belong together");
+  return tokenizer;
+}
+
+std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
+                                  bool parse_special) {
+  std::vector<int32_t> ids =
+      parse_special ? data::EncodeWithSpecialTokens(tokenizer, text) : tokenizer.Encode(text);
+  if (const auto bos = tokenizer.leading_bos()) ids.insert(ids.begin(), *bos);
+  if (tokenizer.ends_with_eos()) ids.push_back(tokenizer.eos_id());
+  return ids;
+}
+
+void WarnOfSettingsNotFollowed(const std::string& model) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::is_directory(model) ? fs::path(model) : fs::path(model).parent_path();
+  const fs::path file = folder / "generation_config.json";
+  if (!fs::exists(file)) return;
+  for (const std::string& setting : config::SettingsNotFollowed(ReadJsonFile(file)))
+    std::fprintf(stderr,
+                 "warning: %s: %s is not followed; programs that follow it give another text\n",
+                 file.c_str(), setting.c_str());
+}
+
+void RequireOneRank(Session& session, const char* command) {
+  LWM_REQUIRE(session.world().size() == 1, "lwm ", command, " runs on one rank, not on ",
+              session.world().size(), "; start it without mpirun, --threads sets its threads");
+}
+
+}  // namespace lwm::app
