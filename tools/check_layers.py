@@ -35,8 +35,8 @@ LIBRARIES = {  # third-party header prefix: where it may appear (module, or modu
     "png.h": ["io/image_png"],
     "tiffio.h": ["io/image_tiff"],
     "webp/": ["io/image_webp"],
-    "libav": ["io/ffmpeg", "io/ffmpeg_input", "io/ffmpeg_picture", "io/mp4_writer", "io/video_reader"],
-    "libswscale/": ["io/ffmpeg_picture", "io/mp4_writer"],
+    "libav": ["io/ffmpeg", "io/ffmpeg_input", "io/ffmpeg_image", "io/mp4_writer", "io/video_reader"],
+    "libswscale/": ["io/ffmpeg_image", "io/mp4_writer"],
     "msgpack": ["io/msgpack_stream"],
     "toml++/": ["config/toml"],
     "nlohmann/": ["base/json"],
@@ -44,7 +44,6 @@ LIBRARIES = {  # third-party header prefix: where it may appear (module, or modu
     "sentencepiece": ["data/tokenizer_sentencepiece"],
     "zlib.h": ["data/gzip"],
     "pcre2.h": ["data/pattern_pcre2"],
-    "httplib.h": ["serve/http_server"],
 }
 MAX_LINES = 800
 # lwm/testing holds fixtures that tests of several modules share: it may include every module, and

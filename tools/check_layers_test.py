@@ -20,7 +20,8 @@ class CheckLayersTest(unittest.TestCase):
             ("ops/x.cc", "#include <mpi.h>"),
             ("model/x.h", "#include <torch/torch.h>"),
             ("base/x.cc", '#include "lwm/config/x.h"'),
-            ("serve/x.cc", "#include <ATen/ATen.h>"),
+            ("data/x.cc", "#include <ATen/ATen.h>"),
+            ("ops/x.h", '#include "lwm/testing/x.h"'),
             ("kernels/x.cc", "#include <ATen/ATen.h>"),
             ("ops/x.cc", "#include <oneapi/dnnl/dnnl.hpp>"),
         ]:
@@ -29,6 +30,7 @@ class CheckLayersTest(unittest.TestCase):
     def test_allows_what_the_table_allows(self):
         self.assertEqual(problems("ops/x.cc", '#include "lwm/kernels/x.h"\n#include <ATen/ATen.h>\n'), [])
         self.assertEqual(problems("dist/communicator_mpi.cc", "#include <mpi.h>\n"), [])
+        self.assertEqual(problems("ops/x_test.cc", '#include "lwm/testing/x.h"\n'), [])
 
     def test_fires_on_long_files(self):
         self.assertEqual(len(problems("base/x.cc", "\n" * 801)), 1)

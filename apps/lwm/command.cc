@@ -86,7 +86,7 @@ void WatchCores(int threads) { static const ContentionWatch watch(threads, {}); 
 
 }  // namespace
 
-Session::Session(const RunFlags& flags)
+RunContext::RunContext(const RunFlags& flags)
     : world_(dist::MakeWorldCommunicator()), threads_(ChooseThreads(flags.threads, *world_)) {
   at::set_num_threads(threads_);
   if (world_->size() > 1) WatchCores(threads_);

@@ -30,9 +30,9 @@ struct RunFlags {
 void AddRunFlags(CLI::App& command, RunFlags& flags);
 
 // The ranks of this process and its thread count, set up from the flags; one per process.
-class Session {
+class RunContext {
  public:
-  explicit Session(const RunFlags& flags);
+  explicit RunContext(const RunFlags& flags);
   dist::Communicator& world() { return *world_; }
   bool is_root() const { return world_->rank() == 0; }
   int threads() const { return threads_; }

@@ -6,14 +6,14 @@
 #include <optional>
 #include <utility>
 
+#include "image_folder.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/video_writer.h"
-#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/vision/frames.h"
-#include "picture_folder.h"
 
 namespace lwm::app {
 namespace {
@@ -71,7 +71,7 @@ class FolderSink final : public FrameSink {
   void Finish() override {}
 
  private:
-  PictureFolder folder_;
+  ImageFolder folder_;
 };
 
 }  // namespace

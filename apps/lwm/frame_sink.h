@@ -18,9 +18,9 @@ class FrameSink {
 };
 
 // By the name: x.safetensors (`images` f32, not clipped), x.png (one frame), x.mp4, x.gif, or a
-// folder of 000000.png, 000001.png ... `frames` are to come, `rate` per second in a moving picture.
+// folder of 000000.png, 000001.png ... `frames` are to come, `rate` per second in a moving image.
 // Throws Error(kInvalidArgument) on another name or number of frames, on a place that cannot be
-// written, and as PictureFolder does.
+// written, and as ImageFolder does.
 std::unique_ptr<FrameSink> MakeFrameSink(const std::string& path, int64_t frames, double rate);
 
 }  // namespace lwm::app

@@ -1,9 +1,9 @@
 // continue_text MODEL TEXT: the 20 likeliest tokens after a text, one greedy step after another.
 #include <iostream>
 
+#include "lwm/checkpoint/model_directory.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/infer/generator.h"
-#include "lwm/checkpoint/model_directory.h"
 
 int main(int argc, char** argv) try {
   if (argc != 3) throw std::runtime_error("usage: continue_text MODEL TEXT");

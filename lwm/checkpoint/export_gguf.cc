@@ -1,12 +1,12 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
-#include "lwm/io/gguf_writer.h"
 #include "lwm/checkpoint/export.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/stored_form.h"
 #include "lwm/checkpoint/weight_rules.h"
+#include "lwm/io/gguf_writer.h"
 
 namespace lwm::checkpoint {
 namespace {

@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/io/msgpack_writer.h"
 #include "lwm/checkpoint/export.h"
 #include "lwm/checkpoint/finite.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/weight_rules.h"
+#include "lwm/io/msgpack_writer.h"
 
 namespace lwm::checkpoint {
 namespace {
@@ -23,10 +23,10 @@ struct Record {
 
 std::vector<Record> RecordsInOrder(const config::ModelConfig& config) {
   std::vector<Record> records;
-  for (const model::TensorSpec& spec : model::OuterTensorSpecs(config))
+  for (const model::TensorSpec& spec : model::NonLayerTensorSpecs(config))
     records.push_back({LwmNameOf(spec.name), {spec}});
   if (config.tie_word_embeddings) {
-    model::TensorSpec head = model::OuterTensorSpecs(config).front();
+    model::TensorSpec head = model::NonLayerTensorSpecs(config).front();
     records.push_back({LwmNameOf("lm_head.weight"), {std::move(head)}});
   }
   const size_t first_of_layers = records.size();

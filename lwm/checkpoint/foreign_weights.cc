@@ -197,7 +197,7 @@ void RefuseForeignFolder(const fs::path& place) {
   const Json config = ReadJsonFile(folder / "config.json");
   LWM_REQUIRE(!config.is_object() || config.value("_class_name", Json()) != Json("VQModel"),
               place.string(),
-              ": a VQGAN, which turns pictures into codes and back, not a language model; lwm "
+              ": a VQGAN, which turns images into codes and back, not a language model; lwm "
               "vqgan and --vqgan take it");
   RefuseQuantizedConfig(config, place.string());
   RefuseLeftFiles(folder);
@@ -209,7 +209,7 @@ void RefuseForeignTensors(const io::TensorSource& source) {
   LWM_REQUIRE(adapter.empty(), where, ": holds an adapter (LoRA or another of PEFT; tensor ",
               adapter, "), not a whole model; ", kMerge);
   LWM_REQUIRE(FindName(source, IsVqganName).empty(), where,
-              ": a VQGAN, which turns pictures into codes and back, not a language model; lwm "
+              ": a VQGAN, which turns images into codes and back, not a language model; lwm "
               "vqgan and --vqgan take it");
   for (const Mark& mark : kMarks) {
     const std::string name =

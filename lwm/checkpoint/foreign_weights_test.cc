@@ -5,8 +5,8 @@
 #include <fstream>
 
 #include "lwm/base/error.h"
-#include "lwm/io/safetensors.h"
 #include "lwm/checkpoint/import.h"
+#include "lwm/io/safetensors.h"
 #include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 

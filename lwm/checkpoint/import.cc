@@ -3,13 +3,13 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
-#include "lwm/config/generation_config.h"
-#include "lwm/io/checkpoint_place.h"
-#include "lwm/io/unwrapped_source.h"
 #include "lwm/checkpoint/finite.h"
 #include "lwm/checkpoint/foreign_weights.h"
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/config/generation_config.h"
+#include "lwm/io/checkpoint_place.h"
+#include "lwm/io/unwrapped_source.h"
 
 namespace lwm::checkpoint {
 namespace {

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 
+#include "lwm/checkpoint/weight_rules.h"
 #include "lwm/config/model_config.h"
 #include "lwm/io/tensor_source.h"
-#include "lwm/checkpoint/weight_rules.h"
 #include "lwm/model/weights.h"
 
 namespace lwm::checkpoint {

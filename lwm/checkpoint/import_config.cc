@@ -5,10 +5,10 @@
 #include <limits>
 
 #include "lwm/base/error.h"
-#include "lwm/io/gguf_source.h"
-#include "lwm/io/llama2c_source.h"
 #include "lwm/checkpoint/export.h"
 #include "lwm/checkpoint/import.h"
+#include "lwm/io/gguf_source.h"
+#include "lwm/io/llama2c_source.h"
 
 namespace lwm::checkpoint {
 namespace {
@@ -27,7 +27,7 @@ class GgufConfigReader {
                 "(llama.cpp: llama-export-lora)");
     LWM_REQUIRE_AS(ErrorCode::kCorruptData, architecture == "llama", source_.where(),
                    ": a GGUF file of architecture ", architecture.value_or("(none)"),
-                   architecture == "clip" ? " (the picture encoder of another model)" : "",
+                   architecture == "clip" ? " (the image encoder of another model)" : "",
                    "; only llama runs");
     Require(meta().Integer("llama.expert_count").value_or(0) == 0, "llama.expert_count", "not 0");
     ModelConfig config;

@@ -3,9 +3,9 @@
 #include <functional>
 
 #include "lwm/base/error.h"
+#include "lwm/checkpoint/import.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/gguf_writer.h"
-#include "lwm/checkpoint/import.h"
 #include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 

@@ -10,12 +10,12 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
-#include "lwm/io/msgpack_writer.h"
 #include "lwm/checkpoint/add_vision.h"
 #include "lwm/checkpoint/export.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/io/msgpack_writer.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model.h"
 

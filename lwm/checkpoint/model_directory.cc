@@ -9,12 +9,12 @@
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
-#include "lwm/io/safetensors.h"
-#include "lwm/io/safetensors_source.h"
 #include "lwm/checkpoint/finite.h"
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/stored_form.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/io/safetensors.h"
+#include "lwm/io/safetensors_source.h"
 
 namespace lwm::checkpoint {
 namespace {
@@ -74,8 +74,9 @@ void WriteShard(const Shard& shard, const fs::path& folder, const SaveOptions& o
     return io::DTypeSize(InfoOf(spec, options).dtype);
   };
   // Widest elements first keeps every tensor aligned in the file.
-  std::stable_sort(specs.begin(), specs.end(),
-                   [&](const model::TensorSpec& a, const model::TensorSpec& b) { return width(a) > width(b); });
+  std::stable_sort(
+      specs.begin(), specs.end(),
+      [&](const model::TensorSpec& a, const model::TensorSpec& b) { return width(a) > width(b); });
   std::vector<io::TensorInfo> infos;
   for (const model::TensorSpec& spec : specs) infos.push_back(InfoOf(spec, options));
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
@@ -127,9 +128,10 @@ Json ConfigJson(const config::ModelConfig& config, const SaveOptions& options) {
 }  // namespace
 
 std::vector<model::TensorSpec> AllTensorSpecs(const config::ModelConfig& config) {
-  std::vector<model::TensorSpec> specs = model::OuterTensorSpecs(config);
+  std::vector<model::TensorSpec> specs = model::NonLayerTensorSpecs(config);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    for (model::TensorSpec& spec : model::LayerTensorSpecs(config, layer)) specs.push_back(std::move(spec));
+    for (model::TensorSpec& spec : model::LayerTensorSpecs(config, layer))
+      specs.push_back(std::move(spec));
   return specs;
 }
 

@@ -76,7 +76,8 @@ void RequireVqgan(const io::TensorSource& source) {
 }
 
 // The weight in `dtype`; refuses one that became infinite.
-at::Tensor Converted(const VqganSource& source, const vision::VqganSpec& spec, at::ScalarType dtype) {
+at::Tensor Converted(const VqganSource& source, const vision::VqganSpec& spec,
+                     at::ScalarType dtype) {
   const at::Tensor weight = source.Read(spec).to(dtype);
   LWM_REQUIRE(dtype != at::kHalf || at::isfinite(weight).all().item<bool>(),
               source.source().where(), ": weight ", spec.name, " does not fit f16; write f32");
@@ -147,13 +148,14 @@ std::unique_ptr<VqganSource> OpenVqgan(const fs::path& path,
 }
 
 vision::Vqgan LoadVqgan(const fs::path& path, at::ScalarType dtype,
-                const std::optional<fs::path>& config_json) {
+                        const std::optional<fs::path>& config_json) {
   const auto source = OpenVqgan(path, config_json);
   vision::VqganWeights weights;
   // The codebook stays in f32: distances are computed there.
-  vision::ForEachWeight(source->config(), weights, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
-    weight = source->Read(spec).to(spec.name == kCodebook ? at::kFloat : dtype);
-  });
+  vision::ForEachWeight(
+      source->config(), weights, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
+        weight = source->Read(spec).to(spec.name == kCodebook ? at::kFloat : dtype);
+      });
   return vision::Vqgan(source->config(), std::move(weights), dtype);
 }
 

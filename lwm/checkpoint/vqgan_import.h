@@ -52,7 +52,7 @@ std::unique_ptr<VqganSource> OpenVqgan(
 
 // All weights, ready to run. Throws as OpenVqgan and VqganSource::Read do.
 vision::Vqgan LoadVqgan(const std::filesystem::path& path, at::ScalarType dtype,
-                const std::optional<std::filesystem::path>& config_json = {});
+                        const std::optional<std::filesystem::path>& config_json = {});
 
 // Writes a folder that appears whole or not at all and must not exist before. `dtype` is f32, bf16
 // or f16. Memory: one weight.

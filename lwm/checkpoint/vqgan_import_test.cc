@@ -26,10 +26,11 @@ void WriteDirectory(const fs::path& folder,
                     const std::vector<std::string>& extra = {}) {
   vision::VqganWeights weights = vision::RandomVqganWeights(SmallestVqganConfig(), 9);
   std::vector<std::pair<std::string, at::Tensor>> named;
-  vision::ForEachWeight(SmallestVqganConfig(), weights, [&](const vision::VqganSpec& spec, at::Tensor& weight) {
-    if (change) change(spec.name, weight);
-    if (weight.defined()) named.emplace_back(spec.name, weight);
-  });
+  vision::ForEachWeight(SmallestVqganConfig(), weights,
+                        [&](const vision::VqganSpec& spec, at::Tensor& weight) {
+                          if (change) change(spec.name, weight);
+                          if (weight.defined()) named.emplace_back(spec.name, weight);
+                        });
   for (const std::string& name : extra) named.emplace_back(name, at::zeros({2}));
   std::vector<io::TensorInfo> infos;
   for (const auto& [name, weight] : named)
@@ -134,7 +135,9 @@ TEST(VqganImportTest, WhatTheDtypeCannotHoldIsRefusedAndLeavesNothing) {
             std::string::npos);
   EXPECT_FALSE(fs::exists(folder / "b"));
   SaveVqganDiffusers(*source, folder / "b", at::kBFloat16);
-  EXPECT_EQ(OpenVqgan(folder / "b")->Read(vision::VqganSpecs(SmallestVqganConfig()).front()).scalar_type(),
+  EXPECT_EQ(OpenVqgan(folder / "b")
+                ->Read(vision::VqganSpecs(SmallestVqganConfig()).front())
+                .scalar_type(),
             at::kBFloat16);
 }
 

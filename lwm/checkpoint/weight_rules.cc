@@ -32,7 +32,7 @@ LayerName SplitLayer(const std::string& name) {
 struct NameRow {
   std::string_view ours, lwm, gguf, llama2c;
 };
-constexpr NameRow kOuterNames[] = {
+constexpr NameRow kNonLayerNames[] = {
     {"model.embed_tokens.weight", "transformer/wte/embedding", "token_embd.weight",
      "token_embedding_table"},
     {"model.vision_embed_tokens.weight", "transformer/vte/embedding", "", ""},
@@ -53,7 +53,7 @@ constexpr NameRow kLayerNames[] = {
 };
 
 const NameRow& FindRow(const LayerName& name) {
-  const std::span<const NameRow> rows = name.layer < 0 ? std::span<const NameRow>(kOuterNames)
+  const std::span<const NameRow> rows = name.layer < 0 ? std::span<const NameRow>(kNonLayerNames)
                                                        : std::span<const NameRow>(kLayerNames);
   for (const NameRow& row : rows)
     if (row.ours == name.rest) return row;
@@ -191,7 +191,7 @@ WeightRules MakeWeightRules(const ModelConfig& config, const TensorSource& sourc
       rules.emplace(spec.name, std::move(rule));
     }
   };
-  add(model::OuterTensorSpecs(config));
+  add(model::NonLayerTensorSpecs(config));
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     add(model::LayerTensorSpecs(config, layer));
   // A tensor that nothing reads means that the config describes another model: refused, since the

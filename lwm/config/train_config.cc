@@ -90,7 +90,7 @@ void TrainConfig::Validate() const {
                 "would switch weight decay off: write [] for no exception, or ",
                 "optimizer.weight_decay = 0");
   LWM_REQUIRE(!pictures.is_used() || !data.vqgan.empty(),
-              "[pictures] needs data.vqgan, which turns codes into pictures");
+              "[pictures] needs data.vqgan, which turns codes into images");
   LWM_REQUIRE(optimizer.decay_steps == 0 || optimizer.decay_steps >= optimizer.warmup_steps,
               "optimizer.decay_steps = ", optimizer.decay_steps,
               " counts the warm-up and must not be less than optimizer.warmup_steps = ",

@@ -84,7 +84,7 @@ struct SourceTable {
     field("order", order, OneOf({"line", "epoch"}),
           "of alternatives, take one by the line's number (as published) or draw anew each epoch");
     field("drop_text", drop_text, Between(0, 1),
-          "chance that texts before learned pictures are left out, for guidance");
+          "chance that texts before learned images are left out, for guidance");
     field("line_weights", line_weights, Limits(),
           "a line's \"weight\" is how often an epoch shows it, on average");
     field("prepend_text", prepend_text, Limits(), "put before the first field if that is text");
@@ -140,8 +140,7 @@ struct DataSection {
     field("allow_changed", allow_changed, Limits(),
           "on resume go on with other data than the run's so far, from its beginning");
     field("cache", cache, Limits(), "folder for token files; empty: cache in the run folder");
-    field("vqgan", vqgan, Limits(),
-          "model directory of the VQGAN that encodes pictures and videos");
+    field("vqgan", vqgan, Limits(), "model directory of the VQGAN that encodes images and videos");
     field("vqgan_dtype", vqgan_dtype, OneOf({"f32", "bf16"}), "of its arithmetic");
     field("code_cache", code_cache, Limits(),
           "folder for their codes; empty: code_cache in the run folder");
@@ -232,12 +231,12 @@ struct PicturesSection {
   void ForEachField(Visitor&& field) {
     field("prompts", prompts, Limits(), "texts that are drawn into RUN/pictures/step_N.png");
     field("pairs", pairs, Limits(),
-          "JSONL of pictures and captions whose knowledge is measured into eval.jsonl");
+          "JSONL of images and captions whose knowledge is measured into eval.jsonl");
     field("caption_key", caption_key, Limits(), "of the lines of pairs: the caption");
-    field("picture_key", picture_key, Limits(), "of the lines of pairs: the picture's path");
+    field("picture_key", picture_key, Limits(), "of the lines of pairs: the image's path");
     field("pairs_count", pairs_count, AtLeast(2),
           "pairs measured, spread evenly over the file; the last step describes all");
-    field("every", every, AtLeast(0), "steps between pictures; 0: at the end only");
+    field("every", every, AtLeast(0), "steps between images; 0: at the end only");
     field("columns", columns, AtLeast(1), "of the grid of prompts");
     field("scale", scale, Limits(), "guidance; 1: none");
     field("temperature", temperature, AtLeast(0), "of the codes; 0: greedy");

@@ -257,7 +257,7 @@ TEST(TrainConfigTest, ContradictionsAreRefused) {
   EXPECT_EQ(MessageOf(kRecipe, {"optimizer.lr=1e-4", "optimizer.min_lr=1e-3"}),
             "optimizer.min_lr = 0.001 is above optimizer.lr = 0.0001");
   EXPECT_EQ(MessageOf(kRecipe, {"pictures.prompts=apple"}),
-            "[pictures] needs data.vqgan, which turns codes into pictures");
+            "[pictures] needs data.vqgan, which turns codes into images");
   EXPECT_NE(MessageOf(kRecipe, {"data.weights=[1.0]"}).find("one weight for each"),
             std::string::npos);
   EXPECT_EQ(MessageOf(kRecipe, {"data.weights=[1, 0]"}),

@@ -24,7 +24,7 @@ struct LoopSection {
 
   template <class Visitor>
   void ForEachField(Visitor&& field) {
-    field("run_folder", run_folder, Limits(), "where metrics, plots, pictures and checkpoints go");
+    field("run_folder", run_folder, Limits(), "where metrics, plots, images and checkpoints go");
     field("steps", steps, AtLeast(0), "optimizer steps in all");
     field("seed", seed, AtLeast(0), "of weights, order and all that is drawn");
     field("dtype", dtype, OneOf({"bf16", "f32"}),

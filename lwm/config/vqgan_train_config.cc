@@ -32,7 +32,7 @@ VqganTrainConfig ReadVqganTrainConfig(const std::filesystem::path& recipe,
 void VqganTrainConfig::Validate() const {
   train.Validate();
   optimizer.Validate();
-  LWM_REQUIRE(!data.train.empty(), "data.train is missing: which pictures should it train on?");
+  LWM_REQUIRE(!data.train.empty(), "data.train is missing: which images should it train on?");
   LWM_REQUIRE(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has ",
               data.weights.size(), " entries and data.train ", data.train.size(),
               ": give one weight for each");

@@ -21,14 +21,14 @@ struct VqganModelSection {
   template <class Visitor>
   void ForEachField(Visitor&& field) {
     field("block_out_channels", sizes.block_out_channels, AtLeast(1),
-          "channels of each level, finest first; a level halves the picture");
+          "channels of each level, finest first; a level halves the image");
     field("layers_per_block", sizes.layers_per_block, AtLeast(1),
           "residual blocks per level going down; one more going up");
     field("latent_channels", sizes.latent_channels, AtLeast(1), "between the pyramid and a code");
     field("vq_embed_dim", sizes.vq_embed_dim, AtLeast(1), "width of a codebook row");
     field("num_vq_embeddings", sizes.num_vq_embeddings, AtLeast(2), "codes");
     field("norm_num_groups", sizes.norm_num_groups, AtLeast(1), "groups of the norms");
-    field("sample_size", sizes.sample_size, AtLeast(1), "side of the pictures, pixels");
+    field("sample_size", sizes.sample_size, AtLeast(1), "side of the images, pixels");
     field("space_to_depth", sizes.space_to_depth, AtLeast(1),
           "side of the pixel squares that become channels before the first level; 1: none");
   }
@@ -50,14 +50,14 @@ struct VqganDataSection {
 
   template <class Visitor>
   void ForEachField(Visitor&& field) {
-    field("train", train, Limits(), "pictures, videos, or folders of them");
+    field("train", train, Limits(), "images, videos, or folders of them");
     field("weights", weights, AtLeast(0),
           "share of the draws of each entry of train; empty: equal");
     field("max_frames", max_frames, AtLeast(0), "frames of a video, evenly spread; 0: all");
     field("frames_per_second", frames_per_second, AtLeast(0), "taken of a video at most; 0: all");
     field("skip_bad", skip_bad, Limits(), "leave out files that cannot be decoded");
     field("held_out", held_out, Limits(),
-          "text file with the file names of pictures to measure on, one a line");
+          "text file with the file names of images to measure on, one a line");
     field("flip", flip, Between(0, 1), "chance of left for right");
     field("scale", scale, Between(0, 8), "zoom between 1 / scale and scale; 0: none");
     field("aspect", aspect, Between(0, 8), "width to height, likewise");
@@ -143,11 +143,11 @@ struct VqganTrainSection : LoopSection {
   template <class Visitor>
   void ForEachField(Visitor&& field) {
     LoopSection::ForEachField(field);
-    field("batch", batch, AtLeast(1), "pictures of a step, all ranks together");
+    field("batch", batch, AtLeast(1), "images of a step, all ranks together");
     field("average", average, Between(0, 0.999999),
           "decay of the averaged weights, which are measured and exported");
     field("grid_every", grid_every, AtLeast(0), "steps between grids; 0: at the end only");
-    field("grid_pictures", grid_pictures, AtLeast(1), "held-out pictures in a grid");
+    field("grid_pictures", grid_pictures, AtLeast(1), "held-out images in a grid");
   }
 };
 
@@ -170,7 +170,7 @@ struct VqganTrainConfig {
   template <class Visitor>
   void ForEachSection(Visitor&& section) {
     section("model", model, "the VQGAN, fields named as in diffusers");
-    section("data", data, "pictures, and how each is changed before it is shown");
+    section("data", data, "images, and how each is changed before it is shown");
     section("codebook", codebook, "how codes begin, follow the latents and come back to life");
     section("loss", loss, "what a reconstruction costs");
     section("train", train, "the loop");

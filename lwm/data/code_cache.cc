@@ -11,11 +11,11 @@
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
 #include "lwm/base/prefetch.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/media_names.h"
 #include "lwm/io/resample.h"
 #include "lwm/vision/frames.h"
-#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;
@@ -28,7 +28,7 @@ constexpr size_t kMagicBytes = 8, kHeaderBytes = 16, kHashBytes = 16;
 std::string HashText(const std::string& text) { return HashHex(std::as_bytes(std::span(text))); }
 
 // The same for every file form of the same weights.
-std::string HashWeights(const VqganSource& source) {
+std::string HashWeights(const checkpoint::VqganSource& source) {
   StreamHash hash;
   for (const vision::VqganSpec& spec : vision::VqganSpecs(source.config())) {
     const at::Tensor weight = source.Read(spec);
@@ -37,22 +37,22 @@ std::string HashWeights(const VqganSource& source) {
   return hash.Hex();
 }
 
-// How the frames of a video are chosen and shown, and how pictures are; to be raised when that
+// How the frames of a video are chosen and shown, and how images are; to be raised when that
 // changes.
 // Part of an entry's name: entries of older versions are no longer found.
-constexpr int kVideoVersion = 3, kPictureVersion = 2;
+constexpr int kVideoVersion = 3, kImageVersion = 2;
 
 // The options that change the codes of a file.
 std::string Describe(const MediaRequest& request) {
-  const vision::ClipOptions& clip = request.clip;
-  const std::string text = fmt::format("fps {} frames {} start {}", clip.frames_per_second,
-                                       clip.max_frames, clip.start_seconds);
+  const vision::VideoOptions& video = request.video;
+  const std::string text = fmt::format("fps {} frames {} start {}", video.frames_per_second,
+                                       video.max_frames, video.start_seconds);
   return io::IsVideoFile(request.path) ? fmt::format("{} video {}", text, kVideoVersion)
-                                       : fmt::format("{} picture {}", text, kPictureVersion);
+                                       : fmt::format("{} image {}", text, kImageVersion);
 }
 
-bool IsDefault(const vision::ClipOptions& clip) {
-  return clip.frames_per_second == 0 && clip.max_frames == 0 && clip.start_seconds == 0;
+bool IsDefault(const vision::VideoOptions& video) {
+  return video.frames_per_second == 0 && video.max_frames == 0 && video.start_seconds == 0;
 }
 
 std::string SerializeEntry(const std::vector<int32_t>& code_n) {
@@ -84,23 +84,23 @@ std::optional<std::vector<int32_t>> ParseEntry(const std::string& bytes, int64_t
   return code_n;
 }
 
-// A picture as its only frame, or the chosen frames of a video, in their own size.
+// An image as its only frame, or the chosen frames of a video, in their own size.
 class MediaReader {
  public:
   explicit MediaReader(const MediaRequest& request) {
     if (io::IsVideoFile(request.path))
-      clip_ = std::make_unique<vision::ClipFrames>(request.path, request.clip);
+      video_ = std::make_unique<vision::VideoFrames>(request.path, request.video);
     else
-      picture_ = io::ReadImage(request.path);
+      image_ = io::ReadImage(request.path);
   }
   std::optional<io::RgbImage> Next() {
-    if (clip_) return clip_->Next();
-    return std::exchange(picture_, std::nullopt);
+    if (video_) return video_->Next();
+    return std::exchange(image_, std::nullopt);
   }
 
  private:
-  std::unique_ptr<vision::ClipFrames> clip_;
-  std::optional<io::RgbImage> picture_;
+  std::unique_ptr<vision::VideoFrames> video_;
+  std::optional<io::RgbImage> image_;
 };
 
 // Prepared frames of one file or several, and the requests that end after them.
@@ -156,11 +156,12 @@ class BatchReader {
 class CodeCache::Encoder {
  public:
   explicit Encoder(const CodeCacheOptions& options)
-      : vqgan_(LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)) {}
+      : vqgan_(checkpoint::LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)) {}
 
   // Codes of all frames, one after the other.
   std::vector<int32_t> Encode(const std::vector<io::RgbImage>& frames) const {
-    const at::Tensor codes = vqgan_.Encode(vision::TensorOfFrames(frames)).to(at::kInt).contiguous();
+    const at::Tensor codes =
+        vqgan_.Encode(vision::TensorOfFrames(frames)).to(at::kInt).contiguous();
     const int32_t* first = codes.const_data_ptr<int32_t>();
     return {first, first + codes.numel()};
   }
@@ -171,7 +172,7 @@ class CodeCache::Encoder {
 
 CodeCache::CodeCache(const CodeCacheOptions& options) : options_(options) {
   LWM_REQUIRE(options.batch >= 1, "code cache: a batch of ", options.batch, " frames");
-  const auto source = OpenVqgan(options.vqgan);
+  const auto source = checkpoint::OpenVqgan(options.vqgan);
   config_ = source->config();
   frame_size_ = options.frame_size > 0 ? options.frame_size : config_.sample_size;
   codes_per_frame_ = config_.CodesPerFrame(frame_size_);
@@ -293,8 +294,8 @@ fs::path CodeCache::EntryOf(const MediaRequest& request) {
   std::error_code ignored;
   LWM_REQUIRE_AS(ErrorCode::kNotFound, fs::is_regular_file(request.path, ignored), "cannot read ",
                  request.path.string(), ": no such file");
-  LWM_REQUIRE(io::IsVideoFile(request.path) || IsDefault(request.clip), request.path.string(),
-              " is a picture: fps, frames and start are for videos");
+  LWM_REQUIRE(io::IsVideoFile(request.path) || IsDefault(request.video), request.path.string(),
+              " is an image: fps, frames and start are for videos");
   const std::string content = ContentHash(request.path);
   return options_.folder /
          Cat(content, "-", HashText(settings_ + '\n' + Describe(request)), ".codes");
@@ -326,7 +327,7 @@ std::optional<std::vector<int32_t>> CodeCache::ReadEntry(const fs::path& entry) 
   return code_n;
 }
 
-// Without fsync, which would take longer than to encode a small picture: what a crash leaves of an
+// Without fsync, which would take longer than to encode a small image: what a crash leaves of an
 // entry fails its checksum and is made anew.
 void CodeCache::WriteEntry(const fs::path& entry, const std::vector<int32_t>& code_n) const {
   const fs::path temporary = TemporaryBeside(entry);

@@ -12,14 +12,14 @@
 
 #include "lwm/base/error.h"
 #include "lwm/config/vqgan_config.h"
-#include "lwm/vision/clip_frames.h"
+#include "lwm/vision/video_frames.h"
 
 namespace lwm::data {
 
-// A picture or video that is wanted as codes. `clip` is for videos only.
+// An image or video that is wanted as codes. `video` is for videos only.
 struct MediaRequest {
   std::filesystem::path path;
-  vision::ClipOptions clip;
+  vision::VideoOptions video;
 };
 
 struct CodeCacheOptions {
@@ -30,7 +30,7 @@ struct CodeCacheOptions {
   int64_t batch = 8;             // frames encoded at once
 };
 
-// Pictures and videos as codes, each encoded once and kept on disk. The name of an entry comes from
+// Images and videos as codes, each encoded once and kept on disk. The name of an entry comes from
 // the bytes of the media file, the VQGAN's config and weights, and how frames are chosen and
 // prepared, so moved files are found, changed ones are not, and runs, chat and servers may share
 // one folder. An entry is a small file with a checksum, written whole or not at all: several
@@ -55,7 +55,7 @@ class CodeCache {
 
   // The codes of all chosen frames, codes_per_frame() each, rows from the top. Throws
   // Error(kNotFound) when the file is missing, Error(kCorruptData) when it cannot be decoded,
-  // Error(kInvalidArgument) when clip options are given for a picture, Error(kResourceExhausted)
+  // Error(kInvalidArgument) when video options are given for an image, Error(kResourceExhausted)
   // when the entry cannot be written.
   std::vector<int32_t> Codes(const MediaRequest& request);
 

@@ -12,25 +12,25 @@
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
-#include "lwm/vision/frames.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "lwm/vision/frames.h"
 
 namespace lwm::data {
 namespace {
 namespace fs = std::filesystem;
-using testing_support::NoisePicture;
+using testing_support::NoiseImage;
 using testing_support::TemporaryFolder;
-using testing_support::WriteGreyClip;
+using testing_support::WriteGreyVideo;
 using testing_support::WriteTinyVqgan;
 
 class CodeCacheTest : public testing::Test {
  protected:
   CodeCacheTest() {
     WriteTinyVqgan(folder_ / "vqgan", 3);
-    io::WritePng(folder_ / "a.png", NoisePicture(1, 20, 30));
-    io::WritePng(folder_ / "b.png", NoisePicture(2, 16, 16));
-    WriteGreyClip(folder_ / "c.mp4", 11);
+    io::WritePng(folder_ / "a.png", NoiseImage(1, 20, 30));
+    io::WritePng(folder_ / "b.png", NoiseImage(2, 16, 16));
+    WriteGreyVideo(folder_ / "c.mp4", 11);
   }
 
   CodeCacheOptions Options() const {
@@ -39,8 +39,8 @@ class CodeCacheTest : public testing::Test {
     options.folder = folder_ / "cache";
     return options;
   }
-  MediaRequest Request(const std::string& name, const vision::ClipOptions& clip = {}) const {
-    return {folder_ / name, clip};
+  MediaRequest Request(const std::string& name, const vision::VideoOptions& video = {}) const {
+    return {folder_ / name, video};
   }
   std::vector<fs::path> Entries() const {
     std::vector<fs::path> entries;
@@ -58,9 +58,9 @@ std::vector<int32_t> Values(const at::Tensor& codes) {
 }
 
 TEST_F(CodeCacheTest, CodesAreThoseOfTheVqganAndAreEncodedOnce) {
-  const vision::Vqgan vqgan = LoadVqgan(folder_ / "vqgan", at::kFloat);
-  const auto wanted = Values(
-      vqgan.Encode(vision::TensorOfFrames({io::ResizeAndCrop(io::ReadImage(folder_ / "a.png"), 16)})));
+  const vision::Vqgan vqgan = checkpoint::LoadVqgan(folder_ / "vqgan", at::kFloat);
+  const auto wanted = Values(vqgan.Encode(
+      vision::TensorOfFrames({io::ResizeAndCrop(io::ReadImage(folder_ / "a.png"), 16)})));
   CodeCache cache(Options());
   EXPECT_EQ(cache.codes_per_frame(), 4);
   EXPECT_EQ(cache.codebook_size(), 50);
@@ -91,7 +91,7 @@ TEST_F(CodeCacheTest, ClipsAreEncodedInBatchesWithTheirOptionsInTheKey) {
 }
 
 TEST_F(CodeCacheTest, FillingEncodesFramesOfSeveralFilesTogetherAndPassesOverBadOnes) {
-  WriteFileAtomically(folder_ / "bad.png", "no picture");
+  WriteFileAtomically(folder_ / "bad.png", "no image");
   std::vector<std::vector<int32_t>> alone;
   for (const char* name : {"a.png", "c.mp4", "b.png"}) {
     CodeCacheOptions options = Options();
@@ -126,8 +126,8 @@ TEST_F(CodeCacheTest, FileThatIsAskedForTwiceIsEncodedOnce) {
   EXPECT_EQ(progress.back(), 3);
 }
 
-TEST_F(CodeCacheTest, PictureTooThinToCropIsNamed) {
-  io::WritePng(folder_ / "thin.png", testing_support::NoisePicture(7, 1, 4000));
+TEST_F(CodeCacheTest, ImageTooThinToCropIsNamed) {
+  io::WritePng(folder_ / "thin.png", testing_support::NoiseImage(7, 1, 4000));
   CodeCache cache(Options());
   try {
     cache.Codes(Request("thin.png"));
@@ -214,7 +214,7 @@ std::string MessageOf(CodeCache& cache, const MediaRequest& request, ErrorCode c
 
 TEST_F(CodeCacheTest, WhatCannotBeEncodedIsNamedAndLeavesNothing) {
   CodeCache cache(Options());
-  WriteFileAtomically(folder_ / "bad.png", "no picture");
+  WriteFileAtomically(folder_ / "bad.png", "no image");
   WriteFileAtomically(folder_ / "empty.mp4", "");
   EXPECT_NE(MessageOf(cache, Request("none.png"), ErrorCode::kNotFound).find("none.png"),
             std::string::npos);
@@ -223,7 +223,7 @@ TEST_F(CodeCacheTest, WhatCannotBeEncodedIsNamedAndLeavesNothing) {
   EXPECT_NE(MessageOf(cache, Request("empty.mp4"), ErrorCode::kCorruptData).find("empty.mp4"),
             std::string::npos);
   EXPECT_NE(MessageOf(cache, Request("a.png", {.max_frames = 2}), ErrorCode::kInvalidArgument)
-                .find("is a picture"),
+                .find("is an image"),
             std::string::npos);
   EXPECT_FALSE(fs::exists(folder_ / "cache"));
   CodeCacheOptions options = Options();

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "lwm/base/json.h"
+#include "lwm/data/code_cache.h"
 #include "lwm/data/row.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/data/code_cache.h"
 
 namespace lwm::data {
 
@@ -38,7 +38,7 @@ struct FieldGrammar {
   int64_t tokens_per_frame = 256;            // fewer codes are an error
   int32_t eof_code = 8192, eov_code = 8193;  // codes of a frame are below eof_code
   bool whole_frames = false;  // codes beyond the last whole frame: an error, not left out
-  std::shared_ptr<data::CodeCache> media;  // encodes pictures and videos; nullptr = codes only
+  std::shared_ptr<data::CodeCache> media;  // encodes images and videos; nullptr = codes only
 };
 
 // Encodes media with `media`, whose VQGAN says how many codes a frame has and which code ends it.

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "lwm/base/json.h"
+#include "lwm/data/code_cache.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/row.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/data/code_cache.h"
 
 namespace lwm::data {
 
@@ -42,8 +42,8 @@ struct LoaderConfig {
   bool warn = true;             // of skipped lines, on stderr
   bool allow_changed = false;   // see RestoreState
   std::shared_ptr<data::CodeCache> media;  // encodes what JSONL lines name; nullptr = codes only
-  int64_t codes_per_frame = 256;             // without media
-  int64_t codebook_size = 8192;              // without media
+  int64_t codes_per_frame = 256;           // without media
+  int64_t codebook_size = 8192;            // without media
   int prefetch_rows = 2;        // rows made ahead by a thread of the loader; 0 = no thread
   std::filesystem::path cache;  // folder for token files of text sources; "" = tokens in memory
 };

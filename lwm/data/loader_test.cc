@@ -9,8 +9,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/testing/loader_fixture.h"
 #include "lwm/testing/gzip_bytes.h"
+#include "lwm/testing/loader_fixture.h"
 
 namespace lwm::data {
 namespace fs = std::filesystem;

@@ -68,8 +68,8 @@ void RequireKnownOptions(const Json& value, const std::string& where, const std:
   }
 }
 
-data::MediaRequest ParseRequest(const Json& value, const std::string& field,
-                                  const LinePlace& place, const FieldGrammar& grammar) {
+data::MediaRequest ParseRequest(const Json& value, const std::string& field, const LinePlace& place,
+                                const FieldGrammar& grammar) {
   data::MediaRequest request;
   if (value.is_string()) {
     request.path = value.get<std::string>();
@@ -78,16 +78,16 @@ data::MediaRequest ParseRequest(const Json& value, const std::string& field,
     if (!value.contains("path") || !value.at("path").is_string())
       ThrowJsonField(place.where, field, "has no \"path\"");
     request.path = value.at("path").get<std::string>();
-    request.clip.frames_per_second = OptionOf(value, "fps", place.where, field, false);
-    request.clip.max_frames =
+    request.video.frames_per_second = OptionOf(value, "fps", place.where, field, false);
+    request.video.max_frames =
         static_cast<int64_t>(OptionOf(value, "frames", place.where, field, true));
-    request.clip.start_seconds = OptionOf(value, "start", place.where, field, false);
+    request.video.start_seconds = OptionOf(value, "start", place.where, field, false);
   }
   RequireNoNul(request.path.string(), place.where, field);
   if (request.path.is_relative()) request.path = place.folder / request.path;
-  const bool whole_clip = request.clip.frames_per_second == 0 && request.clip.max_frames == 0;
-  if (whole_clip && grammar.max_frames > 0 && io::IsVideoName(request.path))
-    request.clip.max_frames = grammar.max_frames;  // the same frames as thinned later
+  const bool whole_video = request.video.frames_per_second == 0 && request.video.max_frames == 0;
+  if (whole_video && grammar.max_frames > 0 && io::IsVideoName(request.path))
+    request.video.max_frames = grammar.max_frames;  // the same frames as thinned later
   return request;
 }
 
@@ -137,7 +137,7 @@ std::vector<int32_t> VisionCodes(const Json& value, const std::string& field,
 }
 
 std::vector<data::MediaRequest> MediaOf(const Json& value, const std::string& field,
-                                          const LinePlace& place, const FieldGrammar& grammar) {
+                                        const LinePlace& place, const FieldGrammar& grammar) {
   if (!NamesMedia(value)) return {};
   std::vector<data::MediaRequest> requests;
   for (const Json& entry : value.is_array() ? value : Json::array({value})) {

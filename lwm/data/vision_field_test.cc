@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing_support::BytesAsText;
 using testing_support::ByteTokenizer;
-using testing_support::NoisePicture;
+using testing_support::NoiseImage;
 using testing_support::TemporaryFolder;
 
 class VisionFieldTest : public testing::Test {
@@ -22,9 +22,9 @@ class VisionFieldTest : public testing::Test {
   VisionFieldTest() {
     testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
     fs::create_directories(folder_ / "media");
-    io::WritePng(folder_ / "media" / "a.png", NoisePicture(1, 20, 30));
-    io::WritePng(folder_ / "media" / "b.png", NoisePicture(2, 16, 16));
-    testing_support::WriteGreyClip(folder_ / "media" / "c.mp4", 11);
+    io::WritePng(folder_ / "media" / "a.png", NoiseImage(1, 20, 30));
+    io::WritePng(folder_ / "media" / "b.png", NoiseImage(2, 16, 16));
+    testing_support::WriteGreyVideo(folder_ / "media" / "c.mp4", 11);
     data::CodeCacheOptions options;
     options.vqgan = folder_ / "vqgan";
     options.folder = folder_ / "cache";
@@ -60,7 +60,7 @@ std::string CodesAsText(const std::vector<int32_t>& code_n) {
   return text;
 }
 
-TEST_F(VisionFieldTest, PictureBecomesItsCodesBetweenTags) {
+TEST_F(VisionFieldTest, ImageBecomesItsCodesBetweenTags) {
   const Json line = {{"caption", "hat"}, {"image_vision", "a.png"}};
   grammar_.fields = {"[caption],image_vision"};
   const Example example = BuildExample(line, place_, ByteTokenizer(), grammar_);
@@ -95,7 +95,7 @@ TEST_F(VisionFieldTest, OptionsChooseFramesOfAVideo) {
 }
 
 TEST_F(VisionFieldTest, ErrorsNameFileLineFieldAndReason) {
-  WriteFileAtomically(folder_ / "media" / "bad.png", "no picture");
+  WriteFileAtomically(folder_ / "media" / "bad.png", "no image");
   ExpectMessage("\"none.png\"", "none.png: no such file");
   ExpectMessage("\"bad.png\"", "bad.png");
   ExpectMessage(R"({"path": "c.mp4", "fsp": 2})", "did you mean \"fps\"?");
@@ -104,7 +104,7 @@ TEST_F(VisionFieldTest, ErrorsNameFileLineFieldAndReason) {
   ExpectMessage(R"({"path": "c.mp4", "frames": 1.5})", "want a whole number");
   ExpectMessage(R"({"path": "c.mp4", "fps": -1})", "want a number from 0");
   ExpectMessage(R"({"path": "c.mp4", "start": 60})", "after 60 s");
-  ExpectMessage(R"({"path": "a.png", "frames": 2})", "is a picture");
+  ExpectMessage(R"({"path": "a.png", "frames": 2})", "is an image");
   ExpectMessage(R"(["a.png", 3])", "mixes media with 3");
   ExpectMessage("3", "no list of vision codes");
   ExpectMessage("[]", "holds no frame");

@@ -8,8 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/data/loader.h"
-#include "lwm/testing/loader_fixture.h"
 #include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/loader_fixture.h"
 
 namespace lwm::data {
 namespace {
@@ -19,7 +19,7 @@ using testing_support::BytesAsText;
 // Lines of a number as caption and four codes, and what a loader gives of them, segment by segment.
 class VisionLoaderTest : public LoaderTest {
  protected:
-  LoaderConfig Pictures(const std::string& extra = "") const {
+  LoaderConfig Images(const std::string& extra = "") const {
     std::ofstream lines(folder_ / "pictures.jsonl");
     for (int i = 0; i < 60; ++i)
       lines << R"({"caption": "c)" << i << R"(", "vision": [1, 2, 3, )" << i << "]" << extra
@@ -48,8 +48,8 @@ class VisionLoaderTest : public LoaderTest {
   }
 };
 
-TEST_F(VisionLoaderTest, TextBeforePicturesIsDroppedAtTheGivenRateAnewInEveryEpoch) {
-  LoaderConfig config = Pictures();
+TEST_F(VisionLoaderTest, TextBeforeImagesIsDroppedAtTheGivenRateAnewInEveryEpoch) {
+  LoaderConfig config = Images();
   config.sources[0].drop_text = 0.25;
   std::map<std::string, int> dropped;  // by the code that names the line
   int all = 0;
@@ -67,11 +67,11 @@ TEST_F(VisionLoaderTest, TextBeforePicturesIsDroppedAtTheGivenRateAnewInEveryEpo
   EXPECT_TRUE(std::equal(again.begin(), again.end(), segments.begin()));
   config.sources[0].fields = {"[caption],[vision],caption"};
   for (const std::string& segment : Take(*Open(config), 200))
-    ASSERT_TRUE(segment.starts_with("^c")) << "no picture is learned";
+    ASSERT_TRUE(segment.starts_with("^c")) << "no image is learned";
 }
 
 TEST_F(VisionLoaderTest, AlternativesAreDrawnByLineOrByEpoch) {
-  LoaderConfig config = Pictures();
+  LoaderConfig config = Images();
   config.sources[0].fields = {"[caption],vision", "[vision],caption"};
   const auto orders_of_lines = [&] {
     std::map<std::string, std::set<bool>> orders;
@@ -92,7 +92,7 @@ TEST_F(VisionLoaderTest, AlternativesAreDrawnByLineOrByEpoch) {
 }
 
 TEST_F(VisionLoaderTest, WeightsSayHowOftenALineComes) {
-  LoaderConfig config = Pictures();
+  LoaderConfig config = Images();
   std::ofstream lines(folder_ / "pictures.jsonl");
   const double weights[] = {0, 0.5, 1, 2.5, 3};
   for (int i = 0; i < 50; ++i)
@@ -124,7 +124,7 @@ TEST_F(VisionLoaderTest, WeightsSayHowOftenALineComes) {
 }
 
 TEST_F(VisionLoaderTest, RunsWithDrawsResumeBitForBit) {
-  LoaderConfig config = Pictures(R"(, "weight": 1.3)");
+  LoaderConfig config = Images(R"(, "weight": 1.3)");
   config.sources[0].fields = {"[caption],vision", "[vision],caption"};
   config.sources[0].drop_text = 0.4;
   config.sources[0].order_by_visit = true;
@@ -147,7 +147,7 @@ TEST_F(VisionLoaderTest, RunsWithDrawsResumeBitForBit) {
 }
 
 TEST_F(VisionLoaderTest, BadLinesAreCountedOnceHoweverOftenTheyCome) {
-  LoaderConfig config = Pictures();
+  LoaderConfig config = Images();
   std::ofstream lines(folder_ / "pictures.jsonl", std::ios::app);
   lines << R"({"caption": "too large", "vision": [1, 2, 3, 60]})"
         << "\n";

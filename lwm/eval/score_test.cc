@@ -36,7 +36,8 @@ std::vector<int32_t> RandomIds(int64_t count, int64_t vocab) {
   return {id_T.const_data_ptr<int32_t>(), id_T.const_data_ptr<int32_t>() + count};
 }
 
-infer::TokenBatch RowOfText(const std::vector<int32_t>& ids, int64_t begin, int64_t end, int64_t bos) {
+infer::TokenBatch RowOfText(const std::vector<int32_t>& ids, int64_t begin, int64_t end,
+                            int64_t bos) {
   infer::TokenBatch row;
   row.target_BT = at::tensor(at::ArrayRef<int32_t>(ids), at::kInt)
                       .slice(0, begin, end)

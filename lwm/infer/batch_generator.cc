@@ -14,9 +14,9 @@
 namespace lwm::infer {
 namespace {
 
-int64_t LongestOf(const std::vector<MixedSequence>& prompts) {
+int64_t LongestOf(const std::vector<MultimodalSequence>& prompts) {
   int64_t longest = 0;
-  for (const MixedSequence& prompt : prompts) {
+  for (const MultimodalSequence& prompt : prompts) {
     LWM_REQUIRE(prompt.size() > 0, "the prompt has no tokens");
     longest = std::max(longest, prompt.size());
   }
@@ -28,7 +28,7 @@ int64_t LongestOf(const std::vector<MixedSequence>& prompts) {
 class PaddedRows {
  public:
   // Room for new_tokens more in each row.
-  PaddedRows(const DecodeModel& model, const std::vector<MixedSequence>& prompts,
+  PaddedRows(const DecodeModel& model, const std::vector<MultimodalSequence>& prompts,
              int64_t new_tokens)
       : model_(model), prompts_(prompts), longest_(LongestOf(prompts)) {
     Check(new_tokens);
@@ -43,7 +43,7 @@ class PaddedRows {
     const at::Tensor vision_BT = at::zeros({rows(), longest_}, at::kBool);
     const at::Tensor begin_B = at::zeros({rows()}, at::kInt);
     for (int64_t b = 0; b < rows(); ++b) {
-      const MixedSequence& prompt = prompts_[static_cast<size_t>(b)];
+      const MultimodalSequence& prompt = prompts_[static_cast<size_t>(b)];
       const int64_t begin = longest_ - prompt.size();
       begin_B.mutable_data_ptr<int32_t>()[b] = static_cast<int32_t>(begin);
       std::copy(prompt.id_n.begin(), prompt.id_n.end(),
@@ -86,7 +86,7 @@ class PaddedRows {
   }
 
   const DecodeModel& model_;
-  const std::vector<MixedSequence>& prompts_;
+  const std::vector<MultimodalSequence>& prompts_;
   int64_t longest_;
   std::optional<KvCache> cache_;
 };
@@ -142,15 +142,15 @@ class FrameDrawer {
   std::vector<Sampler> samplers_;
 };
 
-std::vector<MixedSequence> Joined(const std::vector<MixedSequence>& first,
-                                  const std::vector<MixedSequence>& second) {
-  std::vector<MixedSequence> all = first;
+std::vector<MultimodalSequence> Joined(const std::vector<MultimodalSequence>& first,
+                                       const std::vector<MultimodalSequence>& second) {
+  std::vector<MultimodalSequence> all = first;
   all.insert(all.end(), second.begin(), second.end());
   return all;
 }
 
-void CheckFrameRequest(const FrameLayout& layout, const std::vector<MixedSequence>& prompts,
-                       const std::vector<MixedSequence>& unconditional,
+void CheckFrameRequest(const FrameLayout& layout, const std::vector<MultimodalSequence>& prompts,
+                       const std::vector<MultimodalSequence>& unconditional,
                        const FrameOptions& options) {
   options.sampling.Validate();
   LWM_REQUIRE(!prompts.empty(), "no prompts");
@@ -159,8 +159,8 @@ void CheckFrameRequest(const FrameLayout& layout, const std::vector<MixedSequenc
   LWM_REQUIRE(options.scale == 1 || unconditional.size() == prompts.size(),
               "guidance wants an unconditional sequence for each of ", prompts.size(),
               " prompts, got ", unconditional.size());
-  for (const MixedSequence& prompt : Joined(prompts, unconditional)) {
-    SequenceState state(layout, 0);
+  for (const MultimodalSequence& prompt : Joined(prompts, unconditional)) {
+    FrameConstraint state(layout, 0);
     for (int64_t i = 0; i < prompt.size(); ++i)
       state.Read(prompt.id_n[static_cast<size_t>(i)], prompt.vision_n[static_cast<size_t>(i)] != 0);
     LWM_REQUIRE(state.at_frame_begin(),
@@ -170,9 +170,9 @@ void CheckFrameRequest(const FrameLayout& layout, const std::vector<MixedSequenc
 
 // One sequence that grows.
 struct GrowingRow {
-  SequenceState state;
+  FrameConstraint state;
   Sampler text, vision;
-  MixedSequence added;
+  MultimodalSequence added;
   bool done = false;
 };
 
@@ -202,13 +202,13 @@ void DrawNext(const DecodeModel& model, const at::Tensor& x_BD, int64_t vocabula
 }
 
 std::vector<GrowingRow> MakeRows(const FrameLayout& layout,
-                                 const std::vector<MixedSequence>& prompts,
+                                 const std::vector<MultimodalSequence>& prompts,
                                  const MixedOptions& options) {
   std::vector<GrowingRow> rows;
   const auto seeds = SeedsOf(options.seeds, prompts.size());
   for (size_t b = 0; b < prompts.size(); ++b) {
     // Text and vision draw from streams of their own.
-    rows.push_back({SequenceState(layout, options.max_frames),
+    rows.push_back({FrameConstraint(layout, options.max_frames),
                     Sampler(options.text, seeds[b]),
                     Sampler(options.vision, DeriveKey(seeds[b], 1)),
                     {}});
@@ -224,12 +224,12 @@ std::vector<GrowingRow> MakeRows(const FrameLayout& layout,
 }  // namespace
 
 at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
-                          const std::vector<MixedSequence>& prompts,
-                          const std::vector<MixedSequence>& unconditional,
+                          const std::vector<MultimodalSequence>& prompts,
+                          const std::vector<MultimodalSequence>& unconditional,
                           const FrameOptions& options, const OnCodes& on_codes) {
   CheckFrameRequest(layout, prompts, unconditional, options);
   const bool guided = options.scale != 1;
-  const std::vector<MixedSequence> all = guided ? Joined(prompts, unconditional) : prompts;
+  const std::vector<MultimodalSequence> all = guided ? Joined(prompts, unconditional) : prompts;
   const int64_t per_frame = layout.tokens_per_frame;
   PaddedRows rows(model, all, options.frames * (per_frame + 1) - 1);
   FrameDrawer drawer(model, layout, prompts.size(), options);
@@ -257,9 +257,9 @@ at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
   return codes_BFn;
 }
 
-std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLayout& layout,
-                                         const std::vector<MixedSequence>& prompts,
-                                         const MixedOptions& options) {
+std::vector<MultimodalSequence> GenerateMixed(const DecodeModel& model, const FrameLayout& layout,
+                                              const std::vector<MultimodalSequence>& prompts,
+                                              const MixedOptions& options) {
   options.text.Validate();
   options.vision.Validate();
   LWM_REQUIRE(!prompts.empty(), "no prompts");
@@ -293,7 +293,7 @@ std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLa
     if (std::all_of(rows.begin(), rows.end(), [](const GrowingRow& row) { return row.done; }))
       break;
   }
-  std::vector<MixedSequence> added;
+  std::vector<MultimodalSequence> added;
   for (GrowingRow& row : rows) added.push_back(std::move(row.added));
   return added;
 }

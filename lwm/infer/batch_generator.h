@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lwm/infer/decode_model.h"
-#include "lwm/infer/mixed_sequence.h"
+#include "lwm/infer/multimodal_sequence.h"
 #include "lwm/infer/sampler.h"
 
 namespace lwm::infer {
@@ -35,8 +35,8 @@ using OnCodes = std::function<void(int64_t done, int64_t all)>;
 //                      the codes that are drawn for its prompt, and both run in one batch of 2B
 //   return i32 [B, frames, tokens_per_frame]
 at::Tensor GenerateFrames(const DecodeModel& model, const FrameLayout& layout,
-                          const std::vector<MixedSequence>& prompts,
-                          const std::vector<MixedSequence>& unconditional,
+                          const std::vector<MultimodalSequence>& prompts,
+                          const std::vector<MultimodalSequence>& unconditional,
                           const FrameOptions& options, const OnCodes& on_codes = {});
 
 struct MixedOptions {
@@ -45,15 +45,15 @@ struct MixedOptions {
   std::vector<uint64_t> seeds;   // as in FrameOptions
   bool ignore_eos = false;
   int64_t vocabulary = 0;  // draw text ids below this only; 0 = all
-  int64_t max_frames = 0;  // of a clip that the model writes; 0 = it decides
+  int64_t max_frames = 0;  // of a video that the model writes; 0 = it decides
 };
 
-// Continues sequences of text and clips: text from the text head, after "<vision>" codes and
+// Continues sequences of text and videos: text from the text head, after "<vision>" codes and
 // delimiters from the vision head, after eov text again, until the end-of-text token, or until the
 // longest row fills the context.
 //   return  the new tokens of each row, the end-of-text token included
-std::vector<MixedSequence> GenerateMixed(const DecodeModel& model, const FrameLayout& layout,
-                                         const std::vector<MixedSequence>& prompts,
-                                         const MixedOptions& options);
+std::vector<MultimodalSequence> GenerateMixed(const DecodeModel& model, const FrameLayout& layout,
+                                              const std::vector<MultimodalSequence>& prompts,
+                                              const MixedOptions& options);
 
 }  // namespace lwm::infer

@@ -18,16 +18,16 @@ FrameLayout TinyLayout() {
   return {.tokens_per_frame = 6, .codes = 80, .begin_ids = {7, 8}, .end_ids = {9, 8}};
 }
 
-MixedSequence Text(const std::vector<int32_t>& ids) {
-  MixedSequence sequence;
+MultimodalSequence Text(const std::vector<int32_t>& ids) {
+  MultimodalSequence sequence;
   sequence.AddText(ids);
   return sequence;
 }
 
 // A prompt of `ids` that ends with <vision>.
-MixedSequence Prompt(std::vector<int32_t> ids) {
-  MixedSequence sequence = Text(ids);
-  AddOpenClip(TinyLayout(), {}, sequence);
+MultimodalSequence Prompt(std::vector<int32_t> ids) {
+  MultimodalSequence sequence = Text(ids);
+  AddOpenVideo(TinyLayout(), {}, sequence);
   return sequence;
 }
 
@@ -49,17 +49,18 @@ std::string MessageOf(const std::function<void()>& run) {
 
 class BatchGeneratorTest : public testing::Test {
  protected:
-  at::Tensor Frames(const std::vector<MixedSequence>& prompts, const FrameOptions& options,
-                    const std::vector<MixedSequence>& unconditional = {}) const {
+  at::Tensor Frames(const std::vector<MultimodalSequence>& prompts, const FrameOptions& options,
+                    const std::vector<MultimodalSequence>& unconditional = {}) const {
     return GenerateFrames(model_, layout_, prompts, unconditional, options);
   }
 
   // Greedy codes of the rows that a plain loop over Read gives, with guidance.
-  std::vector<int64_t> ByHand(const MixedSequence& prompt, const MixedSequence& unconditional,
-                              double scale, int64_t frames) const {
+  std::vector<int64_t> ByHand(const MultimodalSequence& prompt,
+                              const MultimodalSequence& unconditional, double scale,
+                              int64_t frames) const {
     std::vector<KvCache> caches;
     std::vector<at::Tensor> logits;
-    for (const MixedSequence* sequence : {&prompt, &unconditional}) {
+    for (const MultimodalSequence* sequence : {&prompt, &unconditional}) {
       caches.emplace_back(config_, 1, 64, at::kFloat);
       logits.push_back(Read(*sequence, caches.back()));
     }
@@ -71,14 +72,14 @@ class BatchGeneratorTest : public testing::Test {
         id = guided.slice(1, 0, 80).argmax().item<int64_t>();
         codes.push_back(id);
       }
-      MixedSequence next;
+      MultimodalSequence next;
       next.Add(id, true);
       for (size_t k = 0; k < 2; ++k) logits[k] = Read(next, caches[k]);
     }
     return codes;
   }
 
-  at::Tensor Read(const MixedSequence& sequence, KvCache& cache) const {
+  at::Tensor Read(const MultimodalSequence& sequence, KvCache& cache) const {
     return model_.Read({at::tensor(sequence.id_n, at::kLong).unsqueeze(0),
                         at::tensor(sequence.vision_n, at::kByte).to(at::kBool).unsqueeze(0)},
                        Head::kVision, cache);
@@ -88,9 +89,10 @@ class BatchGeneratorTest : public testing::Test {
   model::ResidentWeights weights_ = TinyWeights(config_);
   DecodeModel model_{config_, weights_};
   FrameLayout layout_ = TinyLayout();
-  const std::vector<MixedSequence> prompts_ = {Prompt({1, 20, 30, 40}), Prompt({1}),
-                                               Prompt({1, 50, 51, 52, 53, 54, 55})};
-  const std::vector<MixedSequence> unconditional_ = std::vector<MixedSequence>(3, Prompt({1}));
+  const std::vector<MultimodalSequence> prompts_ = {Prompt({1, 20, 30, 40}), Prompt({1}),
+                                                    Prompt({1, 50, 51, 52, 53, 54, 55})};
+  const std::vector<MultimodalSequence> unconditional_ =
+      std::vector<MultimodalSequence>(3, Prompt({1}));
 };
 
 std::vector<int64_t> Row(const at::Tensor& codes_BFn, int64_t row) {
@@ -148,7 +150,7 @@ TEST_F(BatchGeneratorTest, OnlyCodesAreDrawnInsideAFrame) {
 TEST_F(BatchGeneratorTest, OneSeedGivesEveryRowItsOwnStream) {
   FrameOptions options;
   options.seeds = {9};
-  const std::vector<MixedSequence> same(4, prompts_[0]);
+  const std::vector<MultimodalSequence> same(4, prompts_[0]);
   const at::Tensor codes = Frames(same, options);
   EXPECT_TRUE(at::equal(Frames(same, options), codes));
   for (int64_t b = 1; b < 4; ++b) EXPECT_NE(Row(codes, b), Row(codes, 0));
@@ -156,18 +158,18 @@ TEST_F(BatchGeneratorTest, OneSeedGivesEveryRowItsOwnStream) {
 }
 
 TEST_F(BatchGeneratorTest, AClipGoesOnFromItsFrames) {
-  MixedSequence prompt = Text({1, 20, 30, 40});
+  MultimodalSequence prompt = Text({1, 20, 30, 40});
   const at::Tensor codes = Frames({prompts_[0]}, Greedy(2));
   const auto first = Row(codes.slice(1, 0, 1), 0);
-  AddOpenClip(layout_, std::vector<int32_t>(first.begin(), first.end()), prompt);
+  AddOpenVideo(layout_, std::vector<int32_t>(first.begin(), first.end()), prompt);
   EXPECT_EQ(Row(Frames({prompt}, Greedy(1)), 0), Row(codes.slice(1, 1), 0));
 }
 
 TEST_F(BatchGeneratorTest, TextAfterClipsIsThatOfEachRowAlone) {
-  std::vector<MixedSequence> prompts(3, Text({1}));
+  std::vector<MultimodalSequence> prompts(3, Text({1}));
   for (int32_t b = 0; b < 3; ++b) {
     std::vector<int32_t> codes(static_cast<size_t>(6 * (b + 1)), 11 * b);
-    AddClip(layout_, codes, prompts[static_cast<size_t>(b)]);
+    AddVideo(layout_, codes, prompts[static_cast<size_t>(b)]);
   }
   MixedOptions options;
   options.max_new_tokens = 12;
@@ -196,9 +198,10 @@ TEST_F(BatchGeneratorTest, HeadsAlternateAsTheSequenceSays) {
   options.ignore_eos = true;
   options.vocabulary = 10;  // so that <vision> = 7 8 comes by chance
   options.max_frames = 3;
-  const MixedSequence prompt = Text({1, 7});
-  int64_t clips = 0, eofs = 0;
-  for (const MixedSequence& added : GenerateMixed(model_, layout_, {prompt, prompt}, options)) {
+  const MultimodalSequence prompt = Text({1, 7});
+  int64_t videos = 0, eofs = 0;
+  for (const MultimodalSequence& added :
+       GenerateMixed(model_, layout_, {prompt, prompt}, options)) {
     std::vector<int64_t> text = {1, 7};
     int64_t in_frame = 0, frames = 0;
     for (int64_t i = 0; i < added.size(); ++i) {
@@ -215,11 +218,11 @@ TEST_F(BatchGeneratorTest, HeadsAlternateAsTheSequenceSays) {
         in_frame = 0;
         ASSERT_LE(++frames, 3);
         eofs += id == layout_.eof();
-        if (id == layout_.eov()) text.clear(), frames = 0, ++clips;
+        if (id == layout_.eov()) text.clear(), frames = 0, ++videos;
       }
     }
   }
-  EXPECT_GT(clips, 3);
+  EXPECT_GT(videos, 3);
   EXPECT_GT(eofs, 3);
 }
 
@@ -239,7 +242,7 @@ TEST_F(BatchGeneratorTest, BadRequestsAreRefused) {
               Frames({Text({1, 2})}, Greedy(1));
             }),
             "the prompt of a frame must end with <vision> or a whole frame");
-  MixedSequence broken = Prompt({1});
+  MultimodalSequence broken = Prompt({1});
   broken.Add(5, true);  // inside a frame
   EXPECT_EQ(MessageOf([&] { Frames({broken}, Greedy(1)); }),
             "the prompt of a frame must end with <vision> or a whole frame");
@@ -253,11 +256,11 @@ TEST_F(BatchGeneratorTest, BadRequestsAreRefused) {
             "2 seeds for 3 prompts: give one, or one for each");
   EXPECT_THROW(Frames({}, Greedy(1)), Error);
   EXPECT_THROW(Frames(prompts_, Greedy(0)), Error);
-  MixedSequence clip;
-  EXPECT_EQ(MessageOf([&] { AddClip(layout_, std::vector<int32_t>(6, 80), clip); }),
+  MultimodalSequence video;
+  EXPECT_EQ(MessageOf([&] { AddVideo(layout_, std::vector<int32_t>(6, 80), video); }),
             "vision code 80 at index 0, want 0 to 79");
-  EXPECT_EQ(MessageOf([&] { AddClip(layout_, std::vector<int32_t>(7, 1), clip); }),
-            "a clip of 7 codes has no whole number of frames of 6");
+  EXPECT_EQ(MessageOf([&] { AddVideo(layout_, std::vector<int32_t>(7, 1), video); }),
+            "a video of 7 codes has no whole number of frames of 6");
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
 
 at::Tensor DecodeModel::Logits(const at::Tensor& x_RD, Head head) const {
   RequireHead(config_, head);
-  const model::OuterWeights& outer = weights_.Outer();
+  const model::NonLayerWeights& outer = weights_.Outer();
   const at::Tensor xn_RD = ops::RmsNorm(x_RD, outer.norm_D, config_.rms_norm_eps);
   return ops::Gemv(xn_RD, head == Head::kText ? outer.head_VD : outer.vision_head_VD, at::kFloat);
 }

@@ -25,7 +25,7 @@ at::Tensor FullLogits(const config::ModelConfig& config, model::WeightStore& wei
                                   at::arange(count, at::kInt).expand({rows, count}).contiguous(),
                                   ops::MakeCausalView(rows, count)};
   const at::Tensor hidden_BTD = model::DecoderHidden(config, weights, input, {});
-  const model::OuterWeights& outer = weights.Outer();
+  const model::NonLayerWeights& outer = weights.Outer();
   return at::linear(hidden_BTD, head == Head::kText ? outer.head_VD : outer.vision_head_VD)
       .to(at::kFloat);
 }

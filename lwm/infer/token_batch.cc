@@ -8,8 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/text.h"
-#include "lwm/dist/sequence_plan.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/dist/sequence_plan.h"
 
 namespace lwm::infer {
 namespace {

@@ -48,7 +48,7 @@ std::optional<Orientation> ExifOrientation(std::span<const std::byte> exif) {
   constexpr std::string_view kPrefix("Exif\0\0", 6);
   const std::string_view text(reinterpret_cast<const char*>(exif.data()), exif.size());
   if (text.starts_with(kPrefix)) exif = exif.subspan(kPrefix.size());
-  // A picture with damaged EXIF is still a picture: it is shown as stored.
+  // An image with damaged EXIF is still an image: it is shown as stored.
   try {
     return ReadDirectory(exif);
   } catch (const Error&) {  // damaged

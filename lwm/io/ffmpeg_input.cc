@@ -130,7 +130,7 @@ FfmpegInput::FfmpegInput(const fs::path& path) : state_(std::make_unique<State>(
                  path.string(), ": not a file");
   RefuseGitLfsPointer(path);
   bytes.size = about.st_size;
-  Open(path.string(), "video");
+  Open(path.string(), "a video");
 }
 
 FfmpegInput::FfmpegInput(std::span<const std::byte> bytes, const std::string& where,
@@ -160,7 +160,7 @@ void FfmpegInput::Open(const std::string& where, const char* wanted) {
   int code = avformat_open_input(&format, nullptr, nullptr, nullptr);  // frees it on failure
   state_->format = code < 0 ? nullptr : format;
   if (code >= 0) code = avformat_find_stream_info(format, nullptr);
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, code >= 0, where, ": not a ", wanted,
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, code >= 0, where, ": not ", wanted,
                  " that FFmpeg reads, or a damaged or truncated one (", FfmpegError(code), ")");
   ChooseVideo(where, wanted);
 }
@@ -187,10 +187,10 @@ void FfmpegInput::ChooseVideo(const std::string& where, const char* wanted) {
   if (state_->video) return;
   const std::string found =
       !unknown.empty()         ? "is coded as " + unknown + ", which this FFmpeg cannot decode"
-      : has_sound && has_cover ? "has sound and a cover picture only"
+      : has_sound && has_cover ? "has sound and a cover image only"
       : has_sound              ? "has sound only"
-                               : "holds no picture that can be read; is it damaged or truncated?";
-  throw Error(ErrorCode::kCorruptData, Cat(where, ": ", found, "; want a ", wanted));
+                               : "holds no image that can be read; is it damaged or truncated?";
+  throw Error(ErrorCode::kCorruptData, Cat(where, ": ", found, "; want ", wanted));
 }
 
 // A transport stream is packets of one of three sizes.

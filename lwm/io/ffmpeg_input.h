@@ -17,12 +17,12 @@ namespace lwm::io {
 class FfmpegInput {
  public:
   // Throws Error(kNotFound) when the file cannot be opened, Error(kCorruptData) when it is no
-  // video: not of a known format, without a decoder, or with sound (and a cover picture) only.
+  // video: not of a known format, without a decoder, or with sound (and a cover image) only.
   explicit FfmpegInput(const std::filesystem::path& path);
   // The same of bytes in memory, which must outlive it; `where` names them in errors, `wanted` what
   // they should be.
   FfmpegInput(std::span<const std::byte> bytes, const std::string& where,
-              const char* wanted = "video");
+              const char* wanted = "a video");
   ~FfmpegInput();
   FfmpegInput(const FfmpegInput&) = delete;
   FfmpegInput& operator=(const FfmpegInput&) = delete;

@@ -34,7 +34,7 @@ RgbImage Noise(int64_t width, int64_t height, uint32_t colours, uint32_t seed) {
   return image;
 }
 
-// All colours change smoothly over the picture.
+// All colours change smoothly over the image.
 RgbImage Gradient(int64_t side) {
   RgbImage image{side, side, {}};
   for (int64_t y = 0; y < side; ++y)

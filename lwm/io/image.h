@@ -5,7 +5,7 @@
 
 namespace lwm::io {
 
-// A picture of 8-bit RGB, [height, width, 3], rows from the top.
+// An image of 8-bit RGB, [height, width, 3], rows from the top.
 struct RgbImage {
   int64_t width = 0, height = 0;
   std::vector<uint8_t> rgb_HWC;

@@ -16,29 +16,29 @@ namespace fs = std::filesystem;
   throw Error(ErrorCode::kCorruptData, Cat(where, ": ", problem));
 }
 
-// A picture of another format, or the first frame of an animation.
+// An image of another format, or the first frame of an animation.
 RgbImage DecodeWithFfmpeg(std::span<const std::byte> bytes, const std::string& where,
                           bool is_animation) {
-  VideoReader reader(bytes, where, "picture");
-  if (!reader.Grab()) ThrowBroken(where, "the picture is damaged or truncated");
+  VideoReader reader(bytes, where, "an image");
+  if (!reader.Grab()) ThrowBroken(where, "the image is damaged or truncated");
   RgbImage image = reader.Retrieve();
   RequireImageSize(image.width, image.height, where);
-  // Whether a picture is whole is known at its end; of an animation only the first frame counts.
+  // Whether an image is whole is known at its end; of an animation only the first frame counts.
   if (is_animation && reader.Grab()) return image;
   while (reader.Grab()) {
   }
-  if (!reader.warning().empty()) ThrowBroken(where, "the picture is damaged or truncated");
+  if (!reader.warning().empty()) ThrowBroken(where, "the image is damaged or truncated");
   return image;
 }
 
 }  // namespace
 
 void RequireImageSize(int64_t width, int64_t height, const std::string& where) {
-  LWM_REQUIRE_AS(ErrorCode::kCorruptData, width > 0 && height > 0, where, ": a picture of ", width,
+  LWM_REQUIRE_AS(ErrorCode::kCorruptData, width > 0 && height > 0, where, ": an image of ", width,
                  " x ", height, " pixels");
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, width <= kMostImagePixels / height, where,
-                 ": a picture of ", width, " x ", height, " pixels; the limit is ",
-                 kMostImagePixels, " pixels");
+                 ": an image of ", width, " x ", height, " pixels; the limit is ", kMostImagePixels,
+                 " pixels");
 }
 
 RgbImage LaidOnWhite(const std::vector<uint8_t>& rgba_HWC, int64_t width, int64_t height,
@@ -58,7 +58,7 @@ RgbImage LaidOnWhite(const std::vector<uint8_t>& rgba_HWC, int64_t width, int64_
 
 RgbImage DecodeImage(std::span<const std::byte> bytes, const std::string& where) {
   using namespace std::literals;
-  if (bytes.empty()) ThrowBroken(where, "the picture is empty (0 bytes)");
+  if (bytes.empty()) ThrowBroken(where, "the image is empty (0 bytes)");
   const std::string_view start(reinterpret_cast<const char*>(bytes.data()),
                                std::min<size_t>(bytes.size(), 12));
   if (start.starts_with("\xff\xd8\xff")) return DecodeJpeg(bytes, where);

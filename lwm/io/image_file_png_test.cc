@@ -51,7 +51,7 @@ TEST(DecodePngTest, ClearEntriesOfAPaletteAreWhite) {
 }
 
 // Opacity 0.2: black on white is 204, (200, 100, 0) is (244, 224, 204).
-TEST(DecodePngTest, AlphaOfGreyAndDeepPicturesIsLaidOnWhite) {
+TEST(DecodePngTest, AlphaOfGreyAndDeepImagesIsLaidOnWhite) {
   EXPECT_EQ(Pixels("0000000d4948445200000001000000011004000000e58cd041"
                    "0000000d4944415478da63606030360600009e0067ec45087a"),
             (std::vector{204, 204, 204}));

@@ -24,7 +24,7 @@ using testing_support::TemporaryFolder;
 std::string Golden(const std::string& name) { return ReadFile(GoldenFolder("media") / name); }
 
 RgbImage Decoded(const std::string& bytes) {
-  return DecodeImage(std::as_bytes(std::span(bytes)), "picture");
+  return DecodeImage(std::as_bytes(std::span(bytes)), "image");
 }
 
 std::string Refusal(const std::string& bytes) {
@@ -56,7 +56,7 @@ void ExpectQuarters(const RgbImage& image, int tolerance, const std::string& wha
   ExpectColour(image, 0.75, 0.75, {230, 220, 40}, tolerance, what);
 }
 
-TEST(DecodeImageTest, EveryFormatGivesTheSamePicture) {
+TEST(DecodeImageTest, EveryFormatGivesTheSameImage) {
   for (const char* name :
        {"plain.bmp", "plain.ppm", "plain.jp2", "plain.gif", "plain.webp", "plain.jpg",
         "progressive.jpg", "cmyk.jpg", "animated.webp", "animated.gif", "animated.png"})
@@ -145,7 +145,7 @@ TEST(DecodeImageTest, ClearPixelsOfAGifAreWhite) {
   EXPECT_NEAR(image.rgb_HWC[3], 200, 8);
 }
 
-TEST(BrokenImageTest, TruncatedPicturesOfEveryFormatAreRefused) {
+TEST(BrokenImageTest, TruncatedImagesOfEveryFormatAreRefused) {
   for (const char* name :
        {"noise.jpg", "noise_progressive.jpg", "noise.png", "plain.webp", "plain.gif", "plain.bmp",
         "plain.ppm", "turned.tiff", "animated.gif", "animated.webp"}) {

@@ -10,10 +10,10 @@
 
 namespace lwm::io {
 
-// Pixels that a picture may have: 268 million, more than any camera gives.
+// Pixels that an image may have: 268 million, more than any camera gives.
 constexpr int64_t kMostImagePixels = int64_t{1} << 28;
 
-// Throws Error(kCorruptData), naming `where` and the limit, unless a picture of that size has
+// Throws Error(kCorruptData), naming `where` and the limit, unless an image of that size has
 // pixels and no more than kMostImagePixels. To be asked before anything is allocated for it.
 void RequireImageSize(int64_t width, int64_t height, const std::string& where);
 
@@ -22,13 +22,13 @@ RgbImage LaidOnWhite(const std::vector<uint8_t>& rgba_HWC, int64_t width, int64_
                      bool premultiplied = false);
 
 // One decoder per format, each in its own file with its own library; upright, transparency on
-// white. Throw Error(kCorruptData), naming `where`, for broken and truncated pictures.
+// white. Throw Error(kCorruptData), naming `where`, for broken and truncated images.
 RgbImage DecodeJpeg(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodePng(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodeTiff(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodeWebp(std::span<const std::byte> bytes, const std::string& where);
 
-// The picture as a PNG file.
+// The image as a PNG file.
 std::string EncodePng(const RgbImage& image);
 
 }  // namespace lwm::io

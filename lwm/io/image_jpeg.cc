@@ -20,7 +20,7 @@ struct JpegErrors {
   jpeg_error_mgr manager = {};  // the first: libjpeg knows this part
   std::jmp_buf give_up = {};
   std::array<char, JMSG_LENGTH_MAX> message = {};
-  bool lacks_data = false;  // a scan ended before its picture did
+  bool lacks_data = false;  // a scan ended before its image did
   bool lacks_end = false;   // the file ended without an end marker
 };
 
@@ -56,7 +56,7 @@ struct JpegDecoder {
   bool ReadPixels();
 
   // Rescued files end in zeros instead of an end marker. Those that the decoder took for data stand
-  // for a part of the picture that is lost.
+  // for a part of the image that is lost.
   bool DecodedZeroTail() const;
   bool IsIncomplete();
 
@@ -88,7 +88,7 @@ bool JpegDecoder::ReadPixels() {
     JSAMPROW row = pixels.data() + stride * jpeg.output_scanline;
     jpeg_read_scanlines(&jpeg, &row, 1);
   }
-  // How far the decoder has read when the picture is complete, for DecodedZeroTail.
+  // How far the decoder has read when the image is complete, for DecodedZeroTail.
   read = bytes.size() - jpeg.src->bytes_in_buffer;
   return true;
 }
@@ -153,7 +153,7 @@ RgbImage DecodeJpeg(std::span<const std::byte> bytes, const std::string& where) 
   decoder.pixels.resize(static_cast<size_t>(width * height * (is_cmyk ? 4 : 3)));
   require(decoder.ReadPixels());
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, !decoder.IsIncomplete(), where,
-                 ": the JPEG is truncated or damaged: a part of the picture is missing");
+                 ": the JPEG is truncated or damaged: a part of the image is missing");
   const Orientation orientation = OrientationOf(decoder.jpeg);
   return TurnUpright(
       {width, height, is_cmyk ? RgbOfCmyk(decoder.pixels) : std::move(decoder.pixels)},

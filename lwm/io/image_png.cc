@@ -65,7 +65,7 @@ bool PngDecoder::ReadHeader() {
 }
 
 // Every kind of pixel as RGBA of 8 bits: 65535 of 16 bits becomes 255, a palette and the one clear
-// colour of a picture without alpha become alpha.
+// colour of an image without alpha become alpha.
 bool PngDecoder::ReadPixels() {
   if (setjmp(errors.give_up)) return false;
   png_set_expand(png);

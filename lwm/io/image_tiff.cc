@@ -100,7 +100,7 @@ bool ReadRgba(TIFF* tiff, std::vector<uint8_t>& rgba, std::array<char, 1024>& me
   constexpr int kStopOnError = 1;
   TIFFRGBAImage reader;
   if (TIFFRGBAImageBegin(&reader, tiff, kStopOnError, message.data()) != 1) return false;
-  // Rows as stored: TurnUpright turns pictures of all formats.
+  // Rows as stored: TurnUpright turns images of all formats.
   reader.req_orientation = reader.orientation;
   const bool well = TIFFRGBAImageGet(&reader, reinterpret_cast<uint32_t*>(rgba.data()),
                                      reader.width, reader.height) == 1;

@@ -41,7 +41,7 @@ bool IsImageName(const fs::path& path) {
 bool IsVideoFile(const fs::path& path) {
   using namespace std::literals;
   if (IsVideoName(path) || IsImageName(path)) return IsVideoName(path);
-  static constexpr std::array<std::string_view, 12> kPictures = {
+  static constexpr std::array<std::string_view, 12> kImages = {
       "\x89PNG", "\xff\xd8\xff", "BM", "II*\0"sv, "MM\0*"sv, "\0\0\0\x0cjP"sv,
       "P1",      "P2",           "P3", "P4",      "P5",      "P6"};
   std::array<char, 12> first = {};
@@ -49,7 +49,7 @@ bool IsVideoFile(const fs::path& path) {
   if (!file.read(first.data(), first.size())) return false;
   const std::string_view start(first.data(), first.size());
   return !(start.starts_with("RIFF") && start.ends_with("WEBP")) &&
-         std::none_of(kPictures.begin(), kPictures.end(),
+         std::none_of(kImages.begin(), kImages.end(),
                       [&](std::string_view magic) { return start.starts_with(magic); });
 }
 

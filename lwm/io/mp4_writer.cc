@@ -104,7 +104,7 @@ void Mp4Writer::State::Open(const RgbImage& first) {
   height = first.height;
   const AVCodec* encoder = avcodec_find_encoder(AV_CODEC_ID_H264);
   LWM_REQUIRE(encoder != nullptr, path.string(),
-              ": this FFmpeg has no H.264 encoder; write a .gif or a folder of pictures");
+              ": this FFmpeg has no H.264 encoder; write a .gif or a folder of images");
   OpenEncoder(*encoder);
   OpenFile();
   frame->width = codec->width;

@@ -18,7 +18,7 @@ namespace {
 using testing_support::PlainImage;
 using testing_support::TemporaryFolder;
 
-void WriteClip(const std::filesystem::path& path, int64_t frames, int64_t side) {
+void WriteVideo(const std::filesystem::path& path, int64_t frames, int64_t side) {
   Mp4Writer writer(path, 10);
   for (int64_t i = 0; i < frames; ++i)
     writer.Add(PlainImage(side, side, static_cast<uint8_t>(10 + 20 * i), 60, 90));
@@ -27,7 +27,7 @@ void WriteClip(const std::filesystem::path& path, int64_t frames, int64_t side) 
 
 TEST(Mp4WriterTest, FramesReadBackInOrderAndNumber) {
   const TemporaryFolder folder;
-  WriteClip(folder / "x.mp4", 7, 32);
+  WriteVideo(folder / "x.mp4", 7, 32);
   EXPECT_EQ(CountFrames(folder / "x.mp4"), 7);
   VideoReader reader(folder / "x.mp4");
   EXPECT_NEAR(reader.frames_per_second(), 10, 0.01);
@@ -46,7 +46,7 @@ TEST(Mp4WriterTest, FramesReadBackInOrderAndNumber) {
 
 TEST(Mp4WriterTest, IsH264AndOddSizesAreWidened) {
   const TemporaryFolder folder;
-  WriteClip(folder / "x.mp4", 2, 17);
+  WriteVideo(folder / "x.mp4", 2, 17);
   EXPECT_NE(ReadFile(folder / "x.mp4").find("avc1"), std::string::npos);
   VideoReader reader(folder / "x.mp4");
   ASSERT_TRUE(reader.Grab());
@@ -96,7 +96,7 @@ TEST(Mp4WriterTest, ColonInARelativeNameIsNoProtocol) {
   const auto before = std::filesystem::current_path();
   std::filesystem::current_path(folder.path());
   EXPECT_NO_THROW({
-    WriteClip("take:2.mp4", 3, 32);
+    WriteVideo("take:2.mp4", 3, 32);
     EXPECT_EQ(CountFrames("take:2.mp4"), 3);
   });
   std::filesystem::current_path(before);
@@ -108,7 +108,7 @@ int ExitCodeOfFullDisk(const std::filesystem::path& path) {
   const rlimit limit = {1000, 1000};
   setrlimit(RLIMIT_FSIZE, &limit);
   try {
-    WriteClip(path, 12, 64);
+    WriteVideo(path, 12, 64);
   } catch (const Error& error) {
     return error.code() == ErrorCode::kResourceExhausted ? 3 : 4;
   }

@@ -16,7 +16,7 @@ enum class Orientation {
   kThreeQuartersRight = 8,
 };
 
-// The upright picture. Cost: one pass.
+// The upright image. Cost: one pass.
 RgbImage TurnUpright(RgbImage stored, Orientation orientation);
 
 }  // namespace lwm::io

@@ -8,7 +8,7 @@ namespace lwm::io {
 namespace {
 
 // 3 x 2 pixels; a row of digits is its red values.
-RgbImage Picture() {
+RgbImage Image() {
   RgbImage image{3, 2, {}};
   for (const uint8_t value : {1, 2, 3, 4, 5, 6})
     image.rgb_HWC.insert(image.rgb_HWC.end(), {value, 0, 9});
@@ -16,7 +16,7 @@ RgbImage Picture() {
 }
 
 std::vector<int> Turned(int orientation) {
-  const RgbImage image = TurnUpright(Picture(), static_cast<Orientation>(orientation));
+  const RgbImage image = TurnUpright(Image(), static_cast<Orientation>(orientation));
   EXPECT_EQ(image.width, orientation < 5 ? 3 : 2);
   EXPECT_EQ(image.height, orientation < 5 ? 2 : 3);
   std::vector<int> reds;

@@ -18,6 +18,6 @@ RgbImage ResizeBicubic(const RgbImage& image, int64_t width, int64_t height);
 // then the middle size x size, its left and top edge rounded half to even.
 // Cost: one resize. Throws Error(kInvalidArgument) as ResizeBicubic does, and, naming `where`, when
 // the longer side would pass 32768 pixels.
-RgbImage ResizeAndCrop(const RgbImage& image, int64_t size, const std::string& where = "a picture");
+RgbImage ResizeAndCrop(const RgbImage& image, int64_t size, const std::string& where = "an image");
 
 }  // namespace lwm::io

@@ -13,8 +13,8 @@ extern "C" {
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
+#include "lwm/io/ffmpeg_image.h"
 #include "lwm/io/ffmpeg_input.h"
-#include "lwm/io/ffmpeg_picture.h"
 
 namespace lwm::io {
 namespace {
@@ -80,7 +80,7 @@ struct VideoReader::State {
   CodecPointer decoder;
   PacketPointer packet{av_packet_alloc()};
   FramePointer frame{av_frame_alloc()};
-  mutable FfmpegPicture picture;
+  mutable FfmpegImage image;
   bool is_draining = false, is_at_end = false;
   int64_t grabbed = 0;
   int64_t errors = 0;  // frames with errors, and packets that gave none, after the first frame
@@ -239,7 +239,7 @@ RgbImage VideoReader::Retrieve() const {
   AVFormatContext& format = state.input.format();
   AVStream& stream = state.input.video();
   const AVRational aspect = av_guess_sample_aspect_ratio(&format, &stream, state.frame.get());
-  return TurnUpright(state.picture.Convert(*state.frame, aspect, state.where),
+  return TurnUpright(state.image.Convert(*state.frame, aspect, state.where),
                      OrientationOfFrame(*state.frame, stream));
 }
 

@@ -28,7 +28,7 @@ class VideoReader {
   // The same of bytes in memory, which must outlive it; `where` names them in errors, `wanted` what
   // they should be.
   VideoReader(std::span<const std::byte> bytes, const std::string& where,
-              const char* wanted = "video");
+              const char* wanted = "a video");
   ~VideoReader();
   VideoReader(const VideoReader&) = delete;
   VideoReader& operator=(const VideoReader&) = delete;

@@ -175,7 +175,7 @@ TEST(VideoCutTest, DamageInTheMiddleIsAWarning) {
 TEST(VideoOpenTest, CoverOfASongIsNoVideo) {
   const std::string message =
       MessageOf([] { VideoReader reader(Golden("song.mp4")); }, ErrorCode::kCorruptData);
-  EXPECT_NE(message.find("has sound and a cover picture only"), std::string::npos) << message;
+  EXPECT_NE(message.find("has sound and a cover image only"), std::string::npos) << message;
 }
 
 TEST(VideoOpenTest, DamagedEmptyAndMissingFilesAreNamed) {

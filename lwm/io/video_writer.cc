@@ -20,7 +20,7 @@ bool IsWritableVideoName(const std::filesystem::path& path) {
 std::unique_ptr<VideoWriter> MakeVideoWriter(const std::filesystem::path& path,
                                              double frames_per_second) {
   LWM_REQUIRE(IsWritableVideoName(path), path.string(),
-              ": want a name that ends in .mp4 or .gif for a moving picture");
+              ": want a name that ends in .mp4 or .gif for a moving image");
   if (Extension(path) == ".gif") return std::make_unique<GifWriter>(path, frames_per_second);
   return std::make_unique<Mp4Writer>(path, frames_per_second);
 }

@@ -7,7 +7,7 @@
 
 namespace lwm::io {
 
-// Writes a moving picture frame by frame; the file appears on Finish, otherwise nothing is left.
+// Writes a moving image frame by frame; the file appears on Finish, otherwise nothing is left.
 // All frames have the size of the first.
 class VideoWriter {
  public:

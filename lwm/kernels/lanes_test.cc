@@ -8,8 +8,8 @@
 
 #include "lwm/kernels/bf16.h"
 #include "lwm/kernels/elementwise/cross_entropy.h"
-#include "lwm/kernels/for_each_target.h"
 #include "lwm/kernels/elementwise/rope.h"
+#include "lwm/kernels/for_each_target.h"
 
 namespace lwm::kernels {
 namespace {

@@ -33,14 +33,14 @@ LayerContext MakeContext(const config::ModelConfig& config, const DecoderInput& 
           ops::MakeRopeTable(input.position_BT, rope.inverse_frequency_R, rope.attention_factor)};
 }
 
-at::ScalarType ResidualDtype(const OuterWeights& outer, const DecoderOptions& options) {
+at::ScalarType ResidualDtype(const NonLayerWeights& outer, const DecoderOptions& options) {
   return outer.embed_VD.scalar_type() == at::kFloat ? at::kFloat : options.residual_dtype;
 }
 
 // Hidden states after the last layer, before the final norm; `saved` gets one entry per layer.
 at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
                      std::vector<LayerSaved>* saved) {
-  const OuterWeights& outer = weights.Outer();
+  const NonLayerWeights& outer = weights.Outer();
   const Attend over_ring = [&](const Qkv& qkv, double scale) {
     return ops::RingAttentionForward(qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, input.view, scale);
   };
@@ -99,9 +99,9 @@ struct Scales {
 
 // Loss of the final hidden states; dxn_TD (gradient of their normalised form) when gradients are
 // wanted.
-DecoderLoss ScoreTokens(const config::ModelConfig& config, const OuterWeights& outer,
+DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights& outer,
                         const at::Tensor& xn_TD, const DecoderTargets& targets, Scales scales,
-                        OuterWeights* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
+                        NonLayerWeights* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
   const at::Tensor target_T = targets.id_BT.reshape({-1});
   const at::Tensor has_target_T = target_T.ne(kNoTarget);
   const at::Tensor vision_T = targets.vision_BT.defined()
@@ -135,7 +135,7 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const OuterWeights& o
   return {loss[0], loss[1], nll_T.view(targets.id_BT.sizes())};
 }
 
-at::Tensor FinalNorm(const config::ModelConfig& config, const OuterWeights& outer,
+at::Tensor FinalNorm(const config::ModelConfig& config, const NonLayerWeights& outer,
                      const at::Tensor& x_BTD) {
   return ops::RmsNorm(x_BTD, outer.norm_D, config.rms_norm_eps)
       .to(outer.head_VD.scalar_type())
@@ -156,7 +156,7 @@ DecoderLoss DecoderForward(const config::ModelConfig& config, WeightStore& weigh
                            const DecoderOptions& options) {
   const at::Tensor x_BTD =
       RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
-  const OuterWeights& outer = weights.Outer();
+  const NonLayerWeights& outer = weights.Outer();
   return ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets, {1, 1}, nullptr,
                      nullptr, options.tp);
 }
@@ -172,8 +172,8 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
   std::vector<LayerSaved> saved;
   const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);
 
-  const OuterWeights& outer = weights.Outer();
-  OuterWeights& outer_gradients = weights.OuterGradients();
+  const NonLayerWeights& outer = weights.Outer();
+  NonLayerWeights& outer_gradients = weights.OuterGradients();
   at::Tensor dxn_TD;
   const DecoderLoss loss =
       ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets,

@@ -36,7 +36,7 @@ Tensors RandomWeights(const config::ModelConfig& config) {
       weights[spec.name] = value.requires_grad_();
     }
   };
-  add(OuterTensorSpecs(config));
+  add(NonLayerTensorSpecs(config));
   for (int64_t l = 0; l < config.num_hidden_layers; ++l) add(LayerTensorSpecs(config, l));
   if (config.tie_word_embeddings) weights["lm_head.weight"] = weights["model.embed_tokens.weight"];
   return weights;

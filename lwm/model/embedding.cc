@@ -24,7 +24,8 @@ bool AnyVision(const at::Tensor& vision_BT) {
 
 }  // namespace
 
-at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT, const OuterWeights& outer) {
+at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT,
+                 const NonLayerWeights& outer) {
   if (!AnyVision(vision_BT)) return Rows(outer.embed_VD, id_BT, "vocab_size");
   LWM_REQUIRE(outer.vision_embed_VD.defined(),
               "vision codes need a model with vision_vocab_size > 0");
@@ -38,7 +39,7 @@ at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT, const Out
 }
 
 void EmbedBackward(const at::Tensor& id_BT, const at::Tensor& vision_BT, const at::Tensor& dx_BTD,
-                   OuterWeights& gradients) {
+                   NonLayerWeights& gradients) {
   const at::Tensor id_T = id_BT.reshape({-1});
   const at::Tensor dx_TD = dx_BTD.reshape({id_T.size(0), -1}).to(at::kFloat);
   if (!AnyVision(vision_BT)) {

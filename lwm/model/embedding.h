@@ -11,10 +11,11 @@ namespace lwm::model {
 //   vision_BT  in  bool
 //   return x_BTD, dtype of the tables
 // Throws Error(kInvalidArgument) naming the id that is not in its table.
-at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT, const OuterWeights& outer);
+at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT,
+                 const NonLayerWeights& outer);
 
 // Adds dx_BTD to the rows of the f32 tables that Embed took.
 void EmbedBackward(const at::Tensor& id_BT, const at::Tensor& vision_BT, const at::Tensor& dx_BTD,
-                   OuterWeights& gradients);
+                   NonLayerWeights& gradients);
 
 }  // namespace lwm::model

@@ -16,13 +16,13 @@ void VisitGroup(const std::vector<TensorSpec>& specs, const std::vector<at::Tens
   for (size_t i = 0; i < specs.size(); ++i) visit(specs[i], *weights[i], *gradients[i]);
 }
 
-void TieHead(const config::ModelConfig& config, OuterWeights& outer) {
+void TieHead(const config::ModelConfig& config, NonLayerWeights& outer) {
   if (config.tie_word_embeddings) outer.head_VD = outer.embed_VD;
 }
 
 }  // namespace
 
-std::vector<TensorSpec> OuterTensorSpecs(const config::ModelConfig& config) {
+std::vector<TensorSpec> NonLayerTensorSpecs(const config::ModelConfig& config) {
   const int64_t dim = config.hidden_size;
   std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", {config.vocab_size, dim}}};
   if (config.has_vision())
@@ -49,7 +49,7 @@ std::vector<TensorSpec> LayerTensorSpecs(const config::ModelConfig& config, int6
           {prefix + "mlp.down_proj.weight", {dim, ffn}, Split::kCols}};
 }
 
-std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, OuterWeights& weights) {
+std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, NonLayerWeights& weights) {
   std::vector<at::Tensor*> tensors = {&weights.embed_VD};
   if (config.has_vision()) tensors.push_back(&weights.vision_embed_VD);
   tensors.push_back(&weights.norm_D);
@@ -81,7 +81,7 @@ void ResidentWeights::Load(const std::function<at::Tensor(const TensorSpec&)>& r
 
 void ResidentWeights::Visit(
     const std::function<void(const TensorSpec&, at::Tensor&, at::Tensor&)>& visit) {
-  VisitGroup(OuterTensorSpecs(config_), OuterTensors(config_, outer_),
+  VisitGroup(NonLayerTensorSpecs(config_), OuterTensors(config_, outer_),
              OuterTensors(config_, outer_gradients_), visit);
   for (size_t l = 0; l < layers_.size(); ++l)
     VisitGroup(LayerTensorSpecs(config_, static_cast<int64_t>(l)), LayerTensors(layers_[l]),

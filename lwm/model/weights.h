@@ -20,7 +20,7 @@ struct LayerWeights {
 };
 
 // The weights outside the layers. With tied embeddings head_VD is the same tensor as embed_VD.
-struct OuterWeights {
+struct NonLayerWeights {
   at::Tensor embed_VD;
   at::Tensor vision_embed_VD;  // undefined without vision
   at::Tensor norm_D;
@@ -35,12 +35,12 @@ struct TensorSpec {
 };
 
 // Every weight of the model in file order. Group -1 is the outer group, l the layer's.
-std::vector<TensorSpec> OuterTensorSpecs(const config::ModelConfig& config);
+std::vector<TensorSpec> NonLayerTensorSpecs(const config::ModelConfig& config);
 std::vector<TensorSpec> LayerTensorSpecs(const config::ModelConfig& config, int64_t layer);
 
 // Pointers to the struct's members in the order of the specs, so that loops over tensors by name
 // and code that reads like the paper use one list.
-std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, OuterWeights& weights);
+std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, NonLayerWeights& weights);
 std::vector<at::Tensor*> LayerTensors(LayerWeights& weights);
 
 // Source of a model's weights and sink of its gradients. One device: ResidentWeights. Sharded
@@ -50,11 +50,11 @@ class WeightStore {
  public:
   virtual ~WeightStore() = default;
   // Ready to compute with, in compute dtype; valid until the layer's Release.
-  virtual const OuterWeights& Outer() = 0;
+  virtual const NonLayerWeights& Outer() = 0;
   virtual const LayerWeights& Layer(int64_t layer) = 0;
   virtual void ReleaseLayer(int64_t layer) = 0;
   // f32 gradients to add to; FinishLayerGradients hands a layer's to the store.
-  virtual OuterWeights& OuterGradients() = 0;
+  virtual NonLayerWeights& OuterGradients() = 0;
   virtual LayerWeights& LayerGradients(int64_t layer) = 0;
   virtual void FinishLayerGradients(int64_t layer) = 0;
 };
@@ -73,10 +73,10 @@ class ResidentWeights final : public WeightStore {
   void EnableGradients();  // allocates zeros
 
   const config::ModelConfig& config() const { return config_; }
-  const OuterWeights& Outer() override { return outer_; }
+  const NonLayerWeights& Outer() override { return outer_; }
   const LayerWeights& Layer(int64_t layer) override { return layers_[static_cast<size_t>(layer)]; }
   void ReleaseLayer(int64_t) override {}
-  OuterWeights& OuterGradients() override { return outer_gradients_; }
+  NonLayerWeights& OuterGradients() override { return outer_gradients_; }
   LayerWeights& LayerGradients(int64_t layer) override {
     return layer_gradients_[static_cast<size_t>(layer)];
   }
@@ -85,7 +85,7 @@ class ResidentWeights final : public WeightStore {
  private:
   config::ModelConfig config_;
   at::ScalarType dtype_;
-  OuterWeights outer_, outer_gradients_;
+  NonLayerWeights outer_, outer_gradients_;
   std::vector<LayerWeights> layers_, layer_gradients_;
 };
 

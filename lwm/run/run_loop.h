@@ -16,7 +16,7 @@ namespace lwm::run {
 // The caller's functions, called during a run.
 struct RunHooks {
   // One line for a person; called on rank 0 only.
-  std::function<void(const std::string& line)> say;
+  std::function<void(const std::string& line)> log;
   // Asked on every rank after each step: true on any of them saves a checkpoint and ends the run
   // there. Empty (on every rank): nobody asks.
   std::function<bool()> stop;

@@ -6,7 +6,7 @@
 
 namespace lwm::testing_support {
 
-// A picture of one colour.
+// An image of one colour.
 inline io::RgbImage PlainImage(int64_t width, int64_t height, uint8_t red, uint8_t green,
                                uint8_t blue) {
   io::RgbImage image{width, height, {}};

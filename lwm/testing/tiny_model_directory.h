@@ -5,8 +5,8 @@
 #include <string>
 
 #include "lwm/base/file.h"
-#include "lwm/data/tokenizer.h"
 #include "lwm/checkpoint/model_directory.h"
+#include "lwm/data/tokenizer.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::testing_support {
@@ -21,9 +21,9 @@ inline void WriteTinyModelDirectory(const std::filesystem::path& folder, config:
   weights.Visit([&](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
     by_name[spec.name] = weight;
   });
-  checkpoint::SaveModelDirectory(config,
-                            [&](const model::TensorSpec& spec) { return by_name.at(spec.name); },
-                            folder, {.dtype = at::kFloat});
+  checkpoint::SaveModelDirectory(
+      config, [&](const model::TensorSpec& spec) { return by_name.at(spec.name); }, folder,
+      {.dtype = at::kFloat});
   WriteFileAtomically(folder / tokenizer.file_name(), tokenizer.file_content());
 }
 

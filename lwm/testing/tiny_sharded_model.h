@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 
 #include "lwm/config/model_config.h"
-#include "lwm/train/sharded_weights.h"
 #include "lwm/testing/tiny_model.h"
+#include "lwm/train/sharded_weights.h"
 
 namespace lwm::train::testing {
 

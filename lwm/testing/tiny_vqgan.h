@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "lwm/base/random.h"
-#include "lwm/io/mp4_writer.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/mp4_writer.h"
 
 namespace lwm::testing_support {
 
@@ -54,7 +54,7 @@ inline void WriteTinyVqgan(const std::filesystem::path& folder, uint64_t seed) {
 }
 
 // Noise that differs with the key.
-inline io::RgbImage NoisePicture(uint64_t key, int64_t width, int64_t height) {
+inline io::RgbImage NoiseImage(uint64_t key, int64_t width, int64_t height) {
   io::RgbImage image{width, height, {}};
   Random random(key);
   for (int64_t i = 0; i < width * height * 3; ++i)
@@ -63,7 +63,7 @@ inline io::RgbImage NoisePicture(uint64_t key, int64_t width, int64_t height) {
 }
 
 // Grey frames, ten a second, frame i of value 20 + 10 i.
-inline void WriteGreyClip(const std::filesystem::path& path, int64_t frames) {
+inline void WriteGreyVideo(const std::filesystem::path& path, int64_t frames) {
   io::Mp4Writer writer(path, 10);
   for (int64_t i = 0; i < frames; ++i)
     writer.Add({32, 24, std::vector<uint8_t>(32 * 24 * 3, static_cast<uint8_t>(20 + 10 * i))});

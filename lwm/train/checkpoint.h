@@ -38,7 +38,7 @@ struct CheckpointOptions {
   int64_t keep = 2;
   Json config;                                  // written as config.json
   int64_t model_file_bytes = int64_t{1} << 30;  // from there on the weights take several files
-  std::map<std::string, std::filesystem::path> companions;  // name there -> file or folder copied
+  std::map<std::string, std::filesystem::path> extra_files;  // name there -> file or folder copied
   std::function<void(const std::string&)> warn;  // on rank 0: why RUN/model was not moved
 };
 

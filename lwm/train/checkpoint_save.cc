@@ -6,12 +6,12 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/io/safetensors.h"
 #include "lwm/checkpoint/finite.h"
-#include "lwm/train/checkpoint.h"
+#include "lwm/io/safetensors.h"
 #include "lwm/run/checkpoint_paths.h"
 #include "lwm/run/manifest.h"
 #include "lwm/run/shared_outcome.h"
+#include "lwm/train/checkpoint.h"
 
 namespace lwm::train {
 namespace fs = std::filesystem;
@@ -184,11 +184,11 @@ class Save {
                           {"data_cursors", data_cursors}};
     Write("trainer.json", trainer.dump());
     Write("config.json", options_.config.dump(2));
-    for (const auto& [name, path] : options_.companions) WriteCompanion(name, path);
+    for (const auto& [name, path] : options_.extra_files) CopyExtraFile(name, path);
   }
 
   // A file, or the files of a folder (not of folders inside). Bytes are copied through a map.
-  void WriteCompanion(const std::string& name, const fs::path& path) {
+  void CopyExtraFile(const std::string& name, const fs::path& path) {
     if (!fs::is_directory(path)) {
       const MappedFile file(path);
       OutputFile output(writing_ / name);
@@ -199,8 +199,9 @@ class Save {
     }
     MakeFolder(writing_ / name);
     for (const auto& entry : fs::directory_iterator(path))
-      if (entry.is_regular_file() && entry.path().filename() != run::kManifestName)  // of another folder
-        WriteCompanion(Cat(name, "/", entry.path().filename().string()), entry.path());
+      if (entry.is_regular_file() &&
+          entry.path().filename() != run::kManifestName)  // of another folder
+        CopyExtraFile(Cat(name, "/", entry.path().filename().string()), entry.path());
     SyncPath(writing_ / name);
   }
 

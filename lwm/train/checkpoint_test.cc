@@ -12,9 +12,10 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/run/checkpoint_find.h"
 #include "lwm/run/checkpoint_paths.h"
-#include "lwm/testing/tiny_sharded_model.h"
 #include "lwm/testing/temporary_folder.h"
+#include "lwm/testing/tiny_sharded_model.h"
 
 namespace lwm::train {
 namespace {
@@ -51,7 +52,7 @@ class CheckpointTest : public ::testing::Test {
     options.keep = keep;
     options.config = config::ModelConfigToJson(weights_.config(), "float32");
     options.model_file_bytes = file_bytes;
-    options.companions = companions_;
+    options.extra_files = extra_files_;
     options.warn = [&](const std::string& text) { warnings_.push_back(text); };
     return SaveCheckpoint(run_.path(), options, state, weights_, optimizer_);
   }
@@ -59,7 +60,7 @@ class CheckpointTest : public ::testing::Test {
   std::optional<fs::path> Find() {
     warnings_.clear();
     return run::FindLatestValid(*self_, run_.path(),
-                           [&](const std::string& text) { warnings_.push_back(text); });
+                                [&](const std::string& text) { warnings_.push_back(text); });
   }
 
   std::vector<std::string> Entries() {
@@ -87,7 +88,7 @@ class CheckpointTest : public ::testing::Test {
   ShardedWeights weights_{TinyModel(), mesh_, at::kBFloat16};
   AdamW optimizer_{weights_, {}};
   std::vector<std::string> warnings_;
-  std::map<std::string, fs::path> companions_;
+  std::map<std::string, fs::path> extra_files_;
 };
 
 void FlipByte(const fs::path& path, std::streamoff at) {
@@ -129,7 +130,7 @@ TEST_F(CheckpointTest, CompanionsAreFilesOrFoldersAndAreGuardedToo) {
   WriteFileAtomically(from / "codes/config.json", "{}");
   WriteFileAtomically(from / "codes/weights", std::string("\0\1", 2));
   WriteFileAtomically(from / "codes/MANIFEST.json", "of another folder");
-  companions_ = {{"tokenizer.model", from / "words"}, {"vqgan", from / "codes"}};
+  extra_files_ = {{"tokenizer.model", from / "words"}, {"vqgan", from / "codes"}};
   const fs::path folder = Save(2);
   EXPECT_EQ(ReadFile(folder / "tokenizer.model"), "abc");
   EXPECT_EQ(ReadFile(folder / "vqgan/config.json"), "{}");
@@ -190,8 +191,8 @@ TEST_F(CheckpointTest, AnyDamagedFileMeansTheOneBefore) {
       if (!std::strcmp(damage, "cut")) fs::resize_file(file, size - 1);
       if (!std::strcmp(damage, "remove")) fs::remove(file);
       EXPECT_TRUE(run::FindDamage(file.parent_path().filename() == "optimizer"
-                                 ? file.parent_path().parent_path()
-                                 : file.parent_path()))
+                                      ? file.parent_path().parent_path()
+                                      : file.parent_path()))
           << name << " " << damage;
       EXPECT_EQ(Find(), good) << name << " " << damage;
       ASSERT_EQ(warnings_.size(), 1u);
@@ -229,7 +230,8 @@ TEST_F(CheckpointTest, TheModelLinkIsMadeUpForAfterAKill) {
   fs::remove(run_ / "model");
   EXPECT_EQ(Find(), folder);  // killed before there was a link
   EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
-  ASSERT_EQ(run::LinkModel(run_.path(), run_ / "checkpoints/step_0"), "");  // and before it was moved
+  ASSERT_EQ(run::LinkModel(run_.path(), run_ / "checkpoints/step_0"),
+            "");  // and before it was moved
   EXPECT_EQ(Find(), folder);
   EXPECT_TRUE(fs::equivalent(run_ / "model", folder));
   FlipByte(folder / "model.safetensors", 20);

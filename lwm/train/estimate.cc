@@ -31,9 +31,9 @@ double Elements(const std::vector<model::TensorSpec>& specs, int tp) {
   return elements;
 }
 
-// The question in the letters of the formulas; H, G and F are one tp rank's.
+// The workload in the letters of the formulas; H, G and F are one tp rank's.
 struct Sizes {
-  explicit Sizes(const MemoryQuestion& q)
+  explicit Sizes(const MemoryWorkload& q)
       : compute(q.bf16 ? 2 : 4),
         residual(q.bf16 && q.residual_bf16 ? 2 : 4),
         tp(q.mesh.tp),
@@ -55,7 +55,7 @@ struct Sizes {
                                           .kv_heads = GK / K,
                                           .head_dim = q.model.head_dim})),
         slice(std::min(T, static_cast<double>(q.ffn_slice_tokens))),
-        outer(Elements(model::OuterTensorSpecs(q.model), q.mesh.tp)),
+        outer(Elements(model::NonLayerTensorSpecs(q.model), q.mesh.tp)),
         layer(Elements(model::LayerTensorSpecs(q.model, 0), q.mesh.tp)) {}
   double compute, residual;  // bytes of a number
   double tp, sp, owners;
@@ -137,38 +137,38 @@ double AllocatorBytes(const Sizes& s) {
   return gaps + freed;
 }
 
-double LargestOnNode(const MemoryQuestion& question, int ranks_on_node) {
-  return EstimateTraining(question).total() * ranks_on_node;
+double LargestOnNode(const MemoryWorkload& workload, int ranks_on_node) {
+  return EstimateTraining(workload).total() * ranks_on_node;
 }
 
-// Settings near the question's that fit, best first.
-std::vector<std::string> WhatFits(const MemoryQuestion& question, int ranks_on_node,
-                                  double available_bytes) {
+// Settings near the workload's that fit, best first.
+std::vector<std::string> SuggestSettings(const MemoryWorkload& workload, int ranks_on_node,
+                                         double available_bytes) {
   std::vector<std::string> advice;
-  const auto fits = [&](const MemoryQuestion& q) {
+  const auto fits = [&](const MemoryWorkload& q) {
     return LargestOnNode(q, ranks_on_node) <= available_bytes;
   };
-  MemoryQuestion q = question;
-  for (q.micro_rows = question.micro_rows / 2; q.micro_rows >= 1; q.micro_rows /= 2)
+  MemoryWorkload q = workload;
+  for (q.micro_rows = workload.micro_rows / 2; q.micro_rows >= 1; q.micro_rows /= 2)
     if (fits(q)) {
       advice.push_back(fmt::format("train.micro_rows = {}", q.micro_rows));
       break;
     }
-  q = question;
+  q = workload;
   for (q.ffn_slice_tokens /= 2; q.ffn_slice_tokens >= 128; q.ffn_slice_tokens /= 2)
     if (fits(q)) {
       advice.push_back(fmt::format("train.ffn_slice_tokens = {}", q.ffn_slice_tokens));
       break;
     }
-  q = question;
+  q = workload;
   for (q.row_tokens /= 2; q.row_tokens >= 128; q.row_tokens /= 2)
     if (fits(q)) {
       advice.push_back(fmt::format("data.row_tokens = {}", q.row_tokens));
       break;
     }
-  q = question;
+  q = workload;
   for (int machines = 2; machines <= 1024; machines *= 2) {
-    q.mesh.sp = question.mesh.sp * machines;
+    q.mesh.sp = workload.mesh.sp * machines;
     if (!fits(q)) continue;
     advice.push_back(
         fmt::format("{} times the ranks over {} such machines (parallel.mesh = "
@@ -187,7 +187,7 @@ double MemoryEstimate::total() const {
   return sum;
 }
 
-MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
+MemoryWorkload MakeMemoryWorkload(const config::TrainConfig& config,
                                   const config::ModelConfig& model, const dist::MeshShape& mesh) {
   const int64_t groups = int64_t{mesh.dp} * mesh.fsdp;
   const int64_t rows = (config.RowsPerBatch() + groups - 1) / groups;
@@ -200,9 +200,9 @@ MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
           .ffn_slice_tokens = config.train.ffn_slice_tokens};
 }
 
-MemoryEstimate EstimateTraining(const MemoryQuestion& question) {
-  const Sizes s(question);
-  const bool alone = question.mesh.ranks() == 1;
+MemoryEstimate EstimateTraining(const MemoryWorkload& workload) {
+  const Sizes s(workload);
+  const bool alone = workload.mesh.ranks() == 1;
   // Attention and the rest of a layer do not peak together: the larger one counts, with the scratch
   // that attention keeps between calls.
   const double working =
@@ -227,16 +227,16 @@ std::string Describe(const MemoryEstimate& estimate) {
   return text + ")";
 }
 
-void RequireFits(const MemoryQuestion& question, int ranks_on_node, double available_bytes) {
-  const double need = LargestOnNode(question, ranks_on_node);
+void RequireFits(const MemoryWorkload& workload, int ranks_on_node, double available_bytes) {
+  const double need = LargestOnNode(workload, ranks_on_node);
   if (need <= available_bytes) return;
-  const auto advice = WhatFits(question, ranks_on_node, available_bytes);
+  const auto advice = SuggestSettings(workload, ranks_on_node, available_bytes);
   std::string text;
   for (size_t i = 0; i < advice.size(); ++i) text += (i ? ", or " : "; it fits with ") + advice[i];
   if (advice.empty()) text = "; use a smaller model";
   throw Error(ErrorCode::kResourceExhausted,
               Cat("this run needs about ", FormatBytes(need), " on this machine (",
-                  Describe(EstimateTraining(question)), " x ", ranks_on_node, ") but ",
+                  Describe(EstimateTraining(workload)), " x ", ranks_on_node, ") but ",
                   FormatBytes(available_bytes), " are free", text));
 }
 

@@ -11,7 +11,7 @@
 namespace lwm::train {
 
 // The settings that decide how much memory a training step takes.
-struct MemoryQuestion {
+struct MemoryWorkload {
   config::ModelConfig model;
   dist::MeshShape mesh;
   int64_t row_tokens = 0;
@@ -22,7 +22,7 @@ struct MemoryQuestion {
 };
 
 // The settings of a recipe's run; micro_rows is at most the rows of a rank.
-MemoryQuestion MakeMemoryQuestion(const config::TrainConfig& config,
+MemoryWorkload MakeMemoryWorkload(const config::TrainConfig& config,
                                   const config::ModelConfig& model, const dist::MeshShape& mesh);
 
 // Bytes of one rank at the peak of a step, by purpose.
@@ -34,13 +34,13 @@ struct MemoryEstimate {
   std::vector<Part> parts;
   double total() const;
 };
-MemoryEstimate EstimateTraining(const MemoryQuestion& question);
+MemoryEstimate EstimateTraining(const MemoryWorkload& workload);
 
 // "2.4 GiB a rank: weights and optimizer 1.1 GiB, kept activations 0.8 GiB, ..."
 std::string Describe(const MemoryEstimate& estimate);
 
 // Throws Error(kResourceExhausted) when the ranks of one machine together need more than
 // available_bytes, with settings that would fit.
-void RequireFits(const MemoryQuestion& question, int ranks_on_node, double available_bytes);
+void RequireFits(const MemoryWorkload& workload, int ranks_on_node, double available_bytes);
 
 }  // namespace lwm::train

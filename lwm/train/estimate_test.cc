@@ -20,8 +20,8 @@
 namespace lwm::train {
 namespace {
 
-MemoryQuestion SmallQuestion() {
-  MemoryQuestion q;
+MemoryWorkload SmallWorkload() {
+  MemoryWorkload q;
   q.model.vocab_size = 1000;
   q.model.hidden_size = 64;
   q.model.intermediate_size = 128;
@@ -40,7 +40,7 @@ double PartBytes(const MemoryEstimate& estimate, const std::string& name) {
 }
 
 TEST(EstimateTest, StateIsSixteenBytesAParameterAndTheComputeCopy) {
-  MemoryQuestion q = SmallQuestion();
+  MemoryWorkload q = SmallWorkload();
   const auto params = static_cast<double>(q.model.ParameterCount());
   EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "weights and optimizer"), 18 * params);
   q.bf16 = false;
@@ -56,7 +56,7 @@ TEST(EstimateTest, NoRankNeedsRoomForMoreRowsThanItHas) {
       {"train.run_folder=x", "train.steps=1", "train.rows_per_step=5", "train.micro_rows=8",
        "data.train=x", "data.train_tokenizer_vocab=300"});
   const auto rows = [&](const dist::MeshShape& mesh) {
-    return MakeMemoryQuestion(config, SmallQuestion().model, mesh).micro_rows;
+    return MakeMemoryWorkload(config, SmallWorkload().model, mesh).micro_rows;
   };
   EXPECT_EQ(rows({1, 1, 1, 4}), 5);
   EXPECT_EQ(rows({2, 1, 1, 1}), 3);
@@ -64,7 +64,7 @@ TEST(EstimateTest, NoRankNeedsRoomForMoreRowsThanItHas) {
 }
 
 TEST(EstimateTest, KeptActivationsGrowByInputOutputAndLsePerLayerAndDivideOverSp) {
-  MemoryQuestion q = SmallQuestion();
+  MemoryWorkload q = SmallWorkload();
   const double kept = PartBytes(EstimateTraining(q), "kept activations");
   q.mesh.sp = 4;
   EXPECT_DOUBLE_EQ(PartBytes(EstimateTraining(q), "kept activations"), kept / 4);
@@ -74,10 +74,10 @@ TEST(EstimateTest, KeptActivationsGrowByInputOutputAndLsePerLayerAndDivideOverSp
                    65536.0 * (2 * 64 + 2 * 64 + 4 * 4));
 }
 
-TEST(EstimateTest, RunThatFitsIsAccepted) { EXPECT_NO_THROW(RequireFits(SmallQuestion(), 1, 4e9)); }
+TEST(EstimateTest, RunThatFitsIsAccepted) { EXPECT_NO_THROW(RequireFits(SmallWorkload(), 1, 4e9)); }
 
 TEST(EstimateTest, RunThatCannotFitIsRefusedWithSettingsThatDo) {
-  MemoryQuestion q = SmallQuestion();
+  MemoryWorkload q = SmallWorkload();
   q.row_tokens = 1 << 22;
   const double available = 2e9;
   try {
@@ -96,7 +96,7 @@ TEST(EstimateTest, RunThatCannotFitIsRefusedWithSettingsThatDo) {
 }
 
 TEST(EstimateTest, ModelTooLargeForAnyRowSaysSo) {
-  MemoryQuestion q = SmallQuestion();
+  MemoryWorkload q = SmallWorkload();
   q.mesh.tp = 1;
   try {
     RequireFits(q, 1, 1e6);
@@ -124,7 +124,7 @@ data::Row PackedRow(int64_t tokens, int64_t vocab) {
 }
 
 // How far the peak of steps lies above what was there before, bytes.
-double MeasuredBytes(const MemoryQuestion& q) {
+double MeasuredBytes(const MemoryWorkload& q) {
   const auto self = dist::MakeSelfCommunicator();
   dist::Mesh mesh(*self, {});
   malloc_trim(0);                                 // memory that earlier work left in the heap
@@ -147,13 +147,13 @@ double MeasuredBytes(const MemoryQuestion& q) {
 // The estimate is no less than what was measured (but for what differs from run to run), and at
 // most this part more. In a process of its own: what others have left in the heap and in the
 // scratch that attention keeps serves or blocks the next.
-void ExpectEnough(const char* what, const MemoryQuestion& q, double most_over) {
+void ExpectEnough(const char* what, const MemoryWorkload& q, double most_over) {
   SCOPED_TRACE(what);
   EXPECT_EXIT(
       {
         ConfigureAllocator();
         at::set_num_threads(1);
-        MemoryQuestion small = q;
+        MemoryWorkload small = q;
         small.row_tokens = 256;
         small.model.vocab_size = 1000;
         MeasuredBytes(small);  // libraries allocate once, at the first call
@@ -172,7 +172,7 @@ TEST(EstimateTest, MeasuredPeaksAreBelowButNotByFar) {
   GTEST_SKIP() << "AddressSanitizer keeps freed memory";
 #endif
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  MemoryQuestion q = SmallQuestion();
+  MemoryWorkload q = SmallWorkload();
   q.row_tokens = 1 << 14;
   q.model.hidden_size = q.model.intermediate_size = 128;
   q.model.head_dim = 32;
@@ -186,11 +186,11 @@ TEST(EstimateTest, MeasuredPeaksAreBelowButNotByFar) {
   q.bf16 = q.residual_bf16 = false;
   q.row_tokens = 1 << 13;
   ExpectEnough("f32", q, 0.5);
-  q = SmallQuestion();
+  q = SmallWorkload();
   q.row_tokens = 2048;
   q.model.vocab_size = 40000;
   ExpectEnough("large vocabulary", q, 0.2);
-  q = SmallQuestion();
+  q = SmallWorkload();
   q.row_tokens = 256;
   q.model.hidden_size = 512;
   q.model.intermediate_size = 2048;

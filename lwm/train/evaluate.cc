@@ -66,7 +66,7 @@ Evaluation FromSums(Sums& sums, int64_t examples, bool has_vision) {
 
 }  // namespace
 
-Json run::ToJson(const Evaluation& evaluation, int64_t step) {
+Json ToJson(const Evaluation& evaluation, int64_t step) {
   Json buckets = Json::array();
   for (const PositionBucket& bucket : evaluation.buckets)
     buckets.push_back({{"end", bucket.end}, {"tokens", bucket.tokens}, {"loss", bucket.loss}});

@@ -25,7 +25,7 @@ struct Evaluation {
 };
 
 // {"step", "loss", "text_loss", "vision_loss", "token_loss", "perplexity", "tokens", "buckets"}.
-Json run::ToJson(const Evaluation& evaluation, int64_t step);
+Json ToJson(const Evaluation& evaluation, int64_t step);
 
 // Loss of at most max_rows rows of `rows`, dealt to the data ranks in turn; every rank must pass
 // the same rows. No gradients. The same result on every rank; collective over the mesh.

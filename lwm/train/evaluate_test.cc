@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "lwm/data/packing.h"
-#include "lwm/train/batch.h"
 #include "lwm/testing/tiny_sharded_model.h"
+#include "lwm/train/batch.h"
 
 namespace lwm::train {
 namespace {
@@ -86,7 +86,7 @@ TEST_F(EvaluateTest, LossByPositionIsThatOfTheDocumentsPositions) {
     begin = bucket.end;
   }
   EXPECT_EQ(begin, 4096);
-  EXPECT_EQ(run::ToJson(all, 7).at("buckets").at(1).at("end"), 2048);
+  EXPECT_EQ(ToJson(all, 7).at("buckets").at(1).at("end"), 2048);
 }
 
 TEST_F(EvaluateTest, LossCountsEveryExampleOnceAsInTraining) {

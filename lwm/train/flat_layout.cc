@@ -63,9 +63,9 @@ model::LayerWeights ViewLayer(const FlatLayout& layout, const at::Tensor& flat) 
   return weights;
 }
 
-model::OuterWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
-                              const at::Tensor& flat) {
-  model::OuterWeights weights;
+model::NonLayerWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
+                                 const at::Tensor& flat) {
+  model::NonLayerWeights weights;
   const std::vector<at::Tensor> views = layout.Views(flat);
   const std::vector<at::Tensor*> members = model::OuterTensors(config, weights);
   LWM_CHECK(views.size() == members.size(), views.size(), " tensors for ", members.size());

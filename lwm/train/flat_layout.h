@@ -37,7 +37,7 @@ class FlatLayout {
 
 // Points the struct's members into the flat buffer.
 model::LayerWeights ViewLayer(const FlatLayout& layout, const at::Tensor& flat);
-model::OuterWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
-                              const at::Tensor& flat);
+model::NonLayerWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
+                                 const at::Tensor& flat);
 
 }  // namespace lwm::train

@@ -16,7 +16,7 @@ GradientScatter::GradientScatter(const config::ModelConfig& config, dist::Commun
     resident_.push_back(ViewLayer(layouts[group], shards[group].gradient_n));
 }
 
-model::OuterWeights& GradientScatter::Outer() {
+model::NonLayerWeights& GradientScatter::Outer() {
   if (resident() || outer_flat_.defined()) return outer_;
   outer_flat_ = at::zeros({layouts_[0].size()}, at::kFloat);
   outer_ = ViewOuter(config_, layouts_[0], outer_flat_);

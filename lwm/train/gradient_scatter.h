@@ -14,7 +14,7 @@ class GradientScatter {
   GradientScatter(const config::ModelConfig& config, dist::Communicator& shard_ranks,
                   std::vector<GroupShard>& shards, const std::vector<FlatLayout>& layouts);
 
-  model::OuterWeights& Outer();
+  model::NonLayerWeights& Outer();
   model::LayerWeights& Layer(int64_t layer);
   void Finish(int64_t layer);
   // The outer group's too; after it the shards hold the sums over the shard ranks.
@@ -39,7 +39,7 @@ class GradientScatter {
   dist::Communicator& ranks_;
   std::vector<GroupShard>& shards_;
   const std::vector<FlatLayout>& layouts_;
-  model::OuterWeights outer_;
+  model::NonLayerWeights outer_;
   at::Tensor outer_flat_;
   std::vector<model::LayerWeights> resident_;
   std::array<Buffer, 2> buffers_;

@@ -11,13 +11,13 @@
 #include "lwm/base/folder_lock.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/import.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/config/generation_config.h"
+#include "lwm/data/code_cache.h"
 #include "lwm/data/documents.h"
 #include "lwm/data/tokenizer_difference.h"
 #include "lwm/data/tokenizer_files.h"
-#include "lwm/checkpoint/import.h"
-#include "lwm/data/code_cache.h"
-#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::train {
 namespace {
@@ -111,7 +111,7 @@ std::shared_ptr<data::CodeCache> OpenMedia(const config::TrainConfig& config) {
 
 // Every rank encodes its part of the lines; afterwards all are in the cache.
 void EncodeAhead(const data::RowLoader& rows, data::CodeCache& media, dist::Communicator& world,
-                 const std::function<void(const std::string&)>& say) {
+                 const std::function<void(const std::string&)>& log) {
   constexpr double kSecondsBetween = 5;
   const double start = MonotonicSeconds();
   double shown = start;
@@ -121,14 +121,14 @@ void EncodeAhead(const data::RowLoader& rows, data::CodeCache& media, dist::Comm
     shown = now;
     const double left =
         (now - start) / static_cast<double>(done) * static_cast<double>(total - done);
-    say(Cat("encoding media: ", done, " of ", CountOf(total, "line"), " of this rank, ",
+    log(Cat("encoding media: ", done, " of ", CountOf(total, "line"), " of this rank, ",
             FormatDuration(left), " left"));
   });
   media.Unload();
   double frames = static_cast<double>(media.counts().frames);
   world.AllReduceSum(std::span(&frames, 1));
   if (frames > 0)
-    say(Cat("encoded ", CountOf(static_cast<int64_t>(frames), "frame"), " of media in ",
+    log(Cat("encoded ", CountOf(static_cast<int64_t>(frames), "frame"), " of media in ",
             FormatDuration(MonotonicSeconds() - start)));
 }
 
@@ -236,7 +236,8 @@ config::ModelConfig PrepareModel(const config::TrainConfig& config,
                                  const std::optional<fs::path>& checkpoint,
                                  const data::Tokenizer& tokenizer) {
   std::unique_ptr<checkpoint::ModelSource> source;
-  if (!config.model.init.empty()) source = checkpoint::OpenModel(checkpoint.value_or(config.model.init));
+  if (!config.model.init.empty())
+    source = checkpoint::OpenModel(checkpoint.value_or(config.model.init));
   config::ModelConfig resolved = config::ResolveModelConfig(
       config, source ? &source->config() : nullptr, tokenizer.vocab_size());
   // A tokenizer.json does not name them itself: a resumed run reads them from the checkpoint.
@@ -265,7 +266,7 @@ std::map<std::string, std::string> FilesBesideModel(const config::TrainConfig& c
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
                                           dist::Communicator& world,
-                                          const std::function<void(const std::string&)>& say) {
+                                          const std::function<void(const std::string&)>& log) {
   data::LoaderConfig loader = MakeLoaderConfig(config);
   loader.warn = world.rank() == 0;
   loader.media = OpenMedia(config);
@@ -274,10 +275,10 @@ std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
   if (world.rank() == 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
   world.Barrier();
   if (world.rank() != 0) rows = std::make_unique<data::RowLoader>(loader, tokenizer);
-  if (loader.media && config.data.encode_ahead) EncodeAhead(*rows, *loader.media, world, say);
+  if (loader.media && config.data.encode_ahead) EncodeAhead(*rows, *loader.media, world, log);
   // Media that are encoded as they come would be encoded by one rank alone.
   if (world.rank() == 0 && (!loader.media || config.data.encode_ahead))
-    for (const std::string& line : rows->Survey()) say("warning: " + line);
+    for (const std::string& line : rows->Survey()) log("warning: " + line);
   return rows;
 }
 

@@ -39,12 +39,12 @@ std::map<std::string, std::string> FilesBesideModel(
     const data::Tokenizer& tokenizer, const config::ModelConfig& model);
 
 // The stream of rows that all ranks read; a cache of token files is written by rank 0 alone. Media
-// are encoded first, divided over the ranks; `say` gets progress on every rank, and on rank 0 what
+// are encoded first, divided over the ranks; `log` gets progress on every rank, and on rank 0 what
 // RowLoader::Survey finds.
 std::unique_ptr<data::RowLoader> OpenRows(const config::TrainConfig& config,
                                           std::shared_ptr<const data::Tokenizer> tokenizer,
                                           dist::Communicator& world,
-                                          const std::function<void(const std::string&)>& say);
+                                          const std::function<void(const std::string&)>& log);
 
 // Random weights by the recipe, or model.init's; tensors that model.init lacks because it knows no
 // vision stay random. Throws as checkpoint::OpenModel and ModelSource::Read do.

@@ -137,7 +137,7 @@ ShardedWeights::ShardedWeights(const config::ModelConfig& config, dist::Mesh& me
 ShardedWeights::~ShardedWeights() = default;
 
 std::vector<model::TensorSpec> ShardedWeights::GroupSpecs(int64_t group) const {
-  return group < 0 ? model::OuterTensorSpecs(config_) : model::LayerTensorSpecs(config_, group);
+  return group < 0 ? model::NonLayerTensorSpecs(config_) : model::LayerTensorSpecs(config_, group);
 }
 
 void ShardedWeights::InitRandom(const InitOptions& options) {
@@ -170,7 +170,7 @@ void ShardedWeights::Load(const std::function<at::Tensor(const model::TensorSpec
   MastersChanged();
 }
 
-const model::OuterWeights& ShardedWeights::Outer() { return parts_->gather->Outer(); }
+const model::NonLayerWeights& ShardedWeights::Outer() { return parts_->gather->Outer(); }
 
 const model::LayerWeights& ShardedWeights::Layer(int64_t layer) {
   return parts_->gather->Layer(layer);
@@ -178,7 +178,7 @@ const model::LayerWeights& ShardedWeights::Layer(int64_t layer) {
 
 void ShardedWeights::ReleaseLayer(int64_t layer) { parts_->gather->Release(layer); }
 
-model::OuterWeights& ShardedWeights::OuterGradients() { return parts_->scatter->Outer(); }
+model::NonLayerWeights& ShardedWeights::OuterGradients() { return parts_->scatter->Outer(); }
 
 model::LayerWeights& ShardedWeights::LayerGradients(int64_t layer) {
   return parts_->scatter->Layer(layer);

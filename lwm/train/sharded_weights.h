@@ -74,10 +74,10 @@ class ShardedWeights final : public model::WeightStore {
   void Load(const std::function<at::Tensor(const model::TensorSpec&)>& read);
 
   // model::WeightStore.
-  const model::OuterWeights& Outer() override;
+  const model::NonLayerWeights& Outer() override;
   const model::LayerWeights& Layer(int64_t layer) override;
   void ReleaseLayer(int64_t layer) override;
-  model::OuterWeights& OuterGradients() override;
+  model::NonLayerWeights& OuterGradients() override;
   model::LayerWeights& LayerGradients(int64_t layer) override;
   void FinishLayerGradients(int64_t layer) override;
 

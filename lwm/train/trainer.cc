@@ -19,14 +19,16 @@
 #include "lwm/base/text.h"
 #include "lwm/data/tokenizer_files.h"
 #include "lwm/io/checkpoint_place.h"
+#include "lwm/run/checkpoint_find.h"
+#include "lwm/run/metrics.h"
+#include "lwm/run/plot.h"
+#include "lwm/run/run_folder.h"
+#include "lwm/run/schedule.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/checkpoint.h"
 #include "lwm/train/estimate.h"
 #include "lwm/train/evaluate.h"
-#include "lwm/run/metrics.h"
-#include "lwm/run/plot.h"
 #include "lwm/train/run_setup.h"
-#include "lwm/run/schedule.h"
 #include "lwm/train/step.h"
 
 namespace lwm::train {
@@ -72,7 +74,8 @@ class Run {
         AfterStep(end == run::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
       }
     }
-    if (end != run::EarlyEnd::kNo && step_ < config_.train.steps) Say(clock.StoppedLine(end, step_));
+    if (end != run::EarlyEnd::kNo && step_ < config_.train.steps)
+      Say(clock.StoppedLine(end, step_));
     if (rows_->skipped() > 0)
       Say(fmt::format("data: {} bad lines were skipped (data.skip_bad_lines)", rows_->skipped()));
     return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
@@ -81,7 +84,7 @@ class Run {
  private:
   bool is_root() const { return world_.rank() == 0; }
   void Say(const std::string& line) const {
-    if (is_root() && hooks_.say) hooks_.say(line);
+    if (is_root() && hooks_.log) hooks_.log(line);
   }
 
   // Everything up to the weights: folder, checkpoint to go on from, tokenizer, model, memory, data.
@@ -90,13 +93,14 @@ class Run {
     // that another process is making. Then cheap checks before long work: sizes and memory are
     // refused before data is read.
     lock_ = run::PrepareRunFolder(folder_, world_);
-    checkpoint_ = run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+    checkpoint_ =
+        run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
     if (config_.data.train_tokenizer_vocab > 0 && !checkpoint_)
       Say(fmt::format("training a tokenizer of {} pieces", config_.data.train_tokenizer_vocab));
     tokenizer_ = PrepareTokenizer(config_, checkpoint_, world_);
     model_ = PrepareModel(config_, checkpoint_, *tokenizer_);
     files_ = FilesBesideModel(config_, checkpoint_, *tokenizer_, model_);
-    const MemoryQuestion question = MakeMemoryQuestion(config_, model_, mesh_.shape());
+    const MemoryWorkload question = MakeMemoryWorkload(config_, model_, mesh_.shape());
     Say(DescribeModel());
     Say("memory: about " + Describe(EstimateTraining(question)));
     RequireFits(question, dist::RanksOnThisNode(), UsableMemory());
@@ -160,8 +164,8 @@ class Run {
     if (!rows_->RestoreState(loaded.data_cursors.front()))  // all ranks read one stream
       Say("warning: the data has changed since the run was saved; it begins anew "
           "(data.allow_changed)");
-    for (const std::string& line :
-         run::ResumeLines(*checkpoint_, step_, config_.train.steps, before, TrainConfigToJson(config_)))
+    for (const std::string& line : run::ResumeLines(*checkpoint_, step_, config_.train.steps,
+                                                    before, TrainConfigToJson(config_)))
       Say(line);
   }
 
@@ -217,7 +221,7 @@ class Run {
     const double seconds = MonotonicSeconds() - begin;
     metrics.tokens_per_s = static_cast<double>(tokens) / seconds;
     metrics.attention_tflops = run::AttentionFlops(allowed_pairs, model_.num_hidden_layers,
-                                              model_.num_attention_heads, model_.head_dim) /
+                                                   model_.num_attention_heads, model_.head_dim) /
                                seconds / 1e12;
     metrics.peak_gib = run::PeakGib(world_);
     clock.AddStep(seconds);
@@ -236,18 +240,18 @@ class Run {
 
   void AfterStep(bool last) {
     const config::TrainSection& train = config_.train;
-    // Evaluation uses the weights in memory. Samples and pictures read the model back from its
+    // Evaluation uses the weights in memory. Samples and images read the model back from its
     // folder, so the checkpoint comes before them.
     const bool evaluates = HasHeldOut() && IsDue(train.eval_every, last);
     const bool samples =
         hooks_.sample && !train.sample_prompt.empty() && IsDue(train.sample_every, last);
-    const bool pictures =
-        hooks_.pictures && config_.pictures.is_used() && IsDue(config_.pictures.every, last);
+    const bool images =
+        hooks_.images && config_.pictures.is_used() && IsDue(config_.pictures.every, last);
     Json line = {{"step", step_}};
     if (evaluates) line.update(EvaluateHeldOut());
-    if (samples || pictures || IsDue(train.checkpoint_every, last)) Save();
+    if (samples || images || IsDue(train.checkpoint_every, last)) Save();
     if (samples) WriteSample();
-    if (pictures) line.update(WritePictures(last));
+    if (images) line.update(WriteImages(last));
     if (!is_root()) return;
     if (line.size() > 1) evaluations_->Append(line);
     if (line.size() > 1) DrawLoss();  // with the measures, which came after the checkpoint
@@ -265,7 +269,7 @@ class Run {
           "  {} {:.3f}", ShortTokens(std::min(bucket.end, config_.data.row_tokens)), bucket.loss);
     Say(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.2f}; by position{}", step_,
                     result.losses.loss, std::exp(result.token_loss), by_position));
-    return run::ToJson(result, step_);
+    return ToJson(result, step_);
   }
 
   // Runs `work` on rank 0 while the others wait. Its failure must not end the run: a prompt that is
@@ -284,16 +288,16 @@ class Run {
   }
 
   // Measures on rank 0, nothing on the others.
-  Json WritePictures(bool last) {
+  Json WriteImages(bool last) {
     Json measures = Json::object();
     ShowOnRoot("pictures", [&] {
       const fs::path folder = folder_ / "pictures";
       fs::create_directories(folder);
-      measures = hooks_.pictures(*checkpoint_, folder / fmt::format("step_{}.png", step_), last);
+      measures = hooks_.images(*checkpoint_, folder / fmt::format("step_{}.png", step_), last);
       std::string text;
       for (const auto& [name, value] : measures.items())
         text += fmt::format("{} {} {}", text.empty() ? ":" : ",", name, value.dump());
-      Say(fmt::format("pictures at step {}{}", step_, text));
+      Say(fmt::format("images at step {}{}", step_, text));
     });
     return measures;
   }
@@ -302,14 +306,14 @@ class Run {
     CheckpointOptions options{
         .keep = config_.train.checkpoint_keep,
         .config = ModelConfigToJson(model_, "float32"),
-        .companions = {},
+        .extra_files = {},
         .warn = [&](const std::string& problem) { Say("warning: " + problem); }};
     for (const auto& [name, content] : files_) {
       const fs::path first = *fs::path(name).begin();  // a file, or the folder that holds it
-      options.companions[first] = folder_ / first;
+      options.extra_files[first] = folder_ / first;
     }
     if (const fs::path vqgan = io::FindCheckpoint(config_.data.vqgan); !vqgan.empty())
-      options.companions["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
+      options.extra_files["vqgan"] = fs::is_directory(vqgan / "vqgan") ? vqgan / "vqgan" : vqgan;
     TrainerState state;
     state.step = step_;
     state.trainer = {{"tokens", tokens_}, {"config", TrainConfigToJson(config_)}};
@@ -330,7 +334,7 @@ class Run {
 
   void DrawLoss() {
     const std::string problem = run::PlotCurves(folder_ / "loss.png", run::LossCurves(folder_),
-                                           {.title = folder_.filename().string()});
+                                                {.title = folder_.filename().string()});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
   }
@@ -350,7 +354,7 @@ class Run {
   std::unique_ptr<ShardedWeights> weights_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<run::StepLog> metrics_, evaluations_;  // rank 0
-  int64_t step_ = 0;                                // done
+  int64_t step_ = 0;                                     // done
   int64_t tokens_ = 0;
   bool plot_problem_said_ = false;
 };

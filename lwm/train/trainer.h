@@ -17,11 +17,11 @@ struct TrainHooks : run::RunHooks {
   // on rank 0 only while the others wait; an Error is a warning, the run goes on. Empty (on every
   // rank): no samples.
   std::function<std::string(const std::filesystem::path& checkpoint)> sample;
-  // Draws the recipe's [pictures] with the model in `checkpoint`: writes a grid to `png` and
+  // Draws the recipe's [images] with the model in `checkpoint`: writes a grid to `png` and
   // returns measures for eval.jsonl, an object. `last`: the run ends here. Called as `sample` is.
   std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
                      bool last)>
-      pictures;
+      images;
 };
 
 struct TrainResult {
@@ -34,10 +34,10 @@ struct TrainResult {
 // valid checkpoint of the run folder if there is one:
 //
 //   RUN/metrics.jsonl      one object per step (StepMetrics)
-//   RUN/eval.jsonl         held-out loss, total and by position (Evaluation); measures of pictures
+//   RUN/eval.jsonl         held-out loss, total and by position (Evaluation); measures of images
 //   RUN/loss.png           both
 //   RUN/samples.txt        generated text
-//   RUN/pictures/          generated pictures, step_N.png
+//   RUN/pictures/          generated images, step_N.png
 //   RUN/tokenizer.model    when the recipe trains one
 //   RUN/config.json        every setting as used
 //   RUN/checkpoints/step_N model directories with the state to go on

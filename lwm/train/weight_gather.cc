@@ -32,7 +32,7 @@ dist::Request WeightGather::StartGather(int64_t group, const at::Tensor& flat) {
                                BytesOf<std::span<std::byte>>(flat));
 }
 
-const model::OuterWeights& WeightGather::Outer() {
+const model::NonLayerWeights& WeightGather::Outer() {
   if (resident() || outer_fresh_) return outer_;
   if (!outer_flat_.defined()) {
     outer_flat_ = at::empty({layouts_[0].size()}, compute(0).options());

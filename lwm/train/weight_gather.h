@@ -16,7 +16,7 @@ class WeightGather {
   WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
                const std::vector<GroupShard>& shards, const std::vector<FlatLayout>& layouts);
 
-  const model::OuterWeights& Outer();
+  const model::NonLayerWeights& Outer();
   const model::LayerWeights& Layer(int64_t layer);
   void Release(int64_t layer);
   // Waits for gathers under way: after it the masters may be changed.
@@ -50,7 +50,7 @@ class WeightGather {
   dist::Communicator& ranks_;
   const std::vector<GroupShard>& shards_;
   const std::vector<FlatLayout>& layouts_;
-  model::OuterWeights outer_;
+  model::NonLayerWeights outer_;
   at::Tensor outer_flat_;
   bool outer_fresh_ = false;
   std::vector<model::LayerWeights> resident_;

@@ -6,7 +6,7 @@
 
 namespace lwm::vision {
 
-// The dtype that convolutions of f32 or bf16 pictures are computed in: theirs, but f32 for bf16
+// The dtype that convolutions of f32 or bf16 images are computed in: theirs, but f32 for bf16
 // where LibTorch has no vector instructions for bf16 (ops/product.h).
 at::ScalarType ConvArithmetic(at::ScalarType dtype);
 

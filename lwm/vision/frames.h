@@ -9,7 +9,7 @@
 
 namespace lwm::vision {
 
-// Pictures of one size as f32 [N,H,W,3], x / 127.5 - 1.
+// Images of one size as f32 [N,H,W,3], x / 127.5 - 1.
 // Throws Error(kInvalidArgument) when there is none or sizes differ.
 at::Tensor TensorOfFrames(const std::vector<io::RgbImage>& frames);
 

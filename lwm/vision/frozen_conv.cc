@@ -19,7 +19,7 @@ namespace {
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 constexpr int64_t kSmallestWinograd = 32;  // channels
 
-// The 3x3 kernel seen from the small picture: between pixels p - 1 and p lie output rows 2p - 1 and
+// The 3x3 kernel seen from the small image: between pixels p - 1 and p lie output rows 2p - 1 and
 // 2p, and each is a sum over those two pixels only. Columns likewise. [4 O,I,2,2]. A small pixel
 // then costs 4 * 4 products, not 4 * 9. Folded in f64 and rounded once.
 at::Tensor FoldDoubling(const at::Tensor& weight_OIHW) {
@@ -134,7 +134,7 @@ at::Tensor FrozenConv::Compute(const at::Tensor& x_NCHW) const {
 }
 
 void FrozenConv::AddTo(at::Tensor& y_NCHW, const at::Tensor& x_NCHW) const {
-  LWM_CHECK(kind_ == ConvKind::kSame, "only plain convolutions add to another picture");
+  LWM_CHECK(kind_ == ConvKind::kSame, "only plain convolutions add to another image");
   if (arithmetic_ != dtype_) {
     y_NCHW.copy_(y_NCHW.to(arithmetic_).add_(Compute(x_NCHW.to(arithmetic_))));
     return;

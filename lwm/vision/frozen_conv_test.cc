@@ -60,7 +60,7 @@ TEST(FrozenConvTest, EveryKindMatchesTheDefinition) {
     }
 }
 
-TEST(FrozenConvTest, AddsToAnotherPicture) {
+TEST(FrozenConvTest, AddsToAnotherImage) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const Problem& problem :
          {Problem{40, 33, 3, 7, 10}, Problem{8, 16, 3, 4, 5}, Problem{16, 8, 1, 6, 6}}) {

@@ -11,17 +11,17 @@ constexpr int64_t kWindow = 11;
 constexpr double kSigma = 1.5;
 constexpr double kLeastError = 1e-10;
 
-void RequirePictures(const char* what, const at::Tensor& images) {
+void RequireImages(const char* what, const at::Tensor& images) {
   LWM_REQUIRE(images.dim() == 4 && images.size(3) == 3 && images.is_floating_point(), what,
-              ": want pictures [N,H,W,3] of a float type, got ", images.sizes(), " ",
+              ": want images [N,H,W,3] of a float type, got ", images.sizes(), " ",
               images.scalar_type());
-  LWM_REQUIRE(images.numel() > 0, what, ": there are no pictures");
+  LWM_REQUIRE(images.numel() > 0, what, ": there are no images");
 }
 
 void RequirePairs(const char* what, const at::Tensor& a, const at::Tensor& b) {
-  RequirePictures(what, a);
-  RequirePictures(what, b);
-  LWM_REQUIRE(a.sizes() == b.sizes(), what, ": pictures ", a.sizes(), " against ", b.sizes());
+  RequireImages(what, a);
+  RequireImages(what, b);
+  LWM_REQUIRE(a.sizes() == b.sizes(), what, ": images ", a.sizes(), " against ", b.sizes());
 }
 
 at::Tensor GaussianWindow() {
@@ -36,7 +36,7 @@ at::Tensor WindowMeans(const at::Tensor& x, const at::Tensor& window) {
   return at::conv2d(rows, window.view({1, 1, 1, kWindow}));
 }
 
-// Of one picture's planes [3,1,H,W].
+// Of one image's planes [3,1,H,W].
 at::Tensor MeanSimilarity(const at::Tensor& a, const at::Tensor& b, const at::Tensor& window) {
   constexpr double c1 = 0.01 * 0.01, c2 = 0.03 * 0.03;
   const at::Tensor mean_a = WindowMeans(a, window), mean_b = WindowMeans(b, window);
@@ -62,12 +62,12 @@ at::Tensor Psnr(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC) {
 
 at::Tensor Ssim(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC) {
   RequirePairs("SSIM", a_NHWC, b_NHWC);
-  LWM_REQUIRE(a_NHWC.size(1) >= kWindow && a_NHWC.size(2) >= kWindow, "SSIM: pictures of ",
+  LWM_REQUIRE(a_NHWC.size(1) >= kWindow && a_NHWC.size(2) >= kWindow, "SSIM: images of ",
               a_NHWC.size(2), " x ", a_NHWC.size(1), " pixels are below its window of 11 x 11");
   const at::Tensor a = a_NHWC.detach(), b = b_NHWC.detach();
   const at::Tensor window = GaussianWindow();
   const at::Tensor ssim_N = at::empty({a.size(0)}, at::kDouble);
-  // One picture at a time: the window means of a whole set in f64 would take many times its memory.
+  // One image at a time: the window means of a whole set in f64 would take many times its memory.
   for (int64_t i = 0; i < a.size(0); ++i)
     ssim_N[i].copy_(MeanSimilarity(Planes(a[i]), Planes(b[i]), window));
   return ssim_N;
@@ -78,7 +78,7 @@ ImageQuality MeanQuality(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC) {
 }
 
 at::Tensor BoxAverages(const at::Tensor& images_NHWC, int64_t boxes) {
-  RequirePictures("box averages", images_NHWC);
+  RequireImages("box averages", images_NHWC);
   const int64_t height = images_NHWC.size(1), width = images_NHWC.size(2);
   LWM_REQUIRE(boxes >= 1 && height % boxes == 0 && width % boxes == 0, "box averages: ", width,
               " x ", height, " pixels do not divide into ", boxes, " x ", boxes, " boxes");

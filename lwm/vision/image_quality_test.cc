@@ -63,7 +63,7 @@ at::Tensor HeldOutDrawings() {
   return at::avg_pool2d(whole.permute({0, 3, 1, 2}), {2, 2}).permute({0, 2, 3, 1}).contiguous();
 }
 
-TEST(ImageQualityTest, PsnrIsTheMeanOverPicturesInDecibels) {
+TEST(ImageQualityTest, PsnrIsTheMeanOverImagesInDecibels) {
   const at::Tensor a = at::zeros({2, 3, 5, 3});
   at::Tensor b = a.clone();
   b[0].fill_(0.1);
@@ -74,7 +74,7 @@ TEST(ImageQualityTest, PsnrIsTheMeanOverPicturesInDecibels) {
   EXPECT_NEAR(psnr_N[1].item<double>(), 10 * std::log10(45), 1e-9);
 }
 
-TEST(ImageQualityTest, EqualPicturesScoreTheMost) {
+TEST(ImageQualityTest, EqualImagesScoreTheMost) {
   const at::Tensor a = at::rand({2, 12, 13, 3});
   const ImageQuality quality = MeanQuality(a, a);
   EXPECT_DOUBLE_EQ(quality.psnr_db, 100);
@@ -113,7 +113,7 @@ TEST(ImageQualityTest, BoxAveragesKeepTheMeanAndAreExactAtFullSize) {
   EXPECT_TRUE(at::allclose(BoxAverages(square, 8), square, 0, 1e-6));
 }
 
-TEST(ImageQualityTest, PicturesThatDoNotFitAreRefused) {
+TEST(ImageQualityTest, ImagesThatDoNotFitAreRefused) {
   const at::Tensor image = at::rand({1, 12, 12, 3});
   EXPECT_THROW(Psnr(image, at::rand({1, 12, 13, 3})), Error);
   EXPECT_THROW(Psnr(image[0], image[0]), Error);

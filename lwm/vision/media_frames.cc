@@ -20,7 +20,7 @@ MediaFolder ListMedia(const fs::path& folder) {
     std::error_code ignored;  // of links that lead nowhere
     if (entry.is_directory(ignored)) continue;
     if (!io::IsImageName(path) && !io::IsVideoName(path))
-      result.skipped.push_back({path, "not a picture or video by its name"});
+      result.skipped.push_back({path, "not an image or video by its name"});
     else if (path.filename().string().starts_with('.'))
       result.skipped.push_back({path, "hidden"});
     else if (!entry.is_regular_file(ignored))
@@ -46,7 +46,7 @@ MediaFrames::MediaFrames(const std::vector<fs::path>& paths, const MediaOptions&
     files_.insert(files_.end(), folder.files.begin(), folder.files.end());
     skipped_.insert(skipped_.end(), folder.skipped.begin(), folder.skipped.end());
   }
-  LWM_REQUIRE(!files_.empty(), "there is no picture or video to read",
+  LWM_REQUIRE(!files_.empty(), "there is no image or video to read",
               paths.empty() ? std::string() : " in " + paths[0].string());
   for (const fs::path& file : files_) {
     std::error_code error;
@@ -69,8 +69,8 @@ std::optional<io::RgbImage> MediaFrames::NextOfCurrent() {
     items_.push_back({path, frames_, 0});
     return image;
   }
-  auto video = std::make_unique<ClipFrames>(
-      path, ClipOptions{options_.frames_per_second, options_.max_frames, 0});
+  auto video = std::make_unique<VideoFrames>(
+      path, VideoOptions{options_.frames_per_second, options_.max_frames, 0});
   items_.push_back({path, frames_, 0});
   video_ = std::move(video);
   return {};

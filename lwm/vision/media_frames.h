@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "lwm/io/image.h"
-#include "lwm/vision/clip_frames.h"
+#include "lwm/vision/video_frames.h"
 
 namespace lwm::vision {
 
@@ -19,20 +19,20 @@ struct MediaOptions {
   bool skip_bad = false;  // leave out what cannot be decoded (of a broken video the rest), count it
 };
 
-// A picture or video that was read: its frames are [first, first + frames) of the stream.
+// An image or video that was read: its frames are [first, first + frames) of the stream.
 struct MediaItem {
   std::filesystem::path path;
   int64_t first = 0, frames = 0;
 };
 
-// A path that was left out, and why: not a picture or video by its name or no file (in folders),
+// A path that was left out, and why: not an image or video by its name or no file (in folders),
 // or, with skip_bad, broken.
 struct SkippedMedia {
   std::filesystem::path path;
   std::string reason;
 };
 
-// Entries of a folder, not of the folders inside: pictures and videos by their names, sorted, and
+// Entries of a folder, not of the folders inside: images and videos by their names, sorted, and
 // the rest. Hidden files are rest: systems and unfinished writers leave them beside the real ones.
 // Throws std::filesystem::filesystem_error when the folder cannot be read.
 struct MediaFolder {
@@ -41,7 +41,7 @@ struct MediaFolder {
 };
 MediaFolder ListMedia(const std::filesystem::path& folder);
 
-// The frames of pictures, videos and folders of them (by name, not of folders inside), each resized
+// The frames of images, videos and folders of them (by name, not of folders inside), each resized
 // and cropped to size x size (io::ResizeAndCrop), one in memory at a time. Videos are streamed;
 // with max_frames they are decoded twice, once to count. Not for concurrent use.
 class MediaFrames {
@@ -70,7 +70,7 @@ class MediaFrames {
   std::vector<double> bytes_;  // of each file
   size_t next_file_ = 0;
   int64_t frames_ = 0;
-  std::unique_ptr<ClipFrames> video_;  // being read
+  std::unique_ptr<VideoFrames> video_;  // being read
   std::vector<MediaItem> items_;
   std::vector<SkippedMedia> skipped_;
 };

@@ -10,8 +10,8 @@
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/mp4_writer.h"
-#include "lwm/vision/frames.h"
 #include "lwm/testing/temporary_folder.h"
+#include "lwm/vision/frames.h"
 
 namespace lwm::vision {
 namespace {
@@ -23,13 +23,13 @@ io::RgbImage Plain(int64_t width, int64_t height, uint8_t value) {
 }
 
 // `frames` grey frames at 10 per second, frame i of value 20 + 10 i.
-void WriteClip(const fs::path& path, int64_t frames) {
+void WriteVideo(const fs::path& path, int64_t frames) {
   io::Mp4Writer writer(path, 10);
   for (int64_t i = 0; i < frames; ++i) writer.Add(Plain(32, 24, static_cast<uint8_t>(20 + 10 * i)));
   writer.Finish();
 }
 
-// The values of all frames, rounded to the tens that WriteClip wrote.
+// The values of all frames, rounded to the tens that WriteVideo wrote.
 std::vector<int> Values(MediaFrames& media) {
   std::vector<int> values;
   while (const auto frame = media.Next()) {
@@ -48,7 +48,7 @@ MediaOptions Small() {
 
 TEST(MediaFramesTest, HiddenFilesAndLinksThatLeadNowhereAreSkipped) {
   const TemporaryFolder folder;
-  WriteFileAtomically(folder / "._c.png", "not a picture");
+  WriteFileAtomically(folder / "._c.png", "not an image");
   io::WritePng(folder / "c.png", Plain(1, 1, 100));
   fs::create_symlink("a.png", folder / "a.png");  // to itself
   fs::create_symlink("none", folder / "b.mp4");
@@ -64,7 +64,7 @@ TEST(MediaFramesTest, HiddenFilesAndLinksThatLeadNowhereAreSkipped) {
 TEST(MediaFramesTest, FoldersAreReadInOrderOfNamesAndItemsSayWhere) {
   const TemporaryFolder folder;
   io::WritePng(folder / "b.png", Plain(1, 1, 100));
-  WriteClip(folder / "a.mp4", 3);
+  WriteVideo(folder / "a.mp4", 3);
   WriteFileAtomically(folder / "captions.txt", "x");
   MediaFrames media({folder.path()}, Small());
   EXPECT_EQ(Values(media), (std::vector{20, 30, 40, 100}));
@@ -88,7 +88,7 @@ TEST(MediaFramesTest, LinksThatLeadNowhereAreListed) {
 
 TEST(MediaFramesTest, FramesAreChosenByNumberOrByRate) {
   const TemporaryFolder folder;
-  WriteClip(folder / "a.mp4", 11);
+  WriteVideo(folder / "a.mp4", 11);
   MediaOptions options = Small();
   options.max_frames = 3;
   MediaFrames by_number({folder / "a.mp4"}, options);
@@ -120,7 +120,7 @@ TEST(MediaFramesTest, BrokenFilesStopOrAreCounted) {
   EXPECT_NE(lenient.skipped()[1].reason.find("c.mp4"), std::string::npos);
 }
 
-TEST(MediaFramesTest, PicturesTooThinToCropAreNamedOrCounted) {
+TEST(MediaFramesTest, ImagesTooThinToCropAreNamedOrCounted) {
   const TemporaryFolder folder;
   io::WritePng(folder / "a.png", Plain(1, 3000, 50));
   io::WritePng(folder / "b.png", Plain(3, 40, 60));

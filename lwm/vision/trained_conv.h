@@ -6,7 +6,7 @@
 
 namespace lwm::vision {
 
-// at::conv2d of f32 or bf16 pictures for training, everything in channels-last layout, weights and
+// at::conv2d of f32 or bf16 images for training, everything in channels-last layout, weights and
 // their gradients too (other layouts cost a copy): nothing is laid out anew in between. Wide 3x3
 // ones in f32 run as ops::WinogradTrainedConv2d.
 //

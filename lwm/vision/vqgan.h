@@ -7,7 +7,7 @@
 
 namespace lwm::vision {
 
-// Pictures as codes and back. Group norms have eps 1e-6; going down the picture is padded by one
+// Images as codes and back. Group norms have eps 1e-6; going down the image is padded by one
 // row and column at the bottom and right before a 3x3 convolution of stride 2; going up it is
 // doubled by repetition before a 3x3 convolution. Holds the weights in the dtype of its arithmetic;
 // safe to use from many threads. When no weight requires gradients (and the dtype is not f64) they

@@ -31,7 +31,7 @@ struct ResnetWeights {
   ConvWeights shortcut;  // undefined tensors when the widths are equal
 };
 
-// One level: its residual blocks, then the convolution that halves or doubles the picture.
+// One level: its residual blocks, then the convolution that halves or doubles the image.
 struct LevelWeights {
   std::vector<ResnetWeights> resnets;
   ConvWeights resample;  // undefined tensors in the last level

@@ -22,7 +22,7 @@ class Adversary {
 
   bool IsOn(int64_t step) const { return schedule_.IsOn(step); }
 
-  // The weighted adversarial term of the generator, mean over the pictures of this rank, a part
+  // The weighted adversarial term of the generator, mean over the images of this rank, a part
   // `share` of the global batch. `last_weight` is the decoder's last convolution, as the leaf.
   // Gradients reach the generator only. Collective.
   at::Tensor GeneratorTerm(int64_t step, const Pass& pass, const at::Tensor& last_weight,

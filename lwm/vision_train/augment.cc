@@ -86,7 +86,7 @@ Warp DrawWarp(const AugmentOptions& options, Random& random) {
   warp.shift_y = options.shift * (2 * random.Uniform() - 1);
   warp.gamma = std::exp(options.gamma * (2 * random.Uniform() - 1));
   const bool permute = random.Uniform() < options.permute;
-  // Drawn even when unused, so that the next picture's numbers do not depend on the options.
+  // Drawn even when unused, so that the next image's numbers do not depend on the options.
   const uint64_t first = random.Below(3), second = random.Below(2);
   if (permute) {
     std::swap(warp.channels[0], warp.channels[first]);
@@ -97,7 +97,7 @@ Warp DrawWarp(const AugmentOptions& options, Random& random) {
 
 void ApplyWarp(const io::RgbImage& source, const Warp& warp, int64_t size, float* out_HWC) {
   const int64_t side = 2 * size, row_values = side * 3;
-  LWM_CHECK(source.width == side && source.height == side, "a picture of ", source.width, " x ",
+  LWM_CHECK(source.width == side && source.height == side, "an image of ", source.width, " x ",
             source.height, " for size ", size);
   const std::array<float, 256> table = DarknessTable(warp.gamma);
   std::vector<float> dark(source.rgb_HWC.size());

@@ -8,7 +8,7 @@
 
 namespace lwm::vision_train {
 
-// How far training pictures are changed; 0 switches a change off. White stays white under all.
+// How far training images are changed; 0 switches a change off. White stays white under all.
 struct AugmentOptions {
   double flip = 0.5;     // chance of left for right
   double scale = 1.25;   // zoom, log-uniform from 1 / scale to scale; 1 (or 0) = off
@@ -27,7 +27,7 @@ struct AugmentOptions {
 // One drawn change.
 struct Warp {
   bool flip = false;
-  double zoom_x = 1, zoom_y = 1;    // above 1 the picture is enlarged about its middle
+  double zoom_x = 1, zoom_y = 1;    // above 1 the image is enlarged about its middle
   double shift_x = 0, shift_y = 0;  // of the side, to the right and down
   double gamma = 1;
   std::array<int, 3> channels = {0, 1, 2};  // source channel of each channel
@@ -36,7 +36,7 @@ struct Warp {
 // Always takes the same number of values from `random`, whatever is switched on.
 Warp DrawWarp(const AugmentOptions& options, Random& random);
 
-// Writes `source`, a square picture of 2 * size, as `size` x `size` pixels [size,size,3] in [-1,1]:
+// Writes `source`, a square image of 2 * size, as `size` x `size` pixels [size,size,3] in [-1,1]:
 // gamma on its values, then the mean of 2 x 2 bilinear samples a pixel, white outside the source.
 // The warp that changes nothing gives exactly the 2 x 2 averages, up to f32 rounding.
 // Cost: about 0.1 ms for size 64. Threads: call on disjoint outputs.

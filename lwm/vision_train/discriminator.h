@@ -15,7 +15,7 @@ struct DiscriminatorConfig {
   int64_t norm_groups = 8;  // must divide `channels`
 };
 
-// Tells pictures from reconstructions patch by patch (PatchGAN, Isola et al. 2017): `levels` 4x4
+// Tells images from reconstructions patch by patch (PatchGAN, Isola et al. 2017): `levels` 4x4
 // convolutions of stride 2, one of stride 1, leaky ReLUs of slope 0.2, then one to a single logit a
 // patch. Between the first and the last, group norm (eps 1e-6) in place of batch norm: a batch
 // split over ranks gives the same gradients as a whole one.
@@ -31,7 +31,7 @@ class PatchDiscriminator {
 
   // Images [N,H,W,3] in [-1,1] to logits [N,h,w], h = floor(H / 2^levels) - 2 (each halving rounds
   // down), above 0 for patches judged original. Differentiable in images and weights.
-  // Throws Error(kInvalidArgument) when a picture is too small for one patch.
+  // Throws Error(kInvalidArgument) when an image is too small for one patch.
   at::Tensor Logits(const at::Tensor& images_NHWC) const;
 
   // The outputs of the leaky ReLUs, [N,C,h,w] from fine to coarse, for PerceptualDistance.

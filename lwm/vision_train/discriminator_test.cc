@@ -17,9 +17,9 @@ DiscriminatorConfig Small(int64_t levels = 2) {
   return {.channels = 4, .levels = levels, .norm_groups = 2};
 }
 
-// Pictures in [-1,1] that do not depend on the state of LibTorch's generator.
-at::Tensor Pictures(int64_t n, int64_t height, int64_t width, double phase,
-                    at::ScalarType dtype = at::kDouble) {
+// Images in [-1,1] that do not depend on the state of LibTorch's generator.
+at::Tensor Images(int64_t n, int64_t height, int64_t width, double phase,
+                  at::ScalarType dtype = at::kDouble) {
   return at::sin(at::arange(n * height * width * 3, dtype) * 0.7 + phase)
       .view({n, height, width, 3})
       .clone();
@@ -37,7 +37,7 @@ TEST(PatchDiscriminatorTest, GivesOneLogitAPatch) {
   for (const auto& [levels, side, patches] :
        {std::array<int64_t, 3>{2, 64, 14}, {3, 64, 6}, {1, 6, 1}, {2, 15, 1}}) {
     const PatchDiscriminator discriminator(Small(levels), 1);
-    const at::Tensor images = Pictures(2, side, side + 1, 0, at::kFloat);
+    const at::Tensor images = Images(2, side, side + 1, 0, at::kFloat);
     const at::Tensor logits = discriminator.Logits(images);
     EXPECT_EQ(logits.size(0), 2);
     EXPECT_EQ(logits.size(1), patches);
@@ -63,7 +63,7 @@ TEST(PatchDiscriminatorTest, LogitsFollowTheDefinition) {
     value.detach().add_(0.1);
     weight[name] = value.detach();
   }
-  const at::Tensor images = Pictures(2, 17, 16, 0);
+  const at::Tensor images = Images(2, 17, 16, 0);
   at::Tensor x = images.permute({0, 3, 1, 2});
   for (const std::string level : {"level.0.", "level.1.", "level.2."}) {
     x = at::conv2d(x, weight[level + "conv.weight"], weight[level + "conv.bias"],
@@ -78,7 +78,7 @@ TEST(PatchDiscriminatorTest, LogitsFollowTheDefinition) {
 
 TEST(PatchDiscriminatorTest, WeightsAreAFunctionOfTheSeedAndLive) {
   PatchDiscriminator one(Small(), 5), again(Small(), 5), other(Small(), 6);
-  const at::Tensor images = Pictures(1, 16, 16, 0, at::kFloat);
+  const at::Tensor images = Images(1, 16, 16, 0, at::kFloat);
   EXPECT_TRUE(at::equal(one.Logits(images), again.Logits(images)));
   EXPECT_FALSE(at::equal(one.Logits(images), other.Logits(images)));
   EXPECT_EQ(one.weights().front().first, "level.0.conv.weight");
@@ -90,8 +90,8 @@ TEST(PatchDiscriminatorTest, WeightsAreAFunctionOfTheSeedAndLive) {
 TEST(PatchDiscriminatorTest, EveryGradientMatchesDifferences) {
   PatchDiscriminator discriminator(Small(), 2, at::kDouble);
   Enlarge(discriminator, 15);
-  at::Tensor images = Pictures(2, 14, 13, 0.3).requires_grad_(true);
-  const at::Tensor others = Pictures(2, 14, 13, 2.1);
+  at::Tensor images = Images(2, 14, 13, 0.3).requires_grad_(true);
+  const at::Tensor others = Images(2, 14, 13, 2.1);
   const auto loss = [&] {
     return DiscriminatorHingeLoss(discriminator.Logits(images), discriminator.Logits(others));
   };
@@ -103,7 +103,7 @@ TEST(PatchDiscriminatorTest, EveryGradientMatchesDifferences) {
 TEST(PatchDiscriminatorTest, HalvesOfABatchGiveTheGradientOfTheWhole) {
   PatchDiscriminator discriminator(Small(), 3, at::kDouble);
   Enlarge(discriminator, 10);
-  const at::Tensor real = Pictures(4, 16, 16, 0), fake = Pictures(4, 16, 16, 1);
+  const at::Tensor real = Images(4, 16, 16, 0), fake = Images(4, 16, 16, 1);
   for (const auto& [name, weight] : discriminator.weights()) {
     const auto gradient = [&](int64_t first, int64_t count) {
       const at::Tensor loss =
@@ -119,7 +119,7 @@ TEST(PatchDiscriminatorTest, HalvesOfABatchGiveTheGradientOfTheWhole) {
 TEST(PatchDiscriminatorTest, WeightGradientsCanBeSwitchedOff) {
   PatchDiscriminator discriminator(Small(), 3);
   discriminator.RequireGradients(false);
-  at::Tensor images = Pictures(1, 16, 16, 0, at::kFloat);
+  at::Tensor images = Images(1, 16, 16, 0, at::kFloat);
   EXPECT_FALSE(discriminator.Logits(images).requires_grad());
   images.requires_grad_(true);
   const at::Tensor loss = GeneratorHingeLoss(discriminator.Logits(images));
@@ -131,8 +131,8 @@ TEST(PatchDiscriminatorTest, WeightGradientsCanBeSwitchedOff) {
 // A few steps of gradient descent tell black from white.
 TEST(PatchDiscriminatorTest, Learns) {
   PatchDiscriminator discriminator(Small(), 8);
-  const at::Tensor real = Pictures(2, 16, 16, 0, at::kFloat).abs();
-  const at::Tensor fake = -Pictures(2, 16, 16, 1, at::kFloat).abs();
+  const at::Tensor real = Images(2, 16, 16, 0, at::kFloat).abs();
+  const at::Tensor fake = -Images(2, 16, 16, 1, at::kFloat).abs();
   double first = 0, last = 0;
   for (int step = 0; step < 60; ++step) {
     const at::Tensor loss =
@@ -148,7 +148,7 @@ TEST(PatchDiscriminatorTest, Learns) {
   EXPECT_LT(last, 0.2);
 }
 
-TEST(PatchDiscriminatorTest, BadConfigsAndPicturesAreRefused) {
+TEST(PatchDiscriminatorTest, BadConfigsAndImagesAreRefused) {
   EXPECT_THROW(PatchDiscriminator({.channels = 6, .levels = 2, .norm_groups = 4}, 1), Error);
   EXPECT_THROW(PatchDiscriminator({.channels = 8, .levels = 0}, 1), Error);
   const PatchDiscriminator discriminator(Small(), 1);

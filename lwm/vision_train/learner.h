@@ -30,7 +30,7 @@ struct StepOutcome {
 };
 
 // A VQGAN in training: weights, codebook, optimiser, average of the weights, discriminator. Every
-// rank holds all of it, the same to the last bit; a step divides the pictures of a batch among
+// rank holds all of it, the same to the last bit; a step divides the images of a batch among
 // ranks and sums gradients and latents over them. For one batch the result does not depend on the
 // number of ranks, to f32 rounding.
 class Learner {
@@ -39,7 +39,7 @@ class Learner {
   Learner(const Learner&) = delete;
   Learner& operator=(const Learner&) = delete;
 
-  // Step `step` (from 0) on this rank's pictures, [first, first + N) of `batch`. Collective.
+  // Step `step` (from 0) on this rank's images, [first, first + N) of `batch`. Collective.
   // Throws Error(kInternal) when training diverged.
   StepOutcome Step(int64_t step, const at::Tensor& images_NHWC, int64_t first, int64_t batch);
 
@@ -55,7 +55,7 @@ class Learner {
   const config::VqganConfig& sizes() const { return config_.model.sizes; }
 
  private:
-  // Latents of the whole batch in the order of its pictures, and their codes (0 in the warm-up).
+  // Latents of the whole batch in the order of its images, and their codes (0 in the warm-up).
   struct Batch {
     at::Tensor z_RC, code_R;
   };

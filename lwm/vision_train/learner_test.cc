@@ -10,14 +10,14 @@
 
 #include "lwm/base/error.h"
 #include "lwm/dist/communicator.h"
+#include "lwm/testing/synthetic_images.h"
 #include "lwm/vision_train/measure.h"
 #include "lwm/vision_train/objective.h"
-#include "lwm/testing/synthetic_pictures.h"
 
 namespace lwm::vision_train {
 namespace {
 
-using testing::SyntheticPictures;
+using testing::SyntheticImages;
 
 // 16 x 16 pixels to 4 x 4 codes.
 config::VqganTrainConfig SmallRecipe() {
@@ -62,7 +62,7 @@ class ObjectiveTest : public ::testing::Test {
       leaves_.emplace_back(spec.name, weight);
     });
     features_ = FeatureNet::Random({3, 4}, 5, at::kDouble);
-    images_NHWC_ = SyntheticPictures(2, 8, 9).to(at::kDouble);
+    images_NHWC_ = SyntheticImages(2, 8, 9).to(at::kDouble);
   }
 
   Pass Run(bool quantise) {
@@ -131,13 +131,13 @@ TEST_F(ObjectiveTest, GradientsWithoutQuantisingMatchToo) { ExpectGradients(fals
 
 class LearnerTest : public ::testing::Test {
  protected:
-  // Trains on fresh pictures and measures on others.
+  // Trains on fresh images and measures on others.
   Reconstruction Train(const config::VqganTrainConfig& config) {
     Learner learner(config, *world_);
     for (int64_t step = 0; step < config.train.steps; ++step)
-      learner.Step(step, SyntheticPictures(8, 16, 1000 + static_cast<uint64_t>(step)), 0, 8);
+      learner.Step(step, SyntheticImages(8, 16, 1000 + static_cast<uint64_t>(step)), 0, 8);
     const vision::Vqgan vqgan(learner.sizes(), learner.Averaged(), at::kFloat);
-    return Measure(vqgan, SyntheticPictures(48, 16, 5));
+    return Measure(vqgan, SyntheticImages(48, 16, 5));
   }
 
   std::unique_ptr<dist::Communicator> world_ = dist::MakeSelfCommunicator();
@@ -170,7 +170,7 @@ TEST_F(LearnerTest, StateCarriesARunOnBitForBit) {
     Learner whole(config, *world_), part(config, *world_), resumed(config, *world_);
     std::map<std::string, at::Tensor> stored;
     for (int64_t step = 0; step < 9; ++step) {
-      const at::Tensor images = SyntheticPictures(4, 16, static_cast<uint64_t>(step));
+      const at::Tensor images = SyntheticImages(4, 16, static_cast<uint64_t>(step));
       whole.Step(step, images, 0, 4);
       if (step < stop) part.Step(step, images, 0, 4);
       if (step == stop) {
@@ -214,7 +214,7 @@ TEST_F(LearnerTest, DivergedTrainingIsSaid) {
   Learner learner(config, *world_);
   learner.State()[0].second.fill_(1e30);
   try {
-    learner.Step(0, SyntheticPictures(2, 16, 1), 0, 2);
+    learner.Step(0, SyntheticImages(2, 16, 1), 0, 2);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInternal);  // not wrong usage

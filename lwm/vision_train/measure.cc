@@ -7,21 +7,21 @@
 #include <vector>
 
 #include "lwm/vision/frames.h"
+#include "lwm/vision/image_grid.h"
 #include "lwm/vision/image_quality.h"
-#include "lwm/vision/picture_grid.h"
 #include "lwm/vision_train/codebook.h"
 
 namespace lwm::vision_train {
 namespace {
 
-constexpr int64_t kPicturesAtOnce = 16;
+constexpr int64_t kImagesAtOnce = 16;
 
 at::Tensor ToUnit(const at::Tensor& images_NHWC) { return images_NHWC.add(1).mul_(0.5); }
 
 }  // namespace
 
 Json ToJson(const Reconstruction& result) {
-  return {{"pictures", result.pictures},       {"psnr_db", result.psnr_db},
+  return {{"pictures", result.images},         {"psnr_db", result.psnr_db},
           {"gain_db", result.gain_db()},       {"ssim", result.ssim},
           {"box_psnr_db", result.box_psnr_db}, {"box_ssim", result.box_ssim},
           {"codes_used", result.used_share},   {"perplexity", result.perplexity}};
@@ -30,12 +30,12 @@ Json ToJson(const Reconstruction& result) {
 Reconstruction Measure(const vision::Vqgan& vqgan, const at::Tensor& images_NHWC) {
   c10::NoGradGuard no_grad;
   std::vector<at::Tensor> codes, outputs;
-  for (const at::Tensor& part_NHWC : images_NHWC.split(kPicturesAtOnce)) {
+  for (const at::Tensor& part_NHWC : images_NHWC.split(kImagesAtOnce)) {
     codes.push_back(vqgan.Encode(part_NHWC));
     outputs.push_back(vqgan.Decode(codes.back()).clamp(-1, 1));
   }
   Reconstruction result;
-  result.pictures = images_NHWC.size(0);
+  result.images = images_NHWC.size(0);
   result.output_NHWC = at::cat(outputs);
   const at::Tensor original = ToUnit(images_NHWC);
   const vision::ImageQuality quality = vision::MeanQuality(original, ToUnit(result.output_NHWC));

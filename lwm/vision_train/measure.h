@@ -8,10 +8,10 @@
 
 namespace lwm::vision_train {
 
-// How well a VQGAN gives pictures back. PSNR and SSIM are means over pictures of RGB in [0, 1],
+// How well a VQGAN gives images back. PSNR and SSIM are means over images of RGB in [0, 1],
 // reconstructions clipped to it but not rounded to bytes.
 struct Reconstruction {
-  int64_t pictures = 0;
+  int64_t images = 0;
   double psnr_db = 0, ssim = 0;
   double box_psnr_db = 0, box_ssim = 0;  // of averages over as many boxes as codes: the baseline
   double used_share = 0, perplexity = 0;
@@ -21,7 +21,7 @@ struct Reconstruction {
 };
 Json ToJson(const Reconstruction& result);
 
-// Pictures [N,H,W,3] in [-1,1], N >= 1, through codes and back, 16 at a time.
+// Images [N,H,W,3] in [-1,1], N >= 1, through codes and back, 16 at a time.
 Reconstruction Measure(const vision::Vqgan& vqgan, const at::Tensor& images_NHWC);
 
 // The first `count` originals over their reconstructions.

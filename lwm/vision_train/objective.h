@@ -9,12 +9,12 @@
 
 namespace lwm::vision_train {
 
-// The perceptual distance of two sets of pictures [N,H,W,3], [N], differentiable in the second.
+// The perceptual distance of two sets of images [N,H,W,3], [N], differentiable in the second.
 using PerceptualTerm =
     std::function<at::Tensor(const at::Tensor& a_NHWC, const at::Tensor& b_NHWC)>;
 
-// One pass of pictures through the model and its losses. Means are over the pictures given, so
-// parts of a batch weigh by their number of pictures.
+// One pass of images through the model and its losses. Means are over the images given, so
+// parts of a batch weigh by their number of images.
 struct Pass {
   at::Tensor output_NHWC;
   at::Tensor z_NhwC;                            // latents, cut from the graph

@@ -8,7 +8,7 @@
 
 namespace lwm::vision_train {
 
-// Distance of two sets of features of the same pictures, differentiable, [N]: at every level and
+// Distance of two sets of features of the same images, differentiable, [N]: at every level and
 // position features x become x / sqrt(|x|^2 + 1e-6), |x| over channels; squared differences are
 // summed over channels (weighted if `channel_weights` holds [C] of each level), averaged over
 // positions, and summed over levels (Zhang et al. 2018, "LPIPS"). Features are [N,C,h,w] a level.
@@ -36,7 +36,7 @@ class FeatureNet {
 
   // From a safetensors file: "level.I.conv.J.weight" [O,I,3,3] and ".bias" [O], I and J counted
   // from 0; optional "level.I.channel_weight" [C] (none or all levels) and "input.mean",
-  // "input.std" [3], by which pictures in [-1,1] are shifted and scaled first. Nothing else may be
+  // "input.std" [3], by which images in [-1,1] are shifted and scaled first. Nothing else may be
   // in it. Throws Error(kCorruptData) naming the tensor.
   static FeatureNet Read(const std::filesystem::path& path, at::ScalarType dtype = at::kFloat);
 

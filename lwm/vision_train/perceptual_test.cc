@@ -8,9 +8,9 @@
 
 #include "lwm/base/error.h"
 #include "lwm/io/safetensors.h"
-#include "lwm/vision_train/discriminator.h"
 #include "lwm/testing/gradient_check.h"
 #include "lwm/testing/temporary_folder.h"
+#include "lwm/vision_train/discriminator.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using testing_support::TemporaryFolder;
 using Named = std::vector<std::pair<std::string, at::Tensor>>;
 
-at::Tensor Pictures(int64_t n, int64_t side, double phase) {
+at::Tensor Images(int64_t n, int64_t side, double phase) {
   return at::sin(at::arange(n * side * (side + 1) * 3, at::kDouble) * 0.7 + phase)
       .view({n, side, side + 1, 3})
       .clone();
@@ -81,8 +81,8 @@ double DistanceByDefinition(const at::Tensor& a_CHW, const at::Tensor& b_CHW) {
 }
 
 TEST(PerceptualDistanceTest, FollowsItsDefinition) {
-  const at::Tensor a = Pictures(2, 5, 0).permute({0, 3, 1, 2}), b = a * a - 0.3;
-  const at::Tensor c = Pictures(2, 3, 1).permute({0, 3, 1, 2}), d = c.abs();
+  const at::Tensor a = Images(2, 5, 0).permute({0, 3, 1, 2}), b = a * a - 0.3;
+  const at::Tensor c = Images(2, 3, 1).permute({0, 3, 1, 2}), d = c.abs();
   const at::Tensor distance_N = PerceptualDistance({a, c}, {b, d});
   for (int64_t i = 0; i < 2; ++i)
     EXPECT_NEAR(distance_N[i].item<double>(),
@@ -93,7 +93,7 @@ TEST(PerceptualDistanceTest, FollowsItsDefinition) {
 }
 
 TEST(PerceptualDistanceTest, IsZeroForEqualsAndAtMostFourForOpposites) {
-  const at::Tensor a = Pictures(1, 5, 0).permute({0, 3, 1, 2}) * 100;
+  const at::Tensor a = Images(1, 5, 0).permute({0, 3, 1, 2}) * 100;
   EXPECT_EQ(PerceptualDistance({a}, {a}).item<double>(), 0);
   EXPECT_NEAR(PerceptualDistance({a}, {-a}).item<double>(), 4, 1e-6);
   const at::Tensor silent = at::zeros_like(a);
@@ -111,10 +111,10 @@ TEST(PerceptualDistanceTest, FeaturesThatDoNotFitAreRefused) {
 TEST(FeatureNetTest, GradientOfTheDistanceMatchesDifferences) {
   const TemporaryFolder folder;
   WriteWeights(folder / "net.safetensors", SmallNet());
-  const at::Tensor original = Pictures(2, 7, 0);
+  const at::Tensor original = Images(2, 7, 0);
   for (const FeatureNet& net : {FeatureNet::Random({5, 6, 7}, 3, at::kDouble),
                                 FeatureNet::Read(folder / "net.safetensors", at::kDouble)}) {
-    at::Tensor copy = Pictures(2, 7, 0.4).requires_grad_(true);
+    at::Tensor copy = Images(2, 7, 0.4).requires_grad_(true);
     testing::ExpectGradientMatchesDifferences([&] { return net.Distance(original, copy).mean(); },
                                               copy, "copy", 1e-8, 40);
   }
@@ -122,7 +122,7 @@ TEST(FeatureNetTest, GradientOfTheDistanceMatchesDifferences) {
 
 TEST(FeatureNetTest, DistanceGrowsWithTheChangeAndSplitsOverRanks) {
   const FeatureNet net = FeatureNet::Random({8, 8, 8}, 1, at::kDouble);
-  const at::Tensor original = Pictures(4, 8, 0), noise = Pictures(4, 8, 2);
+  const at::Tensor original = Images(4, 8, 0), noise = Images(4, 8, 2);
   EXPECT_EQ(net.Distance(original, original).sum().item<double>(), 0);
   const at::Tensor little = net.Distance(original, original + 0.05 * noise);
   const at::Tensor much = net.Distance(original, original + 0.5 * noise);
@@ -135,7 +135,7 @@ TEST(FeatureNetTest, DistanceGrowsWithTheChangeAndSplitsOverRanks) {
 }
 
 TEST(FeatureNetTest, RandomWeightsAreAFunctionOfTheSeed) {
-  const at::Tensor images = Pictures(1, 8, 0);
+  const at::Tensor images = Images(1, 8, 0);
   const auto coarsest = [&](uint64_t seed) {
     return FeatureNet::Random({4, 6}, seed).Features(images).back();
   };
@@ -150,7 +150,7 @@ TEST(FeatureNetTest, FilesAreReadWholeAndExactly) {
   WriteWeights(folder / "net.safetensors", weights);
   const FeatureNet net = FeatureNet::Read(folder / "net.safetensors", at::kDouble);
   const auto weight = [&](size_t i) { return weights[i].second.to(at::kFloat).to(at::kDouble); };
-  const at::Tensor images = Pictures(1, 6, 0);
+  const at::Tensor images = Images(1, 6, 0);
   at::Tensor x = ((images - weight(8)) / weight(9)).permute({0, 3, 1, 2});
   x = at::relu(at::conv2d(x, weight(0), weight(1), 1, 1));
   x = at::relu(at::conv2d(x, weight(2), weight(3), 1, 1));
@@ -180,7 +180,7 @@ TEST(FeatureNetTest, WrongFilesAreNamed) {
   EXPECT_NE(ReadMessage(shape).find("[6, 4, 3, 3]"), std::string::npos);
 }
 
-TEST(FeatureNetTest, BadNetsAndPicturesAreRefused) {
+TEST(FeatureNetTest, BadNetsAndImagesAreRefused) {
   EXPECT_THROW(FeatureNet::Random({}, 1), Error);
   EXPECT_THROW(FeatureNet::Random({4, 0}, 1), Error);
   const FeatureNet net = FeatureNet::Random({4, 4, 4}, 1);
@@ -190,7 +190,7 @@ TEST(FeatureNetTest, BadNetsAndPicturesAreRefused) {
 
 TEST(FeatureNetTest, DiscriminatorFeaturesServeToo) {
   const PatchDiscriminator discriminator({.channels = 4, .levels = 1, .norm_groups = 2}, 1);
-  const at::Tensor a = Pictures(2, 9, 0).to(at::kFloat), b = Pictures(2, 9, 1).to(at::kFloat);
+  const at::Tensor a = Images(2, 9, 0).to(at::kFloat), b = Images(2, 9, 1).to(at::kFloat);
   const at::Tensor distance_N =
       PerceptualDistance(discriminator.Features(a), discriminator.Features(b));
   EXPECT_TRUE((distance_N > 0.01).all().item<bool>());

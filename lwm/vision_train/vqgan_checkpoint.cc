@@ -9,10 +9,10 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/run/checkpoint_paths.h"
 #include "lwm/run/manifest.h"
 #include "lwm/run/shared_outcome.h"
-#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::vision_train {
 namespace fs = std::filesystem;

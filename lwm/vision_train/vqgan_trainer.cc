@@ -20,9 +20,9 @@
 #include "lwm/run/metrics.h"
 #include "lwm/run/plot.h"
 #include "lwm/run/run_folder.h"
+#include "lwm/vision_train/images.h"
 #include "lwm/vision_train/learner.h"
 #include "lwm/vision_train/measure.h"
-#include "lwm/vision_train/pictures.h"
 #include "lwm/vision_train/vqgan_checkpoint.h"
 
 namespace lwm::vision_train {
@@ -30,11 +30,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kPictureStream = 21;
+constexpr uint64_t kImageStream = 21;
 
-PictureSetOptions MakePictureOptions(const config::VqganTrainConfig& config) {
+ImageSetOptions MakeImageOptions(const config::VqganTrainConfig& config) {
   const config::VqganDataSection& data = config.data;
-  PictureSetOptions options;
+  ImageSetOptions options;
   options.size = config.model.sizes.sample_size;
   options.held_out = data.held_out;
   options.skip_bad = data.skip_bad;
@@ -60,8 +60,7 @@ AugmentOptions MakeAugmentOptions(const config::VqganDataSection& data) {
 // One run from setup to its last checkpoint; every method is a phase and collective.
 class Run {
  public:
-  Run(const config::VqganTrainConfig& config, dist::Communicator& world,
-      const run::RunHooks& hooks)
+  Run(const config::VqganTrainConfig& config, dist::Communicator& world, const run::RunHooks& hooks)
       : config_(config),
         folder_(config.train.run_folder),
         world_(world),
@@ -90,16 +89,16 @@ class Run {
  private:
   bool is_root() const { return world_.rank() == 0; }
   void Say(const std::string& line) const {
-    if (is_root() && hooks_.say) hooks_.say(line);
+    if (is_root() && hooks_.log) hooks_.log(line);
   }
 
   void Prepare() {
     LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
-                ", want at least one picture for each of ", CountOf(world_.size(), "rank"));
+                ", want at least one image for each of ", CountOf(world_.size(), "rank"));
     lock_ = run::PrepareRunFolder(folder_, world_);
     checkpoint_ =
         run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
-    pictures_ = std::make_unique<PictureSet>(MakePictureOptions(config_));
+    images_ = std::make_unique<ImageSet>(MakeImageOptions(config_));
     learner_ = std::make_unique<Learner>(config_, world_);
     Describe();
     if (checkpoint_) Resume();
@@ -119,14 +118,14 @@ class Run {
     Say(fmt::format("VQGAN: {} weights, {} x {} pixels to {} x {} codes of {}; {} a step on {}, {}",
                     ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
                     sizes.sample_size, side, side, sizes.num_vq_embeddings,
-                    CountOf(config_.train.batch, "picture"), CountOf(world_.size(), "rank"),
+                    CountOf(config_.train.batch, "image"), CountOf(world_.size(), "rank"),
                     config_.train.dtype));
     Say(fmt::format(
-        "data: {} pictures and frames to train on, {} held out{}", pictures_->num_trained(),
-        pictures_->num_held_out(),
-        pictures_->skipped().empty()
+        "data: {} images and frames to train on, {} held out{}", images_->num_trained(),
+        images_->num_held_out(),
+        images_->skipped().empty()
             ? ""
-            : Cat(", ", CountOf(static_cast<int64_t>(pictures_->skipped().size()), "file"),
+            : Cat(", ", CountOf(static_cast<int64_t>(images_->skipped().size()), "file"),
                   " skipped")));
   }
 
@@ -135,30 +134,30 @@ class Run {
     step_ = loaded.step;
     for (const std::string& line :
          run::ResumeLines(*checkpoint_, step_, config_.train.steps, loaded.settings,
-                            config::VqganTrainConfigToJson(config_)))
+                          config::VqganTrainConfigToJson(config_)))
       Say(line);
   }
 
-  // Picture i of step s is a function of the seed, s and i alone, whichever rank draws it.
-  at::Tensor DrawPictures(int64_t first, int64_t end) const {
+  // Image i of step s is a function of the seed, s and i alone, whichever rank draws it.
+  at::Tensor DrawImages(int64_t first, int64_t end) const {
     const uint64_t key =
-        DeriveKey(DeriveKey(static_cast<uint64_t>(config_.train.seed), kPictureStream),
+        DeriveKey(DeriveKey(static_cast<uint64_t>(config_.train.seed), kImageStream),
                   static_cast<uint64_t>(step_));
-    std::vector<at::Tensor> pictures;
+    std::vector<at::Tensor> images;
     for (int64_t i = first; i < end; ++i) {
       Random random(DeriveKey(key, static_cast<uint64_t>(i)));
-      pictures.push_back(pictures_->Batch(1, random, augment_));
+      images.push_back(images_->Batch(1, random, augment_));
     }
-    return at::cat(pictures);
+    return at::cat(images);
   }
 
   double TrainStep(run::RunClock& clock) {
     const double begin = MonotonicSeconds();
     const int64_t batch = config_.train.batch;
-    // Parts differ by one picture at most; Learner weighs them.
+    // Parts differ by one image at most; Learner weighs them.
     const int64_t first = batch * world_.rank() / world_.size();
     const int64_t end = batch * (world_.rank() + 1) / world_.size();
-    const StepOutcome outcome = learner_->Step(step_, DrawPictures(first, end), first, batch);
+    const StepOutcome outcome = learner_->Step(step_, DrawImages(first, end), first, batch);
     ++step_;
     revived_ += outcome.revived;
     const double seconds = MonotonicSeconds() - begin;
@@ -218,10 +217,10 @@ class Run {
 
   // Rank 0 measures while the others wait.
   void MeasureHeldOut(bool draws) {
-    if (is_root() && pictures_->num_held_out() > 0) {
+    if (is_root() && images_->num_held_out() > 0) {
       // Averaged weights in f32, as they are exported.
       const vision::Vqgan vqgan(learner_->sizes(), learner_->Averaged(), at::kFloat);
-      const at::Tensor images_NHWC = pictures_->HeldOut();
+      const at::Tensor images_NHWC = images_->HeldOut();
       const Reconstruction result = Measure(vqgan, images_NHWC);
       Json line = ToJson(result);
       line["step"] = step_;
@@ -252,10 +251,10 @@ class Run {
     run::Curve box = run::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
     const std::string title = folder_.filename().string();
     std::string problem = run::PlotCurves(folder_ / "loss.png", run::LossCurves(folder_),
-                                            {.title = title, .y = "loss"});
+                                          {.title = title, .y = "loss"});
     if (problem.empty() && !psnr.points.empty())
       problem = run::PlotCurves(folder_ / "psnr.png", {psnr, box},
-                                  {.title = title, .y = "PSNR, dB", .falls = false});
+                                {.title = title, .y = "PSNR, dB", .falls = false});
     if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
     plot_problem_said_ = plot_problem_said_ || !problem.empty();
   }
@@ -267,11 +266,11 @@ class Run {
   const run::RunHooks& hooks_;
   const AugmentOptions augment_;
   std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
-  std::unique_ptr<PictureSet> pictures_;
+  std::unique_ptr<ImageSet> images_;
   std::unique_ptr<Learner> learner_;
   std::unique_ptr<run::StepLog> metrics_, evaluations_;  // rank 0
-  int64_t step_ = 0;                                       // done
-  int64_t revived_ = 0;                                    // since the last line
+  int64_t step_ = 0;                                     // done
+  int64_t revived_ = 0;                                  // since the last line
   bool plot_problem_said_ = false;
 };
 

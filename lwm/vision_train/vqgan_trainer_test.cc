@@ -10,13 +10,13 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/image_file.h"
 #include "lwm/run/metrics.h"
-#include "lwm/vision/frames.h"
-#include "lwm/checkpoint/vqgan_import.h"
-#include "lwm/vision_train/measure.h"
-#include "lwm/testing/synthetic_pictures.h"
+#include "lwm/testing/synthetic_images.h"
 #include "lwm/testing/temporary_folder.h"
+#include "lwm/vision/frames.h"
+#include "lwm/vision_train/measure.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -27,7 +27,7 @@ class VqganTrainerTest : public ::testing::Test {
  protected:
   VqganTrainerTest() {
     fs::create_directories(folder_ / "pictures");
-    const auto frames = vision::FramesOfTensor(testing::SyntheticPictures(24, 32, 3));
+    const auto frames = vision::FramesOfTensor(testing::SyntheticImages(24, 32, 3));
     for (size_t i = 0; i < frames.size(); ++i)
       io::WritePng(folder_ / "pictures" / Cat(i + 100, ".png"), frames[i]);
     WriteFileAtomically(folder_ / "held_out.txt", "103.png\n117.png\n");
@@ -71,7 +71,7 @@ checkpoint_keep = 20
     lines_.clear();
     return TrainVqgan(
         config, *world_,
-        {.say = [&](const std::string& line) { lines_ += line + "\n"; }, .stop = stop});
+        {.log = [&](const std::string& line) { lines_ += line + "\n"; }, .stop = stop});
   }
 
   std::string StateOf(const std::string& run, int64_t step) const {

@@ -8,10 +8,10 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/data/chat_template.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/llama_pieces.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model_directory.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {

@@ -13,8 +13,8 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/io/safetensors.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {

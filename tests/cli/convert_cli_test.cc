@@ -9,8 +9,8 @@
 #include "lwm/base/json.h"
 #include "lwm/data/byte_bpe_json.h"
 #include "lwm/io/safetensors.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {

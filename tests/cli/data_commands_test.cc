@@ -12,9 +12,9 @@
 #include "lwm/base/json.h"
 #include "lwm/data/documents.h"
 #include "lwm/io/image_file.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/llama_pieces.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {
@@ -147,7 +147,7 @@ TEST_F(DataCommandsTest, FilesThatAreNoTextAreNamed) {
       << mixed.err;
 }
 
-// Pictures named by JSONL, a tiny VQGAN with random weights.
+// Images named by JSONL, a tiny VQGAN with random weights.
 class MediaCommandsTest : public DataCommandsTest {
  protected:
   MediaCommandsTest() {
@@ -155,9 +155,9 @@ class MediaCommandsTest : public DataCommandsTest {
     testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
     std::filesystem::create_directories(folder_ / "media");
     for (uint64_t i = 0; i < 3; ++i)
-      io::WritePng(folder_ / "media" / Cat(i, ".png"), testing_support::NoisePicture(i, 20, 24));
-    testing_support::WriteGreyClip(folder_ / "media" / "clip.mp4", 7);
-    WriteFileAtomically(folder_ / "media" / "bad.png", "no picture");
+      io::WritePng(folder_ / "media" / Cat(i, ".png"), testing_support::NoiseImage(i, 20, 24));
+    testing_support::WriteGreyVideo(folder_ / "media" / "clip.mp4", 7);
+    WriteFileAtomically(folder_ / "media" / "bad.png", "no image");
     WriteFileAtomically(folder_ / "media" / "lines.jsonl",
                         R"({"caption": "one", "image_vision": "0.png", "id": 5}
 {"caption": "two", "image_vision": ["1.png", "2.png"]}
@@ -282,7 +282,7 @@ TEST_F(DataCommandsTest, ResultsThatCannotBeWrittenAreAnError) {
   EXPECT_NE(result.err.find("could not be written"), std::string::npos) << result.err;
 }
 
-TEST_F(MediaCommandsTest, RecipeOfSourcesTrainsOnPicturesAndText) {
+TEST_F(MediaCommandsTest, RecipeOfSourcesTrainsOnImagesAndText) {
   WriteFileAtomically(folder_ / "book.txt", "It was a dark and stormy night. The end.");
   WriteFileAtomically(folder_ / "r.toml", Cat(R"([model]
 hidden_size = 32

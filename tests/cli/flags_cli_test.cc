@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "lwm/base/file.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {

@@ -8,9 +8,9 @@
 
 #include "lwm/base/json.h"
 #include "lwm/checkpoint/tensor_file.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {
@@ -21,7 +21,8 @@ using testing_support::RunLwm;
 class InferenceCliTest : public testing::Test {
  protected:
   // Saves the tensors and runs `lwm logits` on them.
-  ProgramResult Logits(const checkpoint::NamedTensors& tensors, const std::string& flags = "") const {
+  ProgramResult Logits(const checkpoint::NamedTensors& tensors,
+                       const std::string& flags = "") const {
     checkpoint::SaveTensors(folder_.path() / "in.safetensors", tensors);
     return RunLwm("logits --dtype f32 --model " + model_ + " --input " + Path("in.safetensors") +
                   " --output " + Path("out.safetensors") + " " + flags);

@@ -4,10 +4,10 @@
 #include <string>
 
 #include "lwm/base/file.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {
@@ -74,7 +74,7 @@ TEST_F(MediaCliTest, SoundIsNoVideoWhateverItsName) {
     std::filesystem::copy_file(GoldenFolder("media") / "song.mp4", folder_ / name);
     const ProgramResult run = Encode(Path(name));
     EXPECT_EQ(run.exit_code, 1) << name;
-    EXPECT_NE(run.err.find("has sound and a cover picture only"), std::string::npos) << run.err;
+    EXPECT_NE(run.err.find("has sound and a cover image only"), std::string::npos) << run.err;
   }
 }
 

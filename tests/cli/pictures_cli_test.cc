@@ -1,4 +1,4 @@
-// image, video, eval-pictures and generate --image on a model of random weights: files and
+// image, video, eval-images and generate --image on a model of random weights: files and
 // messages.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -7,15 +7,15 @@
 #include <string>
 
 #include "lwm/base/json.h"
+#include "lwm/checkpoint/model_directory.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/video_reader.h"
-#include "lwm/checkpoint/model_directory.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/llama_pieces.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model_directory.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {
@@ -26,9 +26,9 @@ namespace fs = std::filesystem;
 using testing_support::ProgramResult;
 using testing_support::RunLwm;
 
-class PicturesCliTest : public testing::Test {
+class ImagesCliTest : public testing::Test {
  protected:
-  PicturesCliTest() {
+  ImagesCliTest() {
     testing_support::WriteTinyModelDirectory(folder_ / "model",
                                              TinyConfig(/*vision_vocab_size=*/12),
                                              *testing_support::LlamaTokenizer());
@@ -49,7 +49,7 @@ class PicturesCliTest : public testing::Test {
   const testing_support::TemporaryFolder folder_;
 };
 
-TEST_F(PicturesCliTest, ImageWritesAPictureAGridOrAFolder) {
+TEST_F(ImagesCliTest, ImageWritesAImageAGridOrAFolder) {
   const std::string prompt = "--prompt 'a red apple' --scale 3 --seed 7 ";
   EXPECT_EQ(Run("image", prompt + "--output " + Path("one.png")).exit_code, 0);
   EXPECT_EQ(io::ReadImage(folder_ / "one.png").width, 8);
@@ -64,7 +64,7 @@ TEST_F(PicturesCliTest, ImageWritesAPictureAGridOrAFolder) {
   EXPECT_EQ(Run("image", prompt + "--output x.jpg").exit_code, 2);
 }
 
-TEST_F(PicturesCliTest, FramesHaveTheSizeThatTheModelWasTrainedOn) {
+TEST_F(ImagesCliTest, FramesHaveTheSizeThatTheModelWasTrainedOn) {
   Json config = ReadJsonFile(folder_ / "model/config.json");
   config["codes_per_frame"] = 36;  // 12 x 12 pixels; the VQGAN was made for 8 x 8
   WriteFileAtomically(folder_ / "model/config.json", config.dump());
@@ -79,7 +79,7 @@ TEST_F(PicturesCliTest, FramesHaveTheSizeThatTheModelWasTrainedOn) {
   EXPECT_EQ(ReadJsonFile(folder_ / "copy/config.json").at("codes_per_frame"), 36);
 }
 
-TEST_F(PicturesCliTest, VideoGoesOnFromAPictureOrAClip) {
+TEST_F(ImagesCliTest, VideoGoesOnFromImageOrVideo) {
   ProgramResult run =
       Run("video", "--image " + Path("red.png") + " --prompt red --frames 3 --fps 4 --output " +
                        Path("clip.mp4"));
@@ -95,7 +95,7 @@ TEST_F(PicturesCliTest, VideoGoesOnFromAPictureOrAClip) {
   EXPECT_NE(run.err.find("--prompt, --image or --input"), std::string::npos) << run.err;
 }
 
-TEST_F(PicturesCliTest, GenerateWritesTextAboutAPicture) {
+TEST_F(ImagesCliTest, GenerateWritesTextAboutAImage) {
   const std::string flags = "--temperature 0 --ignore-eos --max-new-tokens 4 --image ";
   const ProgramResult run = Run("generate", flags + Path("red.png"));
   EXPECT_EQ(run.exit_code, 0) << run.err;
@@ -105,7 +105,7 @@ TEST_F(PicturesCliTest, GenerateWritesTextAboutAPicture) {
   EXPECT_EQ(Run("generate", "--prompt red --max-frames 2").exit_code, 2);
 }
 
-TEST_F(PicturesCliTest, SpecialTokensOfAPromptAboutAPictureAreRead) {
+TEST_F(ImagesCliTest, SpecialTokensOfAPromptAboutAImageAreRead) {
   const std::string flags =
       "--temperature 0 --ignore-eos --max-new-tokens 4 --image " + Path("red.png") + " --prompt '";
   const std::string plain = Run("generate", flags + "{image}<s>'").out;
@@ -113,7 +113,7 @@ TEST_F(PicturesCliTest, SpecialTokensOfAPromptAboutAPictureAreRead) {
   EXPECT_EQ(Run("generate", flags + "{image}'").out, Run("generate", flags + "'").out);
 }
 
-TEST_F(PicturesCliTest, FoldersOfPicturesHoldThoseOfOneRun) {
+TEST_F(ImagesCliTest, FoldersOfImagesHoldThoseOfOneRun) {
   const std::string prompt = "--prompt red --output " + Path("folder");
   ASSERT_EQ(Run("image", prompt + " --n 2").exit_code, 0);
   EXPECT_EQ(Run("image", prompt + " --n 2").exit_code, 0);
@@ -123,12 +123,12 @@ TEST_F(PicturesCliTest, FoldersOfPicturesHoldThoseOfOneRun) {
   const ProgramResult written =
       Run("generate", "--max-new-tokens 2 --prompt red --pictures " + Path("folder"));
   EXPECT_EQ(written.exit_code, 2);
-  EXPECT_NE(written.err.find("would pass for a picture of this run"), std::string::npos)
+  EXPECT_NE(written.err.find("would pass for an image of this run"), std::string::npos)
       << written.err;
   EXPECT_EQ(Run("image", "--prompt red --output " + Path("none/x.png")).exit_code, 2);
 }
 
-TEST_F(PicturesCliTest, EvalPicturesPrintsOneObject) {
+TEST_F(ImagesCliTest, EvalImagesPrintsOneObject) {
   const ProgramResult run =
       Run("eval-pictures", "--json --pairs " + Path("pairs.jsonl") + " --grid " + Path("grid.png"));
   EXPECT_EQ(run.exit_code, 0) << run.err;

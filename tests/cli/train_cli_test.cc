@@ -11,8 +11,8 @@
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/run/metrics.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/temporary_folder.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {

@@ -11,9 +11,9 @@
 #include "lwm/io/safetensors.h"
 #include "lwm/io/video_reader.h"
 #include "lwm/run/metrics.h"
-#include "tests/cli/run_program.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "tests/cli/run_program.h"
 
 namespace lwm {
 namespace {
@@ -29,9 +29,9 @@ class VqganCliTest : public ::testing::Test {
   VqganCliTest() {
     testing_support::WriteTinyVqgan(folder_ / "vqgan", 3);
     std::filesystem::create_directory(folder_ / "media");
-    io::Mp4Writer clip(folder_ / "media/b.mp4", 10);
-    for (int i = 0; i < 5; ++i) clip.Add(Plain(32, 24, static_cast<uint8_t>(40 * i)));
-    clip.Finish();
+    io::Mp4Writer video(folder_ / "media/b.mp4", 10);
+    for (int i = 0; i < 5; ++i) video.Add(Plain(32, 24, static_cast<uint8_t>(40 * i)));
+    video.Finish();
     io::WritePng(folder_ / "media/c.png", Plain(1, 1, 90));
   }
 
@@ -71,16 +71,16 @@ TEST_F(VqganCliTest, FramesOfAFolderGoToCodesAndBackToEveryOutput) {
   EXPECT_EQ(Decode("x.png").exit_code, 2);
 }
 
-TEST_F(VqganCliTest, PicturesOfALongerRunAreNotMixedWithNewOnes) {
+TEST_F(VqganCliTest, ImagesOfALongerRunAreNotMixedWithNewOnes) {
   ASSERT_EQ(Encode(Path("media")).exit_code, 0);
   ASSERT_EQ(Decode("pictures").exit_code, 0);
   WriteFileAtomically(folder_ / "pictures/7.png", "not named as ours are");
   WriteFileAtomically(folder_ / "pictures/notes.txt", "");
-  EXPECT_EQ(Decode("pictures").exit_code, 0);  // the same pictures again
+  EXPECT_EQ(Decode("pictures").exit_code, 0);  // the same images again
   ASSERT_EQ(Encode(Path("media/b.mp4")).exit_code, 0);
   const ProgramResult shorter = Decode("pictures");
   EXPECT_EQ(shorter.exit_code, 2);
-  EXPECT_NE(shorter.err.find("holds 000005.png, which would pass for a picture of this run"),
+  EXPECT_NE(shorter.err.find("holds 000005.png, which would pass for an image of this run"),
             std::string::npos)
       << shorter.err;
   std::filesystem::remove(folder_ / "pictures/000005.png");
@@ -116,10 +116,10 @@ TEST_F(VqganCliTest, ConvertsIntoAFolderNamedWithASlashAndOnlyWhatItCan) {
 }
 
 TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
-  const std::string clip = ReadFile(folder_ / "media/b.mp4");
+  const std::string video = ReadFile(folder_ / "media/b.mp4");
   WriteFileAtomically(folder_ / "media/a_empty.mp4", "");
-  WriteFileAtomically(folder_ / "media/d_cut.mp4", clip.substr(0, clip.size() / 2));
-  WriteFileAtomically(folder_ / "media/e_text.png", "no picture");
+  WriteFileAtomically(folder_ / "media/d_cut.mp4", video.substr(0, video.size() / 2));
+  WriteFileAtomically(folder_ / "media/e_text.png", "no image");
   WriteFileAtomically(folder_ / "media/notes.txt", "a caption");
   const ProgramResult strict = Encode(Path("media"));
   EXPECT_EQ(strict.exit_code, 1);
@@ -131,7 +131,7 @@ TEST_F(VqganCliTest, BrokenFilesAreNamedOrCounted) {
   for (const char* part :
        {"a_empty.mp4", "d_cut.mp4", "e_text.png", "notes.txt", "skipped 4 files"})
     EXPECT_NE(lenient.err.find(part), std::string::npos) << part << " in " << lenient.err;
-  EXPECT_NE(lenient.err.find("skipped " + Path("media/e_text.png") + ": not a picture"),
+  EXPECT_NE(lenient.err.find("skipped " + Path("media/e_text.png") + ": not an image"),
             std::string::npos)
       << "named once: " << lenient.err;
   const ProgramResult nothing = Encode(Path("media/e_text.png") + " --skip-bad");

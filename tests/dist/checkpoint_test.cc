@@ -10,11 +10,12 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/run/checkpoint_find.h"
 #include "lwm/run/shared_outcome.h"
+#include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_sharded_model.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
-#include "lwm/testing/temporary_folder.h"
 
 namespace lwm::train {
 namespace {

@@ -10,11 +10,11 @@
 #include "lwm/base/error.h"
 #include "lwm/base/random.h"
 #include "lwm/data/packing.h"
+#include "lwm/testing/tiny_model.h"
 #include "lwm/train/batch.h"
 #include "lwm/train/step.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
-#include "lwm/testing/tiny_model.h"
 
 namespace lwm::train {
 namespace {

@@ -135,7 +135,7 @@ void ExpectEmptySlotsAreZero(const AttentionResult& forward, const at::Tensor& d
   EXPECT_TRUE(lse_BTH.eq(-std::numeric_limits<double>::infinity()).all().item<bool>());
 }
 
-Results RunRing(const Problem& p, const SequenceView& view, RingTraveller traveller) {
+Results RunRing(const Problem& p, const SequenceView& view, CirculatedSide traveller) {
   const int64_t tokens = p.q_BSHK.size(1);
   const at::Tensor q = Take(p.q_BSHK, view), k = Take(p.k_BSGK, view), v = Take(p.v_BSGK, view);
   const AttentionResult forward = RingAttentionForward(q, k, v, view, p.scale);
@@ -171,14 +171,14 @@ void ExpectRingEqualsReference(const Case& c) {
     zigzag.push_back(dist::PlanZigzag(c.tokens, World().size(), begin_S));
     balanced.push_back(dist::PlanBalanced(c.tokens, World().size(), begin_S));
   }
-  const Results alone = RunRing(p, MakeSequenceView(one, nullptr), RingTraveller::kLighter);
+  const Results alone = RunRing(p, MakeSequenceView(one, nullptr), CirculatedSide::kLighter);
   const bool f32 = c.dtype == at::kFloat;
   ExpectNear(alone, reference, f32 ? 5e-6 : 2e-2, Cat(c.name, " alone"));
   for (const auto* plans : {&zigzag, &balanced}) {
     const SequenceView view = MakeSequenceView(*plans, &World());
-    for (const auto traveller : {RingTraveller::kKeys, RingTraveller::kQueries}) {
+    for (const auto traveller : {CirculatedSide::kKeys, CirculatedSide::kQueries}) {
       const std::string what = Cat(c.name, plans == &balanced ? " balanced" : " zigzag",
-                                   traveller == RingTraveller::kKeys ? " keys" : " queries");
+                                   traveller == CirculatedSide::kKeys ? " keys" : " queries");
       const Results ring = RunRing(p, view, traveller);
       ExpectNear(ring, reference, f32 ? 5e-6 : 2e-2, what);
       if (f32) ExpectNear(ring, alone, 2e-6, what + " against one rank");
@@ -218,10 +218,10 @@ TEST(RingAttentionTest, KeysTravelPackedOrInRows) {
   p.k_BSGK.slice(1, 1000, 1003).fill_(NAN);
   SequenceView view =
       MakeSequenceView({dist::PlanZigzag(c.tokens, World().size(), p.begin_BS[0])}, &World());
-  EXPECT_TRUE(view.alike);
+  EXPECT_TRUE(view.same_packed_layout);
   const at::Tensor q = Take(p.q_BSHK, view), k = Take(p.k_BSGK, view), v = Take(p.v_BSGK, view);
   for (const bool alike : {true, false}) {
-    view.alike = alike;
+    view.same_packed_layout = alike;
     const at::Tensor out =
         Assemble(RingAttentionForward(q, k, v, view, p.scale).out_BTHK, view, c.tokens);
     EXPECT_LE(RelativeError(out.slice(1, 0, 1000), want.out_BSHK.slice(1, 0, 1000)), 2e-2);
@@ -233,10 +233,10 @@ TEST(RingAttentionTest, LargeScoresNeedTheRunningMaximum) {
   const Case c{"large scores", 1, 97, 2, 1, 64, 0, at::kFloat, 12};
   const Problem p = MakeProblem(c);
   const auto plan = dist::PlanZigzag(c.tokens, World().size(), {});
-  const Results ring = RunRing(p, MakeSequenceView({plan}, &World()), RingTraveller::kLighter);
+  const Results ring = RunRing(p, MakeSequenceView({plan}, &World()), CirculatedSide::kLighter);
   ExpectNear(ring, Reference(p), 4e-5, c.name);
   const Results alone = RunRing(p, MakeSequenceView({dist::PlanZigzag(c.tokens, 1, {})}, nullptr),
-                                RingTraveller::kLighter);
+                                CirculatedSide::kLighter);
   ExpectNear(ring, alone, 2e-6, "large scores against one rank");
 }
 
@@ -245,8 +245,8 @@ TEST(RingAttentionTest, RepeatsItsBits) {
   const Problem p = MakeProblem(c);
   const SequenceView view =
       MakeSequenceView({dist::PlanBalanced(c.tokens, World().size(), p.begin_BS[0])}, &World());
-  const Results a = RunRing(p, view, RingTraveller::kLighter),
-                b = RunRing(p, view, RingTraveller::kLighter);
+  const Results a = RunRing(p, view, CirculatedSide::kLighter),
+                b = RunRing(p, view, CirculatedSide::kLighter);
   EXPECT_TRUE(a.out_BSHK.equal(b.out_BSHK));
   EXPECT_TRUE(a.dq_BSHK.equal(b.dq_BSHK));
   EXPECT_TRUE(a.dk_BSGK.equal(b.dk_BSGK));

@@ -4,8 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "tests/dist/mpi_main.h"
 #include "lwm/testing/tiny_model.h"
+#include "tests/dist/mpi_main.h"
 
 namespace lwm::infer {
 namespace {
@@ -45,7 +45,8 @@ TEST(ScoreOverRanksTest, SegmentsOfARowMayLieOnSeveralRanks) {
   const auto ignore = [](int64_t, int64_t) {};
   const eval::Score one = eval::ScoreBatch({config, weights, {}}, batch, ignore);
   EXPECT_EQ(one.all.tokens, 2 * (61 - 3));
-  ExpectSame(eval::ScoreBatch({config, weights, {}, &lwm::testing::World()}, batch, ignore).all, one.all);
+  ExpectSame(eval::ScoreBatch({config, weights, {}, &lwm::testing::World()}, batch, ignore).all,
+             one.all);
 }
 
 }  // namespace

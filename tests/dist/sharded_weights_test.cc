@@ -5,8 +5,8 @@
 
 #include <cmath>
 
-#include "lwm/train/adamw.h"
 #include "lwm/testing/tiny_sharded_model.h"
+#include "lwm/train/adamw.h"
 #include "tests/dist/mesh_shapes.h"
 #include "tests/dist/mpi_main.h"
 
@@ -58,7 +58,7 @@ TEST(ShardedWeightsDistTest, GatheredGroupsEqualTheWholeTensors) {
         } else {
           weights.Load(std::ref(*whole));
         }
-        model::OuterWeights outer = weights.Outer();
+        model::NonLayerWeights outer = weights.Outer();
         ExpectWeights(weights.GroupSpecs(-1), model::OuterTensors(config, outer), mesh, *whole,
                       dtype);
         // Two forward passes, the second with its backward, and an order that nobody predicts.

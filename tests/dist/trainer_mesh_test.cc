@@ -17,10 +17,10 @@
 #include "lwm/config/train_config.h"
 #include "lwm/data/packing.h"
 #include "lwm/run/metrics.h"
+#include "lwm/testing/tiny_model.h"
 #include "lwm/train/step.h"
 #include "lwm/train/trainer.h"
 #include "tests/dist/mpi_main.h"
-#include "lwm/testing/tiny_model.h"
 
 namespace lwm::train {
 namespace {
@@ -109,7 +109,8 @@ class TrainerMeshTest : public ::testing::Test {
 
   std::vector<double> LossesOf(const std::string& name, const std::string& file) const {
     std::vector<double> losses;
-    for (const Json& line : run::ReadStepLog(folder_ / name / file)) losses.push_back(line.at("loss"));
+    for (const Json& line : run::ReadStepLog(folder_ / name / file))
+      losses.push_back(line.at("loss"));
     return losses;
   }
 
@@ -152,7 +153,9 @@ TEST_F(TrainerMeshTest, MicroRowsChangeOnlyTheRounding) {
   const dist::MeshShape mesh = {1, 1, 1, World().size()};
   const auto one = Losses("micro_1", mesh);
   const auto three = Losses("micro_3", mesh, {"train.micro_rows=3"});
-  if (World().rank() == 0) EXPECT_LE(WorstDifference(one, three), kRounding);
+  if (World().rank() == 0) {
+    EXPECT_LE(WorstDifference(one, three), kRounding);
+  }
 }
 
 TEST_F(TrainerMeshTest, ResumedRunRepeatsTheBitsOfOneThatWasNotStopped) {
@@ -174,13 +177,15 @@ TEST_F(TrainerMeshTest, RunGoesOnWithAnotherMesh) {
   const auto whole = Losses("mesh_whole", {1, 1, 1, 1});
   Losses("mesh_change", {1, 1, 1, 2}, {"train.steps=9"});
   const auto changed = Losses("mesh_change", {2, 1, 1, 1});
-  if (World().rank() == 0) EXPECT_LE(WorstDifference(whole, changed), kRounding);
+  if (World().rank() == 0) {
+    EXPECT_LE(WorstDifference(whole, changed), kRounding);
+  }
 }
 
 TEST_F(TrainerMeshTest, ASampleThatFailsCostsALineNotTheRun) {
   std::string lines;
   TrainHooks hooks;
-  hooks.say = [&](const std::string& line) { lines += line + "\n"; };
+  hooks.log = [&](const std::string& line) { lines += line + "\n"; };
   hooks.sample = [](const fs::path&) -> std::string {
     throw std::runtime_error("short of memory\nframe #0");  // as LibTorch's errors look
   };

@@ -1,11 +1,11 @@
-// Ranks share a batch of pictures: weights and codebook must not depend on how many they are.
+// Ranks share a batch of images: weights and codebook must not depend on how many they are.
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "lwm/config/vqgan_train_config.h"
+#include "lwm/testing/synthetic_images.h"
 #include "lwm/vision_train/learner.h"
-#include "lwm/testing/synthetic_pictures.h"
 #include "tests/dist/mpi_main.h"
 
 namespace lwm::vision_train {
@@ -44,7 +44,7 @@ Trained Train(const config::VqganTrainConfig& config, dist::Communicator& world,
   const int64_t end = kBatch * (world.rank() + 1) / world.size();
   for (int64_t step = 0; step < steps; ++step) {
     const at::Tensor images_NHWC =
-        testing::SyntheticPictures(kBatch, 16, 50 + static_cast<uint64_t>(step));
+        testing::SyntheticImages(kBatch, 16, 50 + static_cast<uint64_t>(step));
     trained.losses.push_back(
         learner.Step(step, images_NHWC.narrow(0, first, end - first), first, kBatch).loss);
   }

@@ -1,4 +1,4 @@
-// Any bytes are a picture or refused.
+// Any bytes are an image or refused.
 #include <cstddef>
 #include <cstdint>
 

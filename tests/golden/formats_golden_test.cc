@@ -90,8 +90,9 @@ void ExpectStreamSurvives(const fs::path& stream, const Json& config) {
   TemporaryFolder folder;
   WriteFileAtomically(folder / "config.json", config.dump());
   const auto source = checkpoint::OpenModel(stream, folder / "config.json");
-  checkpoint::SaveModelDirectory(source->config(), [&](const TensorSpec& spec) { return source->Read(spec); },
-                     folder / "hf", {});
+  checkpoint::SaveModelDirectory(source->config(),
+                                 [&](const TensorSpec& spec) { return source->Read(spec); },
+                                 folder / "hf", {});
   const auto hf = checkpoint::OpenModel(folder / "hf");
   checkpoint::SaveLwmCheckpoint(
       hf->config(), [&](const TensorSpec& spec) { return hf->Read(spec); }, folder / "jax",

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "lwm/infer/batch_generator.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/infer/batch_generator.h"
 #include "lwm/testing/golden_folder.h"
 
 namespace lwm::infer {
@@ -19,9 +19,9 @@ namespace {
 class FramesGoldenTest : public testing::Test {
  protected:
   // Row `row` of a file's prompts, without its padding.
-  static MixedSequence PromptOf(const std::map<std::string, at::Tensor>& golden, int64_t row) {
+  static MultimodalSequence PromptOf(const std::map<std::string, at::Tensor>& golden, int64_t row) {
     const auto mask_T = golden.at("attention_mask")[row];
-    MixedSequence prompt;
+    MultimodalSequence prompt;
     for (int64_t t = 0; t < mask_T.numel(); ++t)
       if (mask_T[t].item<int64_t>() != 0)
         prompt.Add(golden.at("prompt_ids")[row][t].item<int64_t>(),

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "lwm/base/json.h"
+#include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/infer/generator.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
-#include "lwm/checkpoint/model_directory.h"
-#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/testing/golden_folder.h"
 
 namespace lwm::infer {

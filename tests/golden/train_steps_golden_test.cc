@@ -7,8 +7,8 @@
 
 #include "lwm/base/json.h"
 #include "lwm/checkpoint/tensor_file.h"
-#include "lwm/train/adamw.h"
 #include "lwm/run/schedule.h"
+#include "lwm/train/adamw.h"
 #include "lwm/train/sharded_weights.h"
 #include "lwm/train/step.h"
 
@@ -144,10 +144,10 @@ TEST(TrainStepsGolden, FiveUpdatesRepeatThePublishedRun) {
                             .weight_decay = settings["weight_decay"],
                             .no_decay = {}});
   const run::Schedule schedule = {.init_lr = settings["init_lr"],
-                             .lr = settings["lr"],
-                             .min_lr = settings["end_lr"],
-                             .warmup_steps = settings["lr_warmup_steps"],
-                             .decay_steps = settings["lr_decay_steps"]};
+                                  .lr = settings["lr"],
+                                  .min_lr = settings["end_lr"],
+                                  .warmup_steps = settings["lr_warmup_steps"],
+                                  .decay_steps = settings["lr_decay_steps"]};
   const Tensors batches = checkpoint::LoadTensors(Folder() / "batches.safetensors");
   const int64_t accumulate = settings["accumulate_gradient_steps"];
   for (const Json& log : golden["log"]) {

@@ -10,11 +10,11 @@
 #include <string>
 
 #include "lwm/base/json.h"
-#include "lwm/io/resample.h"
 #include "lwm/checkpoint/tensor_file.h"
-#include "lwm/vision/frames.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/resample.h"
 #include "lwm/testing/golden_folder.h"
+#include "lwm/vision/frames.h"
 
 namespace lwm::vision {
 namespace {
@@ -29,7 +29,8 @@ double Largest(const at::Tensor& a, const at::Tensor& b) {
 at::Tensor ToNHWC(const at::Tensor& x_NCHW) { return x_NCHW.permute({0, 2, 3, 1}).contiguous(); }
 
 void ExpectDiffusersResults(const Vqgan& vqgan) {
-  const auto golden = checkpoint::LoadTensors(GoldenFolder("vq_amused_5level") / "golden.safetensors");
+  const auto golden =
+      checkpoint::LoadTensors(GoldenFolder("vq_amused_5level") / "golden.safetensors");
   for (const std::string image : {"image0", "image1"}) {
     const at::Tensor latents = vqgan.Latents(ToNHWC(golden.at(image)));
     EXPECT_LT(Largest(latents, ToNHWC(golden.at(image + ".latents"))), 1e-5);
@@ -43,13 +44,14 @@ void ExpectDiffusersResults(const Vqgan& vqgan) {
 }
 
 TEST(VqganGoldenTest, DiffusersDirectoryGivesItsLatentsCodesAndImages) {
-  ExpectDiffusersResults(checkpoint::LoadVqgan(GoldenFolder("vq_amused_5level") / "model", at::kFloat));
+  ExpectDiffusersResults(
+      checkpoint::LoadVqgan(GoldenFolder("vq_amused_5level") / "model", at::kFloat));
 }
 
 TEST(VqganGoldenTest, PublishedPickleGivesTheSame) {
   const fs::path folder = GoldenFolder("vq_amused_5level");
-  ExpectDiffusersResults(
-      checkpoint::LoadVqgan(folder / "lwm_flax" / "vqgan", at::kFloat, folder / "model" / "config.json"));
+  ExpectDiffusersResults(checkpoint::LoadVqgan(folder / "lwm_flax" / "vqgan", at::kFloat,
+                                               folder / "model" / "config.json"));
 }
 
 TEST(VqganGoldenTest, EveryNameHasItsPublishedPathAndShape) {

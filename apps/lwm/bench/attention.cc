@@ -45,9 +45,9 @@ std::vector<int32_t> SegmentBegins(const AttentionFlags& flags) {
 
 class AttentionBench {
  public:
-  AttentionBench(const AttentionFlags& flags, Session& session, at::ScalarType dtype)
-      : flags_(flags), session_(session), begin_S_(SegmentBegins(flags)) {
-    dist::Communicator& world = session.world();
+  AttentionBench(const AttentionFlags& flags, RunContext& context, at::ScalarType dtype)
+      : flags_(flags), context_(context), begin_S_(SegmentBegins(flags)) {
+    dist::Communicator& world = context.world();
     const bool packed = flags.segments > 1;
     const dist::SequencePlan plan =
         (packed ? dist::PlanBalanced : dist::PlanZigzag)(flags.tokens, world.size(), begin_S_);
@@ -83,9 +83,9 @@ class AttentionBench {
  private:
   // The clock of the first rank, once all are there, so that every rank makes the same decisions.
   double Now() {
-    session_.world().Barrier();
+    context_.world().Barrier();
     double now = MonotonicSeconds();
-    session_.world().Broadcast(std::as_writable_bytes(std::span(&now, 1)), 0);
+    context_.world().Broadcast(std::as_writable_bytes(std::span(&now, 1)), 0);
     return now;
   }
 
@@ -98,7 +98,7 @@ class AttentionBench {
   }
 
   AttentionFlags flags_;
-  Session& session_;
+  RunContext& context_;
   std::vector<int32_t> begin_S_;
   ops::SequenceView view_;
   at::Tensor q_BTHK_, k_BTGK_, v_BTGK_, dout_BTHK_;
@@ -121,11 +121,11 @@ Bench::Measure AddAttention(CLI::App& command) {
   AddExamples(command,
               "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
               "  mpirun -np 2 lwm bench attention --tokens 16384 --segments 32");
-  return [flags](Session& session, const RunFlags& run) {
+  return [flags](RunContext& context, const RunFlags& run) {
     CheckFlags(*flags);
     const at::ScalarType dtype = run.dtype == "f32" ? at::kFloat : at::kBFloat16;
-    at::manual_seed(run.seed + static_cast<uint64_t>(session.world().rank()));
-    return AttentionBench(*flags, session, dtype).Measure();
+    at::manual_seed(run.seed + static_cast<uint64_t>(context.world().rank()));
+    return AttentionBench(*flags, context, dtype).Measure();
   };
 }
 const Bench attention("attention", "exact attention over all ranks, forward and backward",

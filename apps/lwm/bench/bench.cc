@@ -20,18 +20,18 @@ std::vector<const Bench*>& Benches() {
 }
 
 void Run(const Bench::Measure& measure, const RunFlags& flags) {
-  Session session(flags);
+  RunContext context(flags);
   const double matmul_gflops = MeasureMatmulGflops();
-  Json result = measure(session, flags);
+  Json result = measure(context, flags);
   result["matmul_gflops"] = matmul_gflops;
-  result["threads"] = session.threads();
-  result["ranks"] = session.world().size();
-  result["peak_gib"] = run::PeakGib(session.world());
-  if (session.is_root()) std::printf("%s\n", result.dump().c_str());
+  result["threads"] = context.threads();
+  result["ranks"] = context.world().size();
+  result["peak_gib"] = run::PeakGib(context.world());
+  if (context.is_root()) std::printf("%s\n", result.dump().c_str());
 }
 
 Bench::Measure AddMatmul(CLI::App&) {
-  return [](Session&, const RunFlags&) { return Json::object(); };
+  return [](RunContext&, const RunFlags&) { return Json::object(); };
 }
 const Bench matmul("matmul", "bf16 2048^3 through LibTorch", AddMatmul);
 

@@ -13,7 +13,7 @@ namespace lwm::app {
 // measures and gives its own fields; bench.cc adds matmul_gflops, threads, ranks and peak_gib and
 // prints the object.
 struct Bench {
-  using Measure = std::function<Json(Session& session, const RunFlags& flags)>;
+  using Measure = std::function<Json(RunContext& context, const RunFlags& flags)>;
   Bench(const char* bench_name, const char* bench_help, Measure (*add_bench)(CLI::App& command));
   const char* name;
   const char* help;

@@ -127,8 +127,8 @@ void Convert(const fs::path& from, const fs::path& to, const ConvertBenchFlags& 
                       : flags.weights == "q4_0" ? std::optional(io::GgufType::kQ4_0)
                                                 : std::nullopt;
   if (flags.format == "gguf") {
-    checkpoint::SaveGguf(source->config(), read, to, blocks.value_or(checkpoint::GgufTypeOf(dtype)), "bench",
-                    {});
+    checkpoint::SaveGguf(source->config(), read, to, blocks.value_or(checkpoint::GgufTypeOf(dtype)),
+                         "bench", {});
   } else if (flags.format == "lwm-jax") {
     checkpoint::SaveLwmCheckpoint(source->config(), read, to, dtype);
   } else {
@@ -187,8 +187,8 @@ Bench::Measure AddConvertBench(CLI::App& command) {
   AddExamples(command,
               "  lwm bench convert --gigabytes 2 --format gguf --weights q8_0\n"
               "  lwm bench convert --gigabytes 13 --folder /big/disk");
-  return [flags](Session& session, const RunFlags&) {
-    LWM_REQUIRE(session.world().size() == 1, "lwm bench convert runs on one rank");
+  return [flags](RunContext& context, const RunFlags&) {
+    LWM_REQUIRE(context.world().size() == 1, "lwm bench convert runs on one rank");
     LWM_REQUIRE(flags->format != "lwm-jax" || !flags->weights.starts_with("q"),
                 "the JAX stream holds no quantised weights");
     return MeasureConvert(*flags);

@@ -8,12 +8,12 @@
 #include <memory>
 
 #include "bench/bench.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/infer/decode_model.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/ops/attention/cached.h"
-#include "flags/model_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -171,8 +171,8 @@ Bench::Measure AddCacheBench(CLI::App& command, const CacheFlags& defaults) {
       ->capture_default_str();
   command.add_option("--kv", flags->kv, "type of keys and values (default: --dtype)")
       ->check(CLI::IsMember({"bf16", "f32"}));
-  return [flags, name = command.get_name()](Session& session, const RunFlags& run) {
-    RequireOneRank(session, ("bench " + name).c_str());
+  return [flags, name = command.get_name()](RunContext& context, const RunFlags& run) {
+    RequireOneRank(context, ("bench " + name).c_str());
     LWM_REQUIRE(flags->kv.empty() || flags->kv == run.dtype, "--kv ", flags->kv, " with --dtype ",
                 run.dtype, ": keys and values have the type of the arithmetic");
     std::erase(flags->prefill, 0);  // none, as with --decode

@@ -163,7 +163,7 @@ Bench::Measure AddOps(CLI::App& command) {
   size("--vocab", flags->vocab, "vocabulary of the loss");
   size("--head-dim", flags->head_dim, "width of a head, even");
   AddExamples(command, "  lwm bench ops --tokens 4096 --dim 1024 --threads 1");
-  return [flags](Session&, const RunFlags& run) {
+  return [flags](RunContext&, const RunFlags& run) {
     at::manual_seed(run.seed);
     return OpsBench(*flags, run.dtype == "bf16" ? at::kBFloat16 : at::kFloat).Measure();
   };

@@ -8,9 +8,9 @@
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
 #include "lwm/config/model_config.h"
+#include "lwm/run/metrics.h"
 #include "lwm/train/adamw.h"
 #include "lwm/train/estimate.h"
-#include "lwm/run/metrics.h"
 #include "lwm/train/sharded_weights.h"
 #include "lwm/train/step.h"
 
@@ -87,10 +87,10 @@ Timing MeasureStep(const StepFlags& flags, const train::GlobalBatch& batch,
   return timing;
 }
 
-Json Measure(const StepFlags& flags, Session& session, const RunFlags& run) {
+Json Measure(const StepFlags& flags, RunContext& context, const RunFlags& run) {
   const config::ModelConfig model = MakeModel(flags);
   const bool bf16 = run.dtype == "bf16";
-  dist::Mesh mesh(session.world(), dist::ParseMeshShape(flags.mesh, session.world().size()));
+  dist::Mesh mesh(context.world(), dist::ParseMeshShape(flags.mesh, context.world().size()));
   train::ShardedWeights weights(model, mesh, bf16 ? at::kBFloat16 : at::kFloat);
   train::InitOptions init;
   init.seed = run.seed;
@@ -117,7 +117,7 @@ Json Measure(const StepFlags& flags, Session& session, const RunFlags& run) {
                                                  .residual_bf16 = bf16,
                                                  .ffn_slice_tokens = flags.ffn_slice_tokens});
   const double flops = run::AttentionFlops(batch.allowed_pairs, model.num_hidden_layers,
-                                             model.num_attention_heads, model.head_dim);
+                                           model.num_attention_heads, model.head_dim);
   return {{"what", "train-step"},
           {"tokens", flags.tokens * flags.rows},
           {"params", model.ParameterCount()},
@@ -154,7 +154,8 @@ Bench::Measure AddTrainStep(CLI::App& command) {
               "  lwm bench train-step --tokens 16384\n"
               "  mpirun -np 2 lwm bench train-step --tokens 1048576 --layers 2 --dim 64 --heads 1 "
               "--kv-heads 1 --ffn 176 --vocab 512 --warmup 0 --steps 1 --no-update");
-  return [flags](Session& session, const RunFlags& run) { return Measure(*flags, session, run); };
+  return
+      [flags](RunContext& context, const RunFlags& run) { return Measure(*flags, context, run); };
 }
 const Bench train_step("train-step", "one optimizer step on random tokens", AddTrainStep);
 

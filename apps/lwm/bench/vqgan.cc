@@ -1,4 +1,4 @@
-// `lwm bench vqgan`: pictures to codes and back.
+// `lwm bench vqgan`: images to codes and back.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -7,10 +7,10 @@
 #include <string>
 
 #include "bench/bench.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/checkpoint/vqgan_import.h"
-#include "flags/model_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -45,8 +45,8 @@ vision::Vqgan MakeVqgan(const VqganBenchFlags& flags, const RunFlags& run) {
                        ScalarTypeOf(run));
 }
 
-Json Measure(Session& session, const VqganBenchFlags& flags, const RunFlags& run) {
-  RequireOneRank(session, "bench vqgan");
+Json Measure(RunContext& context, const VqganBenchFlags& flags, const RunFlags& run) {
+  RequireOneRank(context, "bench vqgan");
   at::manual_seed(run.seed);
   const vision::Vqgan vqgan = MakeVqgan(flags, run);
   const int64_t side = vqgan.config().sample_size;
@@ -71,15 +71,16 @@ Bench::Measure AddVqgan(CLI::App& command) {
   auto flags = std::make_shared<VqganBenchFlags>();
   command.add_option("-m,--model", flags->model,
                      "VQGAN directory (default: random weights of the published size)");
-  command.add_option("--batch", flags->batch, "pictures at once")
+  command.add_option("--batch", flags->batch, "images at once")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
       ->capture_default_str();
   AddExamples(command,
               "  lwm bench vqgan --batch 4\n"
               "  lwm bench vqgan --model samples/vqgan-clipart --batch 16 --dtype f32");
-  return [flags](Session& session, const RunFlags& run) { return Measure(session, *flags, run); };
+  return
+      [flags](RunContext& context, const RunFlags& run) { return Measure(context, *flags, run); };
 }
-const Bench vqgan_bench("vqgan", "pictures to codes and back", AddVqgan);
+const Bench vqgan_bench("vqgan", "images to codes and back", AddVqgan);
 
 }  // namespace
 }  // namespace lwm::app

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "bench/bench.h"
+#include "commands/vqgan.h"
 #include "lwm/base/process.h"
 #include "lwm/vision_train/learner.h"
-#include "commands/vqgan.h"
 
 namespace lwm::app {
 namespace {
@@ -33,13 +33,13 @@ config::VqganTrainConfig DefaultRecipe() {
   return config;
 }
 
-Json Measure(Session& session, const VqganTrainBenchFlags& flags, const RunFlags& run) {
+Json Measure(RunContext& context, const VqganTrainBenchFlags& flags, const RunFlags& run) {
   config::VqganTrainConfig config =
       flags.recipe.empty() ? DefaultRecipe() : config::ReadVqganTrainConfig(flags.recipe, {});
   config.train.dtype = run.dtype;
   config.train.seed = static_cast<int64_t>(run.seed);
   config.train.steps = 1 << 20;
-  dist::Communicator& world = session.world();
+  dist::Communicator& world = context.world();
   vision_train::Learner learner(config, world);
   const int64_t side = config.model.sizes.sample_size;
   const int64_t first = flags.batch * world.rank() / world.size();
@@ -72,7 +72,7 @@ Bench::Measure AddVqganTrain(CLI::App& command) {
   auto flags = std::make_shared<VqganTrainBenchFlags>();
   command.add_option("--config", flags->recipe,
                      "recipe whose model and loss are measured (default: as vqgan-clipart.toml)");
-  command.add_option("--batch", flags->batch, "pictures of a step, all ranks together")
+  command.add_option("--batch", flags->batch, "images of a step, all ranks together")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
       ->capture_default_str();
   command.add_option("--steps", flags->steps, "steps of a round; the best of three counts")
@@ -81,7 +81,8 @@ Bench::Measure AddVqganTrain(CLI::App& command) {
   AddExamples(command,
               "  lwm bench vqgan-train --json\n"
               "  mpirun -np 2 lwm bench vqgan-train --threads 1 --dtype f32 --json");
-  return [flags](Session& session, const RunFlags& run) { return Measure(session, *flags, run); };
+  return
+      [flags](RunContext& context, const RunFlags& run) { return Measure(context, *flags, run); };
 }
 const Bench vqgan_train("vqgan-train", "optimizer steps of a small VQGAN", AddVqganTrain);
 

@@ -54,9 +54,9 @@ ops::WholeAttention ReadProblem(const AttentionFlags& flags) {
 }
 
 void RunAttention(const AttentionFlags& flags) {
-  Session session(flags.run);
-  const ops::WholeAttentionResult result = ops::AttendWhole(ReadProblem(flags), &session.world());
-  if (!session.is_root()) return;
+  RunContext context(flags.run);
+  const ops::WholeAttentionResult result = ops::AttendWhole(ReadProblem(flags), &context.world());
+  if (!context.is_root()) return;
   checkpoint::NamedTensors tensors{{"out", result.out_BHTK}, {"lse", result.lse_BHT}};
   if (flags.backward) {
     tensors.insert(tensors.end(),

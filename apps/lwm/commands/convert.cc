@@ -12,20 +12,20 @@
 #include "command.h"
 #include "commands/convert_tokenizer.h"
 #include "commands/convert_vqgan.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
-#include "lwm/data/tokenizer.h"
-#include "lwm/data/tokenizer_files.h"
-#include "lwm/io/checkpoint_place.h"
-#include "lwm/io/gguf_blocks.h"
 #include "lwm/checkpoint/add_vision.h"
 #include "lwm/checkpoint/export.h"
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/stored_form.h"
-#include "flags/model_flags.h"
+#include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_files.h"
+#include "lwm/io/checkpoint_place.h"
+#include "lwm/io/gguf_blocks.h"
 
 namespace lwm::app {
 namespace {
@@ -41,7 +41,7 @@ struct ConvertFlags {
 };
 
 at::ScalarType StoredDtype(const checkpoint::ModelSource& source) {
-  const auto spec = model::OuterTensorSpecs(source.config()).front();
+  const auto spec = model::NonLayerTensorSpecs(source.config()).front();
   const at::ScalarType stored = source.Read(spec).scalar_type();
   return stored == at::kDouble ? at::kFloat : stored;
 }
@@ -90,8 +90,8 @@ void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
           : checkpoint::GgufVocabulary();
   const auto save = [&](const fs::path& file) {
     checkpoint::SaveGguf(conversion.config, conversion.read, file,
-                    BlocksOf(flags).value_or(checkpoint::GgufTypeOf(conversion.dtype)),
-                    fs::path(flags.to).stem().string(), vocabulary);
+                         BlocksOf(flags).value_or(checkpoint::GgufTypeOf(conversion.dtype)),
+                         fs::path(flags.to).stem().string(), vocabulary);
   };
   if (EndsInGguf(flags.to)) return save(flags.to);
   WriteFolderAtomically(flags.to, [&](const fs::path& folder) { save(folder / "model.gguf"); });
@@ -101,7 +101,7 @@ void WriteGguf(const ConvertFlags& flags, const Conversion& conversion) {
 void WriteLwm(const ConvertFlags& flags, const Conversion& conversion) {
   WriteFolderAtomically(flags.to, [&](const fs::path& folder) {
     checkpoint::SaveLwmCheckpoint(conversion.config, conversion.read, folder / "streaming_params",
-                             conversion.dtype);
+                                  conversion.dtype);
     const Json json =
         config::ModelConfigToJson(conversion.config, checkpoint::DtypeName(conversion.dtype));
     WriteFileAtomically(folder / "config.json", json.dump(2) + "\n");
@@ -132,7 +132,7 @@ Conversion Plan(const ConvertFlags& flags, const checkpoint::ModelSource& source
   conversion.read = [&](const model::TensorSpec& spec) { return source.Read(spec); };
   if (flags.add_vision) {
     conversion.config = checkpoint::WithVision(conversion.config, flags.vision_vocab);
-    conversion.read = model::ReadWithVision(conversion.config, conversion.read, flags.seed);
+    conversion.read = checkpoint::ReadWithVision(conversion.config, conversion.read, flags.seed);
   }
   return conversion;
 }
@@ -162,8 +162,8 @@ std::string ModelFlagOf(const ConvertFlags& flags) {
 void RunConvert(const ConvertFlags& flags) {
   RunFlags run;
   run.threads = flags.threads;
-  Session session(run);
-  RequireOneRank(session, "convert");
+  RunContext context(run);
+  RequireOneRank(context, "convert");
   RequireConsistent(flags);
   if (ConvertIfVqgan({flags.from, flags.to, flags.format, flags.dtype,
                       flags.config.empty() ? std::nullopt : std::optional(flags.config),

@@ -121,11 +121,11 @@ std::map<std::string, std::string> FilesBesideWeights(const fs::path& folder,
 }
 
 checkpoint::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer,
-                                       const config::ModelConfig& config,
-                                       const std::map<std::string, std::string>& files) {
+                                            const config::ModelConfig& config,
+                                            const std::map<std::string, std::string>& files) {
   checkpoint::GgufVocabulary result = tokenizer.file_name() == "tokenizer.json"
-                                     ? MergesForGguf(tokenizer)
-                                     : PiecesForGguf(tokenizer);
+                                          ? MergesForGguf(tokenizer)
+                                          : PiecesForGguf(tokenizer);
   AddTokens(tokenizer, result);
   result.bos = tokenizer.bos_id();
   result.eos = config.eos_token_id >= 0 ? config.eos_token_id : tokenizer.eos_id();

@@ -5,9 +5,9 @@
 #include <memory>
 #include <string>
 
+#include "lwm/checkpoint/export.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/io/tensor_source.h"
-#include "lwm/checkpoint/export.h"
 
 namespace lwm::app {
 
@@ -31,7 +31,7 @@ std::map<std::string, std::string> FilesBesideWeights(const std::filesystem::pat
 // The tokenizer in GGUF's terms, with those of `files` that GGUF can carry. Throws
 // Error(kInvalidArgument) when GGUF has no name for its pre-tokenizer.
 checkpoint::GgufVocabulary GgufVocabularyOf(const data::Tokenizer& tokenizer,
-                                       const config::ModelConfig& config,
-                                       const std::map<std::string, std::string>& files);
+                                            const config::ModelConfig& config,
+                                            const std::map<std::string, std::string>& files);
 
 }  // namespace lwm::app

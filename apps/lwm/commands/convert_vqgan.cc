@@ -8,14 +8,15 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/io/unwrapped_source.h"
-#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::app {
 namespace {
 
-at::ScalarType TargetType(const VqganConversion& conversion, const checkpoint::VqganSource& source) {
+at::ScalarType TargetType(const VqganConversion& conversion,
+                          const checkpoint::VqganSource& source) {
   if (conversion.dtype == "f32") return at::kFloat;
   if (conversion.dtype == "bf16") return at::kBFloat16;
   if (conversion.dtype == "f16") return at::kHalf;

@@ -1,4 +1,4 @@
-// lwm encode: pictures and videos as codes in JSONL, ahead of training.
+// lwm encode: images and videos as codes in JSONL, ahead of training.
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "command.h"
+#include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
@@ -22,7 +23,6 @@
 #include "lwm/io/atomic_output.h"
 #include "lwm/io/media_names.h"
 #include "lwm/vision/media_frames.h"
-#include "flags/media_flags.h"
 #include "progress.h"
 
 namespace lwm::app {
@@ -39,7 +39,7 @@ struct EncodeFlags {
   bool skip_bad = false;
 };
 
-// A line of a JSONL file, or a picture or video.
+// A line of a JSONL file, or an image or video.
 struct Item {
   const data::JsonlFile* file = nullptr;
   int64_t line = 0;
@@ -65,7 +65,7 @@ class Inputs {
   }
 
   const std::vector<Item>& items() const { return items_; }
-  // Files of folders that are neither pictures nor videos by their names, or cannot be read.
+  // Files of folders that are neither images nor videos by their names, or cannot be read.
   int64_t passed_over() const { return passed_over_; }
 
  private:
@@ -280,32 +280,32 @@ void WriteLines(const EncodeFlags& flags, const Inputs& inputs, const ItemEncode
   std::fprintf(stderr, "wrote %s to %s, skipped %lld\n", CountOf(size - skipped, "line").c_str(),
                flags.output.c_str(), static_cast<long long>(skipped));
   if (inputs.passed_over() > 0)
-    std::fprintf(stderr, "passed over %s: no pictures or videos by name\n",
+    std::fprintf(stderr, "passed over %s: no images or videos by name\n",
                  CountOf(inputs.passed_over(), "file").c_str());
 }
 
 void RunEncode(EncodeFlags flags) {
-  Session session(flags.run);
+  RunContext context(flags.run);
   flags.media.dtype = flags.run.dtype;
   // Fail now, not after hours of encoding.
   if (const auto folder = fs::path(flags.output).parent_path(); !folder.empty())
     fs::create_directories(folder);
   const Inputs inputs(flags.inputs);
   const ItemEncoder encoder(flags);
-  EncodeAll(flags, inputs, encoder, session.world());
-  if (session.is_root()) WriteLines(flags, inputs, encoder);
-  session.world().Barrier();
+  EncodeAll(flags, inputs, encoder, context.world());
+  if (context.is_root()) WriteLines(flags, inputs, encoder);
+  context.world().Barrier();
 }
 
 void AddEncodeCommand(CLI::App& root) {
   CLI::App* command =
-      root.add_subcommand("encode", "pictures and videos as codes in JSONL, ahead of training");
+      root.add_subcommand("encode", "images and videos as codes in JSONL, ahead of training");
   auto flags = std::make_shared<EncodeFlags>();
   flags->run.dtype = "f32";
   command->add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
   command
       ->add_option("-i,--input", flags->inputs,
-                   "JSONL whose vision fields name media, or pictures, videos, folders of them")
+                   "JSONL whose vision fields name media, or images, videos, folders of them")
       ->required();
   command->add_option("-o,--output", flags->output, "the JSONL file with codes")->required();
   command->add_option("--code-cache", flags->media.cache,

@@ -1,4 +1,4 @@
-// lwm eval-pictures: how well a model knows pictures and their captions.
+// lwm eval-images: how well a model knows images and their captions.
 
 #include <ATen/ATen.h>
 
@@ -8,16 +8,16 @@
 #include <string>
 
 #include "command.h"
+#include "flags/model_flags.h"
+#include "flags/sampling_flags.h"
+#include "image_model.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/io/image_file.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/picture_grid.h"
-#include "flags/model_flags.h"
-#include "picture_model.h"
-#include "flags/sampling_flags.h"
+#include "lwm/vision/image_grid.h"
 
 namespace lwm::app {
 namespace {
@@ -47,10 +47,10 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
   flags.options.drawing.sampling.Validate();
   for (const std::string& result : {flags.grid, flags.output})
     if (!result.empty()) RequireWritableFolder(std::filesystem::path(result).parent_path());
-  Session session(flags.run);
-  RequireOneRank(session, "eval-pictures");
-  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
-  const eval::PicturePairs pairs = eval::ReadPicturePairs(
+  RunContext context(flags.run);
+  RequireOneRank(context, "eval-pictures");
+  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  const eval::ImagePairs pairs = eval::ReadImagePairs(
       flags.pairs, flags.caption_key, flags.picture_key, model.vqgan(), model.layout().frame_size);
   const double start = MonotonicSeconds();
   const eval::PairScores scores = eval::MeasurePairs(
@@ -59,7 +59,7 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
                      FormatDuration(MonotonicSeconds() - start).c_str());
       });
   if (!flags.grid.empty()) {
-    const eval::PicturePairs drawn = eval::SomePairs(pairs, flags.options.pictures);
+    const eval::ImagePairs drawn = eval::SomePairs(pairs, flags.options.images);
     io::WritePng(flags.grid,
                  vision::PairGrid(vision::FramesOfTensor(drawn.images_PHWC),
                                   model.FramesOf(scores.drawn_codes_Dn), {.columns = 12}));
@@ -69,29 +69,28 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
 
 void AddEvalPictures(CLI::App& root) {
   CLI::App* command =
-      root.add_subcommand("eval-pictures", "measure pictures from captions and captions of them");
+      root.add_subcommand("eval-pictures", "measure images from captions and captions of them");
   auto flags = std::make_shared<EvalPicturesFlags>();
   flags->options.drawing.sampling.temperature = 0.5;
   command->add_option("-m,--model", flags->model, "model directory")->required();
   command->add_option("--vqgan", flags->vqgan, "VQGAN directory (default: vqgan in the model's)");
-  command->add_option("--pairs", flags->pairs, "JSONL of pictures and captions")->required();
+  command->add_option("--pairs", flags->pairs, "JSONL of images and captions")->required();
   command->add_option("--caption-key", flags->caption_key, "of its lines")->capture_default_str();
   command->add_option("--picture-key", flags->picture_key, "of its lines: a path")
       ->capture_default_str();
   command
-      ->add_option("--count", flags->options.pictures,
+      ->add_option("--count", flags->options.images,
                    "captions that are drawn, spread evenly over the file; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--describe", flags->options.captions,
-                   "pictures that are described and scored; 0 = all")
+                   "images that are described and scored; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   AddScaleFlag(*command, flags->options.drawing.scale);
   AddSamplingFlags(*command, flags->options.drawing.sampling);
-  command->add_option("--grid", flags->grid,
-                      "PNG: pictures over what was drawn for their captions");
+  command->add_option("--grid", flags->grid, "PNG: images over what was drawn for their captions");
   command->add_flag("--json", flags->json, "print one JSON object");
   command->add_option("-o,--output", flags->output, "write that object here instead");
   AddRunFlags(*command, flags->run);

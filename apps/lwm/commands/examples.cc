@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "flags/grammar_flags.h"
+#include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
@@ -14,7 +15,6 @@
 #include "lwm/data/field_grammar.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
-#include "flags/media_flags.h"
 
 namespace lwm::app {
 namespace {

@@ -1,4 +1,4 @@
-// lwm generate: continues a text, token by token; with pictures, text about them and new ones.
+// lwm generate: continues a text, token by token; with images, text about them and new ones.
 
 #include <ATen/ATen.h>
 
@@ -11,6 +11,10 @@
 
 #include "chat_prompt.h"
 #include "command.h"
+#include "flags/model_flags.h"
+#include "flags/sampling_flags.h"
+#include "image_folder.h"
+#include "image_model.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
@@ -19,10 +23,6 @@
 #include "lwm/data/text_file.h"
 #include "lwm/infer/batch_generator.h"
 #include "lwm/infer/generator.h"
-#include "flags/model_flags.h"
-#include "picture_folder.h"
-#include "picture_model.h"
-#include "flags/sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -34,13 +34,13 @@ struct GenerateFlags {
   bool parse_special = false;
   ChatFlags chat;
   infer::GenerateOptions options;
-  // with pictures
+  // with images
   infer::SamplingOptions vision_sampling;
   std::vector<std::string> images;
-  std::string vqgan, pictures;
+  std::string vqgan, image_folder;
   int64_t max_frames = 8;
 
-  bool has_pictures() const { return !images.empty() || !pictures.empty(); }
+  bool has_images() const { return !images.empty() || !image_folder.empty(); }
 };
 
 constexpr std::string_view kImageMark = "{image}";
@@ -97,30 +97,30 @@ void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
   PrintStatistics(result);
 }
 
-// BOS, then text and pictures; these stand where {image} does, or first.
-infer::MixedSequence PicturePrompt(const LoadedPictureModel& model, const GenerateFlags& flags,
-                                   const std::string& prompt) {
+// BOS, then text and images; these stand where {image} does, or first.
+infer::MultimodalSequence ImagePrompt(const LoadedImageModel& model, const GenerateFlags& flags,
+                                      const std::string& prompt) {
   const auto ids_of = [&](const std::string& text) {
     return flags.parse_special ? data::EncodeWithSpecialTokens(model.tokenizer(), text)
                                : model.tokenizer().Encode(text);
   };
   const size_t mark = prompt.find(kImageMark);
   const bool marked = mark != std::string::npos;
-  infer::MixedSequence sequence = model.TextPrompt("");
+  infer::MultimodalSequence sequence = model.TextPrompt("");
   sequence.AddText(ids_of(marked ? prompt.substr(0, mark) : ""));
   for (const std::string& image : flags.images) {
     const at::Tensor codes_Fn = model.CodesOf(image, {.max_frames = flags.max_frames});
-    infer::AddClip(model.layout(),
-                   {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
-                   sequence);
+    infer::AddVideo(model.layout(),
+                    {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
+                    sequence);
   }
   sequence.AddText(ids_of(marked ? prompt.substr(mark + kImageMark.size()) : prompt));
   return sequence;
 }
 
 // The frames among new tokens.
-void WriteFrames(const LoadedPictureModel& model, const infer::MixedSequence& added,
-                 PictureFolder& folder, const std::string& name) {
+void WriteFrames(const LoadedImageModel& model, const infer::MultimodalSequence& added,
+                 ImageFolder& folder, const std::string& name) {
   std::vector<int32_t> codes;
   for (size_t i = 0; i < added.id_n.size(); ++i)
     if (added.vision_n[i] != 0 && added.id_n[i] < model.layout().codes)
@@ -133,14 +133,14 @@ void WriteFrames(const LoadedPictureModel& model, const infer::MixedSequence& ad
       model.FramesOf(at::tensor(codes, at::kInt).view({-1, static_cast<int64_t>(per_frame)}));
   for (const io::RgbImage& frame : frames) folder.Add(frame);
   std::fprintf(stderr, "wrote %s to %s\n",
-               CountOf(static_cast<int64_t>(frames.size()), "picture").c_str(), name.c_str());
+               CountOf(static_cast<int64_t>(frames.size()), "image").c_str(), name.c_str());
 }
 
-void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt) {
+void GenerateWithImages(const GenerateFlags& flags, const std::string& prompt) {
   LWM_REQUIRE(flags.ids.empty(), "--ids takes text tokens: leave out --image and --pictures");
-  std::optional<PictureFolder> folder;
-  if (!flags.pictures.empty()) folder.emplace(flags.pictures, /*digits=*/1, /*count=*/0);
-  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  std::optional<ImageFolder> folder;
+  if (!flags.image_folder.empty()) folder.emplace(flags.image_folder, /*digits=*/1, /*count=*/0);
+  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
   infer::MixedOptions options;
   options.max_new_tokens = flags.options.max_new_tokens;
   options.text = flags.options.sampling;
@@ -149,8 +149,8 @@ void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt)
   options.ignore_eos = flags.options.ignore_eos;
   options.vocabulary = model.tokenizer().vocab_size();
   options.max_frames = flags.max_frames;
-  const infer::MixedSequence added = infer::GenerateMixed(
-      model.decoder(), model.layout(), {PicturePrompt(model, flags, prompt)}, options)[0];
+  const infer::MultimodalSequence added = infer::GenerateMixed(
+      model.decoder(), model.layout(), {ImagePrompt(model, flags, prompt)}, options)[0];
   std::vector<int32_t> text;
   for (size_t i = 0; i < added.id_n.size(); ++i)
     if (added.vision_n[i] == 0) text.push_back(static_cast<int32_t>(added.id_n[i]));
@@ -158,18 +158,18 @@ void GenerateWithPictures(const GenerateFlags& flags, const std::string& prompt)
   const bool has_ended = !options.ignore_eos && added.vision_n.back() == 0 &&
                          model.decoder().config().EndsText(added.id_n.back());
   if (added.size() < options.max_new_tokens && !has_ended) std::fprintf(stderr, "%s", kContextFull);
-  if (folder) WriteFrames(model, added, *folder, flags.pictures);
+  if (folder) WriteFrames(model, added, *folder, flags.image_folder);
 }
 
 void RunGenerate(const GenerateFlags& flags) {
   flags.options.sampling.Validate();
   flags.vision_sampling.Validate();
-  Session session(flags.run);
-  RequireOneRank(session, "generate");
+  RunContext context(flags.run);
+  RequireOneRank(context, "generate");
   const std::string prompt = flags.prompt_file.empty()  ? flags.prompt
                              : flags.prompt_file == "-" ? ReadStdin()
                                                         : data::ReadText(flags.prompt_file);
-  if (flags.has_pictures()) return GenerateWithPictures(flags, prompt);
+  if (flags.has_images()) return GenerateWithImages(flags, prompt);
   WarnOfSettingsNotFollowed(flags.model);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::DecodeModel model(weights.config(), weights);
@@ -185,10 +185,10 @@ void FollowModelAdvice(const CLI::App& command, GenerateFlags& flags) {
   FollowAdvice(command, advice.vision, flags.vision_sampling);
 }
 
-void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
+void AddImageFlags(CLI::App& command, GenerateFlags& flags) {
   command
       .add_option("--image", flags.images,
-                  "picture or video that the prompt is about, where it says {image} or before it; "
+                  "image or video that the prompt is about, where it says {image} or before it; "
                   "may be given several times")
       ->take_all()
       ->allow_extra_args(false);
@@ -197,7 +197,7 @@ void AddPictureFlags(CLI::App& command, GenerateFlags& flags) {
                   "maximum frames read per video, spread evenly over it, or generated per video")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command.add_option("--pictures", flags.pictures,
+  command.add_option("--pictures", flags.image_folder,
                      "folder for the frames that the model writes among its text, 0.png, 1.png "
                      "...; it must hold none of these yet");
   command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
@@ -227,7 +227,7 @@ void AddGenerate(CLI::App& root) {
       ->capture_default_str();
   AddSamplingFlags(*command, flags->options.sampling);
   AddRepetitionPenaltyFlag(*command, flags->options.sampling.repetition_penalty);
-  AddPictureFlags(*command, *flags);
+  AddImageFlags(*command, *flags);
   command->add_flag("--ignore-eos", flags->options.ignore_eos, "go on after the end of the text");
   AddRunFlags(*command, flags->run);
   AddExamples(
@@ -242,12 +242,12 @@ void AddGenerate(CLI::App& root) {
       "ASSISTANT:'");
   command->callback([flags, command, prompt] {
     for (const char* flag : {"--vqgan", "--max-frames"})
-      LWM_REQUIRE(flags->has_pictures() || command->count(flag) == 0, flag,
+      LWM_REQUIRE(flags->has_images() || command->count(flag) == 0, flag,
                   " is for --image and --pictures: give one of them, or leave it out");
-    LWM_REQUIRE(!flags->chat.chat || !flags->has_pictures(),
+    LWM_REQUIRE(!flags->chat.chat || !flags->has_images(),
                 "--chat is for text: leave out --image and --pictures, or write the prompt's form "
                 "yourself");
-    LWM_REQUIRE(prompt->count_all() > 0 || flags->has_pictures(),
+    LWM_REQUIRE(prompt->count_all() > 0 || flags->has_images(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
     flags->options.seed = flags->run.seed;
     FollowModelAdvice(*command, *flags);

@@ -1,4 +1,4 @@
-// lwm image: pictures from text.
+// lwm image: images from text.
 
 #include <ATen/ATen.h>
 
@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "command.h"
+#include "flags/model_flags.h"
+#include "flags/sampling_flags.h"
+#include "image_folder.h"
+#include "image_model.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
-#include "lwm/vision/picture_grid.h"
-#include "flags/model_flags.h"
-#include "picture_folder.h"
-#include "picture_model.h"
-#include "flags/sampling_flags.h"
+#include "lwm/vision/image_grid.h"
 
 namespace lwm::app {
 namespace {
@@ -28,39 +28,38 @@ struct ImageFlags : DrawFlags {
   int64_t count = 1, columns = 4;
 };
 
-// The folder of pictures; nothing when --output is one PNG with all of them.
-std::optional<PictureFolder> OpenOutput(const ImageFlags& flags) {
+// The folder of images; nothing when --output is one PNG with all of them.
+std::optional<ImageFolder> OpenOutput(const ImageFlags& flags) {
   const fs::path output(flags.output);
   LWM_REQUIRE(output.extension() == ".png" || output.extension().empty(), "--output ", flags.output,
               ": want a .png file, or a folder for one file each");
   if (output.extension().empty())
-    return PictureFolder(output, /*digits=*/1,
-                         static_cast<int64_t>(flags.prompts.size()) * flags.count);
+    return ImageFolder(output, /*digits=*/1,
+                       static_cast<int64_t>(flags.prompts.size()) * flags.count);
   RequireWritableFolder(output.parent_path());
   return {};
 }
 
 void RunImage(const ImageFlags& flags) {
   flags.options.sampling.Validate();
-  std::optional<PictureFolder> folder = OpenOutput(flags);
-  Session session(flags.run);
-  RequireOneRank(session, "image");
-  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  std::optional<ImageFolder> folder = OpenOutput(flags);
+  RunContext context(flags.run);
+  RequireOneRank(context, "image");
+  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
   std::vector<std::string> texts;
   for (const std::string& prompt : flags.prompts)
     for (int64_t i = 0; i < flags.count; ++i) texts.push_back(DrawText(flags, "an image", prompt));
   const at::Tensor codes_Bn = DrawFrames(model, flags, texts, {}).select(1, 0).contiguous();
-  const std::vector<io::RgbImage> pictures = model.FramesOf(codes_Bn);
+  const std::vector<io::RgbImage> images = model.FramesOf(codes_Bn);
   if (!folder)
-    return io::WritePng(flags.output,
-                        pictures.size() == 1
-                            ? pictures[0]
-                            : vision::PictureGrid(pictures, {.columns = flags.columns}));
-  for (const io::RgbImage& picture : pictures) folder->Add(picture);
+    return io::WritePng(flags.output, images.size() == 1
+                                          ? images[0]
+                                          : vision::ImageGrid(images, {.columns = flags.columns}));
+  for (const io::RgbImage& image : images) folder->Add(image);
 }
 
 void AddImage(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("image", "draw pictures from text");
+  CLI::App* command = root.add_subcommand("image", "draw images from text");
   auto flags = std::make_shared<ImageFlags>();
   flags->options.scale = 5;
   command->add_option("-p,--prompt", flags->prompts, "what to draw; may be given several times")
@@ -68,12 +67,11 @@ void AddImage(CLI::App& root) {
       ->take_all()
       ->allow_extra_args(false);
   command
-      ->add_option(
-          "-o,--output", flags->output,
-          "x.png (several pictures: a grid), or a folder for 0.png, 1.png ... that holds no "
-          "later numbers")
+      ->add_option("-o,--output", flags->output,
+                   "x.png (several images: a grid), or a folder for 0.png, 1.png ... that holds no "
+                   "later numbers")
       ->required();
-  command->add_option("-n,--n", flags->count, "pictures for each prompt")
+  command->add_option("-n,--n", flags->count, "images for each prompt")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command->add_option("--columns", flags->columns, "of a grid")

@@ -14,12 +14,12 @@
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/import.h"
 #include "lwm/config/model_config.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/tensor_source.h"
-#include "lwm/checkpoint/import.h"
 
 namespace lwm::app {
 namespace {

@@ -8,15 +8,15 @@
 #include <string>
 
 #include "command.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
-#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/ops/linear.h"
-#include "flags/model_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -72,8 +72,8 @@ void AddLoss(const infer::TokenBatch& batch, const model::DecoderInput& input,
 }
 
 void RunLogits(const LogitsFlags& flags) {
-  Session session(flags.run);
-  RequireOneRank(session, "logits");
+  RunContext context(flags.run);
+  RequireOneRank(context, "logits");
   RequireWritableFolder(std::filesystem::path(flags.output).parent_path());
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   const infer::TokenBatch batch = infer::ReadTokenBatch(flags.input, weights.config());
@@ -84,7 +84,7 @@ void RunLogits(const LogitsFlags& flags) {
 
   checkpoint::NamedTensors out;
   const at::Tensor hidden_BTD = model::DecoderHidden(weights.config(), weights, input, {});
-  const model::OuterWeights& outer = weights.Outer();
+  const model::NonLayerWeights& outer = weights.Outer();
   out.emplace_back("logits", AllLogits(hidden_BTD, outer.head_VD));
   if (weights.config().has_vision())
     out.emplace_back("vision_logits", AllLogits(hidden_BTD, outer.vision_head_VD));

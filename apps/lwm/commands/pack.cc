@@ -9,6 +9,7 @@
 
 #include "command.h"
 #include "flags/grammar_flags.h"
+#include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
@@ -17,7 +18,6 @@
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/dist/sequence_plan.h"
-#include "flags/media_flags.h"
 #include "notes.h"
 
 namespace lwm::app {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "command.h"
+#include "flags/model_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
@@ -16,7 +17,6 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/text_file.h"
-#include "flags/model_flags.h"
 #include "progress.h"
 
 namespace lwm::app {
@@ -70,21 +70,21 @@ ScoredFile ScoreFile(const ScoreFlags& flags, const eval::Scorer& scorer,
 }
 
 void RunScore(const ScoreFlags& flags) {
-  Session session(flags.run);
+  RunContext context(flags.run);
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
-  dist::Communicator* sp = session.world().size() > 1 ? &session.world() : nullptr;
+  dist::Communicator* sp = context.world().size() > 1 ? &context.world() : nullptr;
   const eval::Scorer scorer{weights.config(), weights, {}, sp};
   const double start = MonotonicSeconds();
   Progress progress;
   const auto on_scored = [&](int64_t done, int64_t all) {
-    if (!session.is_root() || (done < all && !progress.is_due())) return;
+    if (!context.is_root() || (done < all && !progress.is_due())) return;
     const std::string line =
         fmt::format("scored {} of {}, {:.0f} tokens/s", done, CountOf(all, "token"),
                     static_cast<double>(done) / (MonotonicSeconds() - start));
     done < all ? progress.Show(line) : progress.Finish(line);
   };
   const ScoredFile scored = ScoreFile(flags, scorer, on_scored);
-  if (!session.is_root()) return;
+  if (!context.is_root()) return;
   if (flags.json)
     std::printf("%s\n", eval::ScoreToJson(scored.score).dump().c_str());
   else

@@ -7,17 +7,17 @@
 #include <vector>
 
 #include "command.h"
+#include "flags/model_flags.h"
+#include "flags/recipe_flags.h"
+#include "image_model.h"
 #include "lwm/base/error.h"
+#include "lwm/checkpoint/model_directory.h"
 #include "lwm/config/train_config.h"
 #include "lwm/infer/generator.h"
 #include "lwm/io/image_file.h"
-#include "lwm/checkpoint/model_directory.h"
 #include "lwm/train/trainer.h"
 #include "lwm/vision/frames.h"
-#include "lwm/vision/picture_grid.h"
-#include "flags/model_flags.h"
-#include "picture_model.h"
-#include "flags/recipe_flags.h"
+#include "lwm/vision/image_grid.h"
 
 namespace lwm::app {
 namespace {
@@ -44,20 +44,19 @@ std::string Sample(const config::TrainConfig& config, const std::filesystem::pat
   return text + decoder.Finish();
 }
 
-// The recipe's [pictures] for one checkpoint after another; the pairs are read once.
-class PictureReport {
+// The recipe's [images] for one checkpoint after another; the pairs are read once.
+class ImageReport {
  public:
-  explicit PictureReport(const config::TrainConfig& config) : config_(config) {}
+  explicit ImageReport(const config::TrainConfig& config) : config_(config) {}
 
   Json operator()(const std::filesystem::path& folder, const std::filesystem::path& png,
                   bool last) {
     const config::PicturesSection& section = config_.pictures;
     const at::ScalarType dtype = config_.train.dtype == "f32" ? at::kFloat : at::kBFloat16;
-    LoadedPictureModel model(folder.string(), "", dtype);
+    LoadedImageModel model(folder.string(), "", dtype);
     if (!section.prompts.empty()) {
-      const at::Tensor codes_Pn = eval::PicturesOf(model.view(), section.prompts, Drawing());
-      io::WritePng(png,
-                   vision::PictureGrid(model.FramesOf(codes_Pn), {.columns = section.columns}));
+      const at::Tensor codes_Pn = eval::ImagesOf(model.view(), section.prompts, Drawing());
+      io::WritePng(png, vision::ImageGrid(model.FramesOf(codes_Pn), {.columns = section.columns}));
     }
     return section.pairs.empty() ? Json::object() : Measure(model, png, last);
   }
@@ -72,14 +71,14 @@ class PictureReport {
     return options;
   }
 
-  Json Measure(LoadedPictureModel& model, const std::filesystem::path& png, bool last) {
+  Json Measure(LoadedImageModel& model, const std::filesystem::path& png, bool last) {
     const config::PicturesSection& section = config_.pictures;
     if (!pairs_)
-      pairs_ = eval::ReadPicturePairs(section.pairs, section.caption_key, section.picture_key,
-                                       model.vqgan(), model.layout().frame_size);
-    const eval::PairOptions options{.pictures = section.pairs_count,
-                                     .captions = last ? 0 : section.pairs_count,
-                                     .drawing = Drawing()};
+      pairs_ = eval::ReadImagePairs(section.pairs, section.caption_key, section.picture_key,
+                                    model.vqgan(), model.layout().frame_size);
+    const eval::PairOptions options{.images = section.pairs_count,
+                                    .captions = last ? 0 : section.pairs_count,
+                                    .drawing = Drawing()};
     const eval::PairScores scores = eval::MeasurePairs(model.view(), *pairs_, options);
     if (section.prompts.empty()) {
       const auto drawn = eval::SomePairs(*pairs_, section.pairs_count);
@@ -91,7 +90,7 @@ class PictureReport {
   }
 
   const config::TrainConfig& config_;
-  std::optional<eval::PicturePairs> pairs_;
+  std::optional<eval::ImagePairs> pairs_;
 };
 
 void RunTrain(RecipeFlags& flags) {
@@ -99,13 +98,13 @@ void RunTrain(RecipeFlags& flags) {
   const std::string& pairs = config.pictures.pairs;
   LWM_REQUIRE_AS(ErrorCode::kNotFound, pairs.empty() || std::filesystem::exists(pairs),
                  "pictures.pairs: there is no file ", pairs);
-  Session session(flags.run);
-  train::TrainHooks hooks{MakeRunHooks(session, flags), {}, {}};
+  RunContext context(flags.run);
+  train::TrainHooks hooks{MakeRunHooks(context, flags), {}, {}};
   hooks.sample = [&](const std::filesystem::path& checkpoint) {
     return Sample(config, checkpoint);
   };
-  hooks.pictures = PictureReport(config);
-  train::Train(config, session.world(), hooks);
+  hooks.images = ImageReport(config);
+  train::Train(config, context.world(), hooks);
 }
 
 void AddTrain(CLI::App& root) {

@@ -1,4 +1,4 @@
-// lwm video: clips from text, from a first picture, or going on from a clip.
+// lwm video: videos from text, from a first image, or going on from a video.
 
 #include <ATen/ATen.h>
 
@@ -8,13 +8,13 @@
 #include <string>
 
 #include "command.h"
+#include "flags/model_flags.h"
+#include "flags/sampling_flags.h"
+#include "image_model.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/video_writer.h"
-#include "flags/model_flags.h"
-#include "picture_model.h"
-#include "flags/sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -25,8 +25,8 @@ struct VideoFlags : DrawFlags {
   double rate = 4;
 };
 
-// Codes of the frames that the clip begins with; undefined without any.
-at::Tensor FirstFrames(const LoadedPictureModel& model, const VideoFlags& flags) {
+// Codes of the frames that the video begins with; undefined without any.
+at::Tensor FirstFrames(const LoadedImageModel& model, const VideoFlags& flags) {
   if (!flags.image.empty()) return model.CodesOf(flags.image, {}, 1);
   if (flags.input.empty()) return {};
   return model.CodesOf(flags.input, {.frames_per_second = flags.rate}, flags.keep_frames);
@@ -36,9 +36,9 @@ void RunVideo(const VideoFlags& flags) {
   flags.options.sampling.Validate();
   const auto writer = io::MakeVideoWriter(flags.output, flags.rate);
   RequireWritableFolder(std::filesystem::path(flags.output).parent_path());
-  Session session(flags.run);
-  RequireOneRank(session, "video");
-  LoadedPictureModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  RunContext context(flags.run);
+  RequireOneRank(context, "video");
+  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
   const at::Tensor first_Fn = FirstFrames(model, flags);
   at::Tensor codes_Fn =
       DrawFrames(model, flags, {DrawText(flags, "a video", flags.prompt)}, first_Fn)[0];
@@ -65,7 +65,7 @@ void AddVideo(CLI::App& root) {
       ->add_option("--fps", flags->rate, "frames per second of the output, and taken from --input")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  auto* first = command->add_option("--image", flags->image, "picture that is the first frame");
+  auto* first = command->add_option("--image", flags->image, "image that is the first frame");
   auto* input = command->add_option("-i,--input", flags->input, "video or GIF to go on from")
                     ->excludes(first);
   command

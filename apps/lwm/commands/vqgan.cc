@@ -1,11 +1,11 @@
-// lwm vqgan: pictures and videos as codes of a VQGAN, and codes as pictures and videos.
+// lwm vqgan: images and videos as codes of a VQGAN, and codes as images and videos.
 #include "commands/vqgan.h"
 
 namespace lwm::app {
 namespace {
 
 void AddVqgan(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("vqgan", "pictures and videos as codes, and back");
+  CLI::App* command = root.add_subcommand("vqgan", "images and videos as codes, and back");
   command->require_subcommand(1);
   AddVqganEncode(*command);
   AddVqganDecode(*command);

@@ -14,7 +14,7 @@ void AddVqganDecode(CLI::App& vqgan);
 void AddVqganMeasure(CLI::App& vqgan);
 void AddVqganTrain(CLI::App& vqgan);
 
-// Flags of the subcommands that compute codes or pictures.
+// Flags of the subcommands that compute codes or images.
 struct VqganRunFlags {
   RunFlags run;
   std::string model;

@@ -1,4 +1,4 @@
-// lwm vqgan decode: codes to pictures or a video.
+// lwm vqgan decode: codes to images or a video.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "commands/vqgan.h"
+#include "flags/model_flags.h"
 #include "frame_progress.h"
 #include "frame_sink.h"
 #include "lwm/base/error.h"
-#include "lwm/io/tensor_source.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
-#include "flags/model_flags.h"
-#include "commands/vqgan.h"
+#include "lwm/io/tensor_source.h"
 
 namespace lwm::app {
 namespace {
@@ -33,13 +33,14 @@ void ForEachBatch(const io::TensorSource& source, int64_t batch, const Body& bod
 }
 
 void RunDecode(const DecodeFlags& flags) {
-  Session session(flags.common.run);
-  RequireOneRank(session, "vqgan decode");
+  RunContext context(flags.common.run);
+  RequireOneRank(context, "vqgan decode");
   const auto source = io::OpenTensorSource(flags.input);
   const std::vector<int64_t>& shape = source->info("codes").shape;
   LWM_REQUIRE(shape.size() == 3, flags.input, ": want codes [N,h,w], got ", io::ShapeText(shape));
-  const vision::Vqgan vqgan = checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
-  // All of them before the first picture is made: nothing is half done when one is wrong.
+  const vision::Vqgan vqgan =
+      checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
+  // All of them before the first image is made: nothing is half done when one is wrong.
   ForEachBatch(*source, 4096, [&](const at::Tensor& codes) { vqgan.RequireCodes(codes); });
   const int64_t count = shape[0];
   const auto sink = MakeFrameSink(flags.output, count, flags.rate);
@@ -52,13 +53,13 @@ void RunDecode(const DecodeFlags& flags) {
     progress.Add(codes_Nhw.size(0), static_cast<double>(done) / static_cast<double>(count));
   });
   sink->Finish();
-  progress.Finish(session.threads());
+  progress.Finish(context.threads());
 }
 
 }  // namespace
 
 void AddVqganDecode(CLI::App& vqgan) {
-  CLI::App* command = vqgan.add_subcommand("decode", "codes to pictures or a video");
+  CLI::App* command = vqgan.add_subcommand("decode", "codes to images or a video");
   auto flags = std::make_shared<DecodeFlags>();
   command->add_option("-i,--input", flags->input, "safetensors with integer codes [N,h,w]")
       ->required();
@@ -74,7 +75,7 @@ void AddVqganDecode(CLI::App& vqgan) {
   AddExamples(*command,
               "  lwm vqgan decode --model vqgan --input codes.safetensors --output clip.mp4 "
               "--fps 8\n"
-              "  lwm vqgan decode --model vqgan --input codes.safetensors --output pictures");
+              "  lwm vqgan decode --model vqgan --input codes.safetensors --output images");
   command->callback([flags] { RunDecode(*flags); });
 }
 

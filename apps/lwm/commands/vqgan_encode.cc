@@ -1,4 +1,4 @@
-// lwm vqgan encode: pictures and videos to codes.
+// lwm vqgan encode: images and videos to codes.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -9,19 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "commands/vqgan.h"
+#include "flags/model_flags.h"
 #include "frame_progress.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/base/prefetch.h"
+#include "lwm/checkpoint/tensor_file.h"
+#include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/tensor_source.h"
-#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/media_frames.h"
-#include "lwm/checkpoint/vqgan_import.h"
-#include "flags/model_flags.h"
-#include "commands/vqgan.h"
 
 namespace lwm::app {
 namespace {
@@ -82,7 +82,7 @@ void EncodeTensor(const EncodeFlags& flags, CodeWriter& writer, FrameProgress& p
   }
 }
 
-// One JSON object per picture or video on stdout: where its codes are.
+// One JSON object per image or video on stdout: where its codes are.
 void ReportMedia(const vision::MediaFrames& media) {
   for (const vision::MediaItem& item : media.items()) {
     const Json line = {
@@ -132,11 +132,12 @@ void EncodeMedia(const EncodeFlags& flags, const vision::Vqgan& vqgan, CodeWrite
 }
 
 void RunEncode(const EncodeFlags& flags) {
-  Session session(flags.common.run);
-  RequireOneRank(session, "vqgan encode");
+  RunContext context(flags.common.run);
+  RequireOneRank(context, "vqgan encode");
   LWM_REQUIRE(flags.input.empty() != flags.paths.empty(),
-              "lwm vqgan encode wants pictures, videos or folders, or --input with a tensor");
-  const vision::Vqgan vqgan = checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
+              "lwm vqgan encode wants images, videos or folders, or --input with a tensor");
+  const vision::Vqgan vqgan =
+      checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
   CodeWriter writer(vqgan, flags);
   FrameProgress progress("encoded");
   if (flags.input.empty()) {
@@ -145,14 +146,14 @@ void RunEncode(const EncodeFlags& flags) {
     EncodeTensor(flags, writer, progress);
   }
   writer.Finish();
-  progress.Finish(session.threads());
+  progress.Finish(context.threads());
 }
 
 // How frames are taken of paths; a tensor is encoded as it is.
 void AddSelection(CLI::App& command, EncodeFlags& flags, CLI::Option* tensor) {
   command
       .add_option("--size", flags.size,
-                  "side to which pictures are resized and cropped (default: the model's)")
+                  "side to which images are resized and cropped (default: the model's)")
       ->check(CLI::Range(int64_t{1}, int64_t{8192}))
       ->excludes(tensor);
   command
@@ -174,9 +175,9 @@ void AddSelection(CLI::App& command, EncodeFlags& flags, CLI::Option* tensor) {
 }  // namespace
 
 void AddVqganEncode(CLI::App& vqgan) {
-  CLI::App* command = vqgan.add_subcommand("encode", "pictures and videos to codes");
+  CLI::App* command = vqgan.add_subcommand("encode", "images and videos to codes");
   auto flags = std::make_shared<EncodeFlags>();
-  command->add_option("paths", flags->paths, "pictures, videos, folders of them");
+  command->add_option("paths", flags->paths, "images, videos, folders of them");
   CLI::Option* tensor =
       command->add_option("-i,--input", flags->input,
                           "safetensors with images f32 [N,H,W,3] in [-1, 1], instead of paths");

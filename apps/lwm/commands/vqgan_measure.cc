@@ -1,4 +1,4 @@
-// lwm vqgan measure: how well a VQGAN gives pictures back.
+// lwm vqgan measure: how well a VQGAN gives images back.
 #include <ATen/ATen.h>
 
 #include <cstdio>
@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "command.h"
-#include "lwm/base/file.h"
-#include "lwm/io/image_file.h"
-#include "lwm/checkpoint/vqgan_import.h"
-#include "lwm/vision_train/measure.h"
-#include "lwm/vision_train/pictures.h"
-#include "flags/model_flags.h"
 #include "commands/vqgan.h"
+#include "flags/model_flags.h"
+#include "lwm/base/file.h"
+#include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/image_file.h"
+#include "lwm/vision_train/images.h"
+#include "lwm/vision_train/measure.h"
 
 namespace lwm::app {
 namespace {
@@ -28,16 +28,17 @@ struct VqganMeasureFlags {
 
 void RunMeasure(const VqganMeasureFlags& flags) {
   if (!flags.grid.empty()) RequireWritableFolder(std::filesystem::path(flags.grid).parent_path());
-  Session session(flags.common.run);
-  RequireOneRank(session, "vqgan measure");
-  const vision::Vqgan vqgan = checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
-  vision_train::PictureSetOptions options;
+  RunContext context(flags.common.run);
+  RequireOneRank(context, "vqgan measure");
+  const vision::Vqgan vqgan =
+      checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
+  vision_train::ImageSetOptions options;
   options.size = vqgan.config().sample_size;
   options.held_out = flags.only;
   for (const std::string& path : flags.paths) options.sources.push_back({.path = path});
-  const vision_train::PictureSet pictures(options);
+  const vision_train::ImageSet images(options);
   const at::Tensor images_NHWC =
-      flags.only.empty() ? pictures.Trained(0, pictures.num_trained()) : pictures.HeldOut();
+      flags.only.empty() ? images.Trained(0, images.num_trained()) : images.HeldOut();
   const auto result = vision_train::Measure(vqgan, images_NHWC);
   if (!flags.grid.empty())
     io::WritePng(flags.grid, vision_train::ReconstructionGrid(images_NHWC, result.output_NHWC,
@@ -49,13 +50,13 @@ void RunMeasure(const VqganMeasureFlags& flags) {
 
 void AddVqganMeasure(CLI::App& vqgan) {
   CLI::App* command =
-      vqgan.add_subcommand("measure", "PSNR, SSIM and use of codes over pictures, as JSON");
+      vqgan.add_subcommand("measure", "PSNR, SSIM and use of codes over images, as JSON");
   auto flags = std::make_shared<VqganMeasureFlags>();
-  command->add_option("paths", flags->paths, "pictures, videos, folders of them")->required();
+  command->add_option("paths", flags->paths, "images, videos, folders of them")->required();
   command->add_option("--only", flags->only,
-                      "text file with the names of the pictures that count, one a line");
+                      "text file with the names of the images that count, one a line");
   command->add_option("--grid", flags->grid, "PNG of originals over their reconstructions");
-  command->add_option("--grid-pictures", flags->grid_pictures, "pictures in it")
+  command->add_option("--grid-pictures", flags->grid_pictures, "images in it")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   AddVqganRunFlags(*command, flags->common);

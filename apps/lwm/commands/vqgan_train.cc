@@ -1,16 +1,16 @@
 // lwm vqgan train: a recipe becomes a VQGAN. Parse, one call, print.
+#include "commands/vqgan.h"
+#include "flags/recipe_flags.h"
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/vision_train/vqgan_trainer.h"
-#include "flags/recipe_flags.h"
-#include "commands/vqgan.h"
 
 namespace lwm::app {
 namespace {
 
 void RunTrain(RecipeFlags& flags) {
   const auto config = config::ReadVqganTrainConfig(flags.recipe, flags.overrides);
-  Session session(flags.run);
-  vision_train::TrainVqgan(config, session.world(), MakeRunHooks(session, flags));
+  RunContext context(flags.run);
+  vision_train::TrainVqgan(config, context.world(), MakeRunHooks(context, flags));
 }
 
 }  // namespace

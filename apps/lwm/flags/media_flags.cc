@@ -6,7 +6,7 @@ namespace lwm::app {
 
 void AddMediaFlags(CLI::App& command, MediaFlags& flags) {
   command.add_option("--vqgan", flags.vqgan,
-                     "model directory of the VQGAN that encodes pictures and videos");
+                     "model directory of the VQGAN that encodes images and videos");
   command.add_option("--code-cache", flags.cache,
                      "folder of what was encoded (default: ~/.cache/lwm/code_cache)");
   command.add_option("--frame-size", flags.frame_size, "side of a frame, pixels; 0: the VQGAN's")
@@ -30,7 +30,7 @@ std::filesystem::path UserCodeCache() {
 }
 
 std::shared_ptr<data::CodeCache> OpenMedia(const MediaFlags& flags,
-                                             const std::filesystem::path& folder) {
+                                           const std::filesystem::path& folder) {
   if (flags.vqgan.empty()) return nullptr;
   data::CodeCacheOptions options;
   options.vqgan = flags.vqgan;

@@ -9,7 +9,7 @@
 
 namespace lwm::app {
 
-// The VQGAN that makes codes of pictures and videos.
+// The VQGAN that makes codes of images and videos.
 struct MediaFlags {
   std::string vqgan, cache, dtype = "f32";
   int64_t frame_size = 0;
@@ -24,6 +24,6 @@ std::filesystem::path UserCodeCache();
 
 // nullptr without --vqgan. The cache is `folder` unless --code-cache says otherwise.
 std::shared_ptr<data::CodeCache> OpenMedia(const MediaFlags& flags,
-                                             const std::filesystem::path& folder);
+                                           const std::filesystem::path& folder);
 
 }  // namespace lwm::app

@@ -5,8 +5,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
-#include "lwm/config/generation_config.h"
 #include "lwm/checkpoint/model_directory.h"
+#include "lwm/config/generation_config.h"
 
 namespace lwm::app {
 
@@ -47,9 +47,9 @@ void WarnOfSettingsNotFollowed(const std::string& model) {
                  file.c_str(), setting.c_str());
 }
 
-void RequireOneRank(Session& session, const char* command) {
-  LWM_REQUIRE(session.world().size() == 1, "lwm ", command, " runs on one rank, not on ",
-              session.world().size(), "; start it without mpirun, --threads sets its threads");
+void RequireOneRank(RunContext& context, const char* command) {
+  LWM_REQUIRE(context.world().size() == 1, "lwm ", command, " runs on one rank, not on ",
+              context.world().size(), "; start it without mpirun, --threads sets its threads");
 }
 
 }  // namespace lwm::app

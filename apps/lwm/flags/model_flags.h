@@ -33,6 +33,6 @@ std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::s
 void WarnOfSettingsNotFollowed(const std::string& model);
 
 // Throws Error(kInvalidArgument) when mpirun started several ranks for a command that uses one.
-void RequireOneRank(Session& session, const char* command);
+void RequireOneRank(RunContext& context, const char* command);
 
 }  // namespace lwm::app

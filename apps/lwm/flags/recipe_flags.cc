@@ -93,17 +93,17 @@ void AddRecipeCommand(CLI::App& command, const RecipeKind& kind, const std::stri
   });
 }
 
-run::RunHooks MakeRunHooks(Session& session, RecipeFlags& flags) {
-  if (session.is_root() && !flags.log_file.empty()) {
+run::RunHooks MakeRunHooks(RunContext& context, RecipeFlags& flags) {
+  if (context.is_root() && !flags.log_file.empty()) {
     flags.log = std::make_shared<LogFile>(flags.log_file);
-    flags.log->Add(Cat(flags.recipe, " on ", CountOf(session.world().size(), "rank")));
+    flags.log->Add(Cat(flags.recipe, " on ", CountOf(context.world().size(), "rank")));
   }
-  answers = session.is_root() ? 1 : 0;
+  answers = context.is_root() ? 1 : 0;
   struct sigaction action = {};
   action.sa_handler = AskToStop;
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
-  return {.say =
+  return {.log =
               [log = flags.log](const std::string& line) {
                 std::fprintf(stderr, "%s\n", line.c_str());
                 if (log) log->Add(line);

@@ -37,6 +37,6 @@ void AddRecipeCommand(CLI::App& command, const RecipeKind& kind, const std::stri
 
 // Lines on stderr and in the log file; SIGTERM, SIGINT or SIGUSR1 asks the run to stop from now on,
 // which rank 0 answers; a second one ends the program at once.
-run::RunHooks MakeRunHooks(Session& session, RecipeFlags& flags);
+run::RunHooks MakeRunHooks(RunContext& context, RecipeFlags& flags);
 
 }  // namespace lwm::app

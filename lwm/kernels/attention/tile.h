@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "lwm/kernels/matmul_tile.h"
 #include "lwm/kernels/attention/softmax_tile.h"
+#include "lwm/kernels/matmul_tile.h"
 
 namespace lwm::kernels {
 
@@ -65,14 +65,14 @@ class AttentionForwardTile {
   //   max_R, sum_R  in/out  f32 [rows]
   //   acc_RK        in/out  f32 [rows, padded_dim], 64-byte aligned
   //   next_keys     in      packed keys of the coming call, nullptr when not known
-  // 0 x NaN would poison the tile: partly masked pairs with a non-finite v go to CarefulForward.
+  // 0 x NaN would poison the tile: partly masked pairs with a non-finite v go to ScalarTileForward.
   virtual void Run(const void* packed_queries, const void* packed_keys, const void* next_keys,
                    float scale, const TileMask* mask, float* max_R, float* sum_R,
                    float* acc_RK) = 0;
 };
 
 // Reverses PackKeys of a tile with own_blocks(): k_NK, v_NK in rows, bf16 [keys, padded_dim]. For
-// CarefulForward where only packed keys were received. Slow.
+// ScalarTileForward where only packed keys were received. Slow.
 void UnpackKeys(const AttentionTileShape& shape, const void* packed_keys, uint16_t* k_NK,
                 uint16_t* v_NK) noexcept;
 
@@ -93,7 +93,8 @@ class AttentionBackwardTile {
   //   lse_R, delta_R  in      f32 [rows]; a missing row has lse = +inf
   //   next_queries    in      packed queries of the coming call, nullptr when not known
   //   dq_rows         in/out  rows of head_dim numbers, f32, any alignment; nullptr is missing
-  // 0 x NaN would poison the tile: partly masked pairs with a non-finite row go to CarefulBackward.
+  // 0 x NaN would poison the tile: partly masked pairs with a non-finite row go to
+  // ScalarTileBackward.
   virtual void Run(const void* packed_queries, const void* next_queries, float scale,
                    const TileMask* mask, const float* lse_R, const float* delta_R,
                    float* const* dq_rows) = 0;

@@ -11,7 +11,7 @@
 #include "lwm/base/random.h"
 #include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention/amx.h"
-#include "lwm/kernels/attention/careful.h"
+#include "lwm/kernels/attention/scalar_tile.h"
 #include "lwm/kernels/tile_layout.h"
 
 namespace lwm::kernels {
@@ -124,7 +124,7 @@ std::vector<AttentionTileShape> Shapes() {
   return shapes;
 }
 
-// The careful kernel is the definition in plain loops; f64 references guard it in ops.
+// The scalar tile is the definition in plain loops; f64 references guard it in ops.
 TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
   for (const AttentionTileShape& shape : Shapes()) {
     SCOPED_TRACE(testing::Message() << "dim " << shape.head_dim << " keys " << shape.keys
@@ -142,8 +142,8 @@ TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
     EXPECT_TRUE(tile.PackKeys(pair.keys(), keys.get()));
     for (int step = 0; step < 2; ++step) {
       tile.Run(queries.get(), keys.get(), nullptr, 0.3f, &mask, max.data(), sum.data(), got.get());
-      CarefulForward(shape, pair.queries(), pair.keys(), 0.3f, mask, want_max.data(),
-                     want_sum.data(), want.get());
+      ScalarTileForward(shape, pair.queries(), pair.keys(), 0.3f, mask, want_max.data(),
+                        want_sum.data(), want.get());
     }
     for (size_t r = 0; r < rows; ++r) {  // sums are relative to a maximum that may lag
       if (want_max[r] == -kInfinity) continue;
@@ -262,8 +262,8 @@ TEST(AttentionTileTest, BackwardMatchesTheDefinition) {
       const std::vector<float*> dq_rows = RowsWanted(pair, got_dq);
       tile.Run(queries.get(), nullptr, 0.3f, &mask, pair.lse_R.data(), pair.delta_R.data(),
                dq_rows.data());
-      CarefulBackward(shape, pair.queries(), pair.keys(), 0.3f, mask, pair.lse_R.data(),
-                      pair.delta_R.data(), want_dk.get(), want_dv.get(), dq.get());
+      ScalarTileBackward(shape, pair.queries(), pair.keys(), 0.3f, mask, pair.lse_R.data(),
+                         pair.delta_R.data(), want_dk.get(), want_dv.get(), dq.get());
       ExpectClose(got_dq.get(), dq.get(), dq.count, bound, "dq");
     }
     tile.KeyGradients(dk.get(), dv.get());

@@ -44,7 +44,7 @@ struct Problem {
   std::vector<uint16_t> residual_NHWC = RandomBits(outputs, 4);
   std::vector<float> w_9C = Random(9 * padded, 2), bias_C = Random(channels, 3);
 
-  // The picture that is convolved, repeated or not; 0 one before it and after it.
+  // The image that is convolved, repeated or not; 0 one before it and after it.
   double X(size_t image, size_t row, size_t column, size_t c) const {
     if (row == 0 || column == 0 || row > grid.out_height() || column > grid.out_width()) return 0;
     const size_t by = grid.doubles ? 2 : 1;
@@ -129,7 +129,7 @@ TEST(Winograd4Test, MatchesFloat64OnEveryTargetAndTailLength) {
   });
 }
 
-// The picture is rounded once, from f32: within half a step of the exact result but for the
+// The image is rounded once, from f32: within half a step of the exact result but for the
 // weights.
 TEST(Winograd4Test, ResidualMayBeTheResult) {
   const Problem problem{{6, 7, false}, 2, 40};

@@ -31,7 +31,7 @@ struct Problem {
   Floats w_C33 = Random(channels * 9, 2), bias_C = Random(channels, 3);
   Floats residual_NHWC = Random(x_NHWC.size(), 4);
 
-  // x at (row, column), one before the picture is 0.
+  // x at (row, column), one before the image is 0.
   double X(size_t image, size_t row, size_t column, size_t c) const {
     if (row == 0 || column == 0 || row > grid.height || column > grid.width) return 0;
     const size_t at = (image * grid.height + row - 1) * grid.width + column - 1;

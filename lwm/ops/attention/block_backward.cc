@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "lwm/kernels/aligned_buffer.h"
-#include "lwm/kernels/attention/careful.h"
+#include "lwm/kernels/attention/scalar_tile.h"
 #include "lwm/kernels/attention/tile.h"
 #include "lwm/kernels/tile_layout.h"
 #include "lwm/ops/attention/block.h"
-#include "lwm/ops/attention/tiling.h"
 #include "lwm/ops/attention/query_tiles.h"
+#include "lwm/ops/attention/tiling.h"
 
 namespace lwm::ops {
 namespace {
@@ -106,7 +106,7 @@ class BackwardPass {
           dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           more_dk_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
           more_dv_NK(kernels::MakeAlignedBuffer<float>(pass.KeyNumbers())),
-          careful_dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
+          scalar_dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
           dq_RK(kernels::MakeAlignedBuffer<float>(lse_R.size() * pass.Dim())),
           dq_rows(lse_R.size()) {
       for (const QueryTiles* queries : pass.queries_) {
@@ -119,9 +119,9 @@ class BackwardPass {
     std::vector<float> lse_R, delta_R;
     kernels::AlignedBuffer<float> dk_NK, dv_NK;            // of the keys so far
     kernels::AlignedBuffer<float> more_dk_NK, more_dv_NK;  // of one run of queries
-    kernels::AlignedBuffer<float> careful_dk_NK, careful_dv_NK;
-    kernels::AlignedBuffer<float> careful_dq_RK;
-    bool careful = false;  // some pair of these keys took the scalar tile
+    kernels::AlignedBuffer<float> scalar_dk_NK, scalar_dv_NK;
+    kernels::AlignedBuffer<float> scalar_dq_RK;
+    bool took_scalar_tile = false;  // some pair of these keys took the scalar tile
     kernels::AlignedBuffer<float> dq_RK;
     std::vector<float*> dq_rows;
     bool keys_finite = true;
@@ -248,7 +248,7 @@ class BackwardPass {
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, place.b, place.g, place.tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, place.b, place.g, place.tile);
     worker.keys_finite = worker.kernel.StartKeys({k_rows.data(), v_rows.data()});
-    worker.careful = false;
+    worker.took_scalar_tile = false;
   }
 
   void ComputePair(Worker& worker, const QueryTiles& queries, const QueryTile& tile,
@@ -269,34 +269,34 @@ class BackwardPass {
     // Both sides matter here: hidden pairs have p = ds = 0, and 0 x NaN of q, dout or k would
     // poison the sums of the other side. Such pairs take the scalar tile.
     if (masked && !(worker.keys_finite && queries.Finite(at))) {
-      ComputePairCarefully(worker, queries, tile, keys, mask);
+      ComputePairByScalars(worker, queries, tile, keys, mask);
     } else {
       worker.kernel.Run(queries.Packed(at), packed_next, scale_, masked ? &mask : nullptr,
                         worker.lse_R.data(), worker.delta_R.data(), worker.dq_rows.data());
     }
   }
 
-  void ComputePairCarefully(Worker& worker, const QueryTiles& queries, const QueryTile& tile,
+  void ComputePairByScalars(Worker& worker, const QueryTiles& queries, const QueryTile& tile,
                             const KeyPlace& keys, const kernels::TileMask& mask) {
     const auto q_rows = tile.Rows(queries.queries().queries.q_BTHK);
     const auto dout_rows = tile.Rows(queries.queries().dout_BTHK);
     const auto k_rows = KeyRows(tiling_, keys_.k_BUGK, keys.b, keys.g, keys.tile);
     const auto v_rows = KeyRows(tiling_, keys_.v_BUGK, keys.b, keys.g, keys.tile);
-    if (!worker.careful) {
+    if (!worker.took_scalar_tile) {
       // Made only when needed, which is rare.
-      worker.careful_dk_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
-      worker.careful_dv_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
-      std::fill_n(worker.careful_dk_NK.get(), KeyNumbers(), 0.0f);
-      std::fill_n(worker.careful_dv_NK.get(), KeyNumbers(), 0.0f);
-      worker.careful = true;
+      worker.scalar_dk_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
+      worker.scalar_dv_NK = kernels::MakeAlignedBuffer<float>(KeyNumbers());
+      std::fill_n(worker.scalar_dk_NK.get(), KeyNumbers(), 0.0f);
+      std::fill_n(worker.scalar_dv_NK.get(), KeyNumbers(), 0.0f);
+      worker.took_scalar_tile = true;
     }
-    kernels::CarefulBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
-                             {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
-                             worker.delta_R.data(), worker.careful_dk_NK.get(),
-                             worker.careful_dv_NK.get(), worker.careful_dq_RK.get());
+    kernels::ScalarTileBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
+                                {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
+                                worker.delta_R.data(), worker.scalar_dk_NK.get(),
+                                worker.scalar_dv_NK.get(), worker.scalar_dq_RK.get());
     for (size_t row = 0; row < worker.dq_rows.size(); ++row) {
       if (!worker.dq_rows[row]) continue;
-      kernels::AddRow(worker.careful_dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
+      kernels::AddRow(worker.scalar_dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
                       worker.dq_rows[row]);
     }
   }
@@ -324,10 +324,10 @@ class BackwardPass {
   // The gradients of the keys over one run of queries, those of the scalar tile included.
   void TakeKeyGradients(Worker& worker, float* dk_NK, float* dv_NK) const {
     worker.kernel.KeyGradients(dk_NK, dv_NK);
-    if (!worker.careful) return;
-    kernels::AddRow(worker.careful_dk_NK.get(), static_cast<int>(KeyNumbers()), dk_NK);
-    kernels::AddRow(worker.careful_dv_NK.get(), static_cast<int>(KeyNumbers()), dv_NK);
-    worker.careful = false;
+    if (!worker.took_scalar_tile) return;
+    kernels::AddRow(worker.scalar_dk_NK.get(), static_cast<int>(KeyNumbers()), dk_NK);
+    kernels::AddRow(worker.scalar_dv_NK.get(), static_cast<int>(KeyNumbers()), dv_NK);
+    worker.took_scalar_tile = false;
   }
   void StartKeyGradients(Worker& worker, const KeyPlace& place, bool nothing_yet) const {
     TakeKeyGradients(worker, worker.dk_NK.get(), worker.dv_NK.get());

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "lwm/kernels/aligned_buffer.h"
-#include "lwm/kernels/attention/careful.h"
+#include "lwm/kernels/attention/scalar_tile.h"
 #include "lwm/kernels/attention/tile.h"
 #include "lwm/ops/attention/block.h"
-#include "lwm/ops/attention/tiling.h"
 #include "lwm/ops/attention/key_tiles.h"
+#include "lwm/ops/attention/tiling.h"
 
 namespace lwm::ops {
 namespace {
@@ -190,9 +190,9 @@ class ForwardPass {
     // A non-finite q stays in its own row, and where all see the key it belongs in every sum.
     if (seen == Visibility::kSome && !keys.Finite(b, g, at.tile)) {
       const KeyTiles::Rows rows = keys.RowsOf(b, g, at.tile);
-      kernels::CarefulForward(tiling_.shape, {worker.rows.data(), nullptr},
-                              {rows.k.data(), rows.v.data()}, scale_, mask, worker.max_R.data(),
-                              worker.sum_R.data(), worker.acc_RK.get());
+      kernels::ScalarTileForward(tiling_.shape, {worker.rows.data(), nullptr},
+                                 {rows.k.data(), rows.v.data()}, scale_, mask, worker.max_R.data(),
+                                 worker.sum_R.data(), worker.acc_RK.get());
       return;
     }
     // The kernel prefetches the next tile of keys; one that nobody has packed yet is not in memory.

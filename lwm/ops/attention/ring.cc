@@ -22,7 +22,7 @@ SlotRange TilesOf(const SlotRange& slots, int64_t tile_keys) {
 KeyBlock OwnKeys(const Ring& ring, const QueryBlock& queries, const at::Tensor& k_BTGK,
                  const at::Tensor& v_BTGK) {
   KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
-  if (ring.hops() > 1 && ring.view().alike) keys.packed = PackKeys(queries, keys);
+  if (ring.hops() > 1 && ring.view().same_packed_layout) keys.packed = PackKeys(queries, keys);
   return keys;
 }
 
@@ -97,14 +97,14 @@ TravellingKeys::TravellingKeys(const Ring& ring, const QueryBlock& queries,
   const std::vector<SlotRange>& slots_P = ring.slots().keys_P;
   const PackedKeys& packed = own_.packed;
   if (!packed.defined()) {
-    bundle_.emplace(ring.group(), std::vector<Traveller>{{k_BTGK}, {v_BTGK}}, slots_P);
+    bundle_.emplace(ring.group(), std::vector<CirculatedTensor>{{k_BTGK}, {v_BTGK}}, slots_P);
     return;
   }
   // Whole tiles are sent, with unneeded keys at both ends; masks treat them like any others.
   for (const SlotRange& slots : slots_P) tiles_P_.push_back(TilesOf(slots, packed.tile_keys()));
   bundle_.emplace(ring.group(),
-                  std::vector<Traveller>{{packed.tiles_NBG2UK, /*slot_dim=*/0},
-                                         {packed.finite_NBG, /*slot_dim=*/0}},
+                  std::vector<CirculatedTensor>{{packed.tiles_NBG2UK, /*slot_dim=*/0},
+                                                {packed.finite_NBG, /*slot_dim=*/0}},
                   tiles_P_);
 }
 

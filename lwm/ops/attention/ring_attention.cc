@@ -194,7 +194,9 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
 // Queries that see only their own token: the first of each segment. Their weight is 1 whatever the
 // scores are, so dq = 0 and dv += dout exactly. Computed like the others, dq would be the rounding
 // error of dp - delta. The backward pass hides them from the tiles and adds their dv at the end.
-at::Tensor AloneSlots(const SequenceView& view) { return view.begin_PBT == view.index_PBT; }
+at::Tensor SingleTokenSegments(const SequenceView& view) {
+  return view.begin_PBT == view.index_PBT;
+}
 
 SequenceView WithoutAlone(SequenceView view, const at::Tensor& alone_PBT) {
   view.begin_PBT = view.begin_PBT + alone_PBT.to(at::kInt);  // an empty interval
@@ -256,14 +258,14 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
 AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
                                          const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
                                          const AttentionResult& forward, const SequenceView& view,
-                                         double scale, RingTraveller traveller) {
+                                         double scale, CirculatedSide traveller) {
   CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
   LWM_REQUIRE(dout_BTHK.sizes() == q_BTHK.sizes() &&
                   dout_BTHK.scalar_type() == q_BTHK.scalar_type() &&
                   forward.out_BTHK.sizes() == q_BTHK.sizes(),
               "attention: want dout and out like q ", q_BTHK.sizes(), ", got ", dout_BTHK.sizes(),
               " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
-  const at::Tensor alone_PBT = AloneSlots(view);
+  const at::Tensor alone_PBT = SingleTokenSegments(view);
   Ring ring(WithoutAlone(view, alone_PBT), FindRingSlots(view));
   // delta from the scaled dout as well: the gradients are linear in dout.
   const at::Tensor scaled_dout = GradientForRoundedLse(dout_BTHK, forward);
@@ -272,14 +274,14 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
   GradientSums sums = MakeGradientSums(q_BTHK, k_BTGK);
   // From sizes that are the same on all ranks, so that all choose alike.
-  if (traveller == RingTraveller::kLighter) {
+  if (traveller == CirculatedSide::kLighter) {
     traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
-                    ? RingTraveller::kQueries
-                    : RingTraveller::kKeys;
+                    ? CirculatedSide::kQueries
+                    : CirculatedSide::kKeys;
   }
-  const auto backward = ring.hops() == 1                       ? BackwardAlone
-                        : traveller == RingTraveller::kQueries ? BackwardOverQueries
-                                                               : BackwardOverKeys;
+  const auto backward = ring.hops() == 1                        ? BackwardAlone
+                        : traveller == CirculatedSide::kQueries ? BackwardOverQueries
+                                                                : BackwardOverKeys;
   AttentionGradients gradients = backward(ring, queries, keys, scale, sums);
   AddAlone(alone_PBT[view.rank()], dout_BTHK, gradients.dv_BTGK);
   return gradients;

@@ -34,7 +34,7 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
 // Which side goes round the ring in the backward pass: K, V and their gradients (4 G K numbers per
 // token), or q, dout, lse, delta and dq (H (3 K + 2)). kLighter: whichever is fewer numbers. The
 // results differ by f32 rounding only.
-enum class RingTraveller { kLighter, kKeys, kQueries };
+enum class CirculatedSide { kLighter, kKeys, kQueries };
 
 // Gradients for dout_BTHK (dtype and shape of out), given the result of the forward pass. dk and dv
 // are summed over the query heads of a group and over all ranks. Same rules as forward.
@@ -42,6 +42,6 @@ AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::
                                          const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
                                          const AttentionResult& forward, const SequenceView& view,
                                          double scale,
-                                         RingTraveller traveller = RingTraveller::kLighter);
+                                         CirculatedSide traveller = CirculatedSide::kLighter);
 
 }  // namespace lwm::ops

@@ -28,21 +28,21 @@ std::span<std::byte> Bytes(const at::Tensor& x) {
   return {static_cast<std::byte*>(x.data_ptr()), x.nbytes()};
 }
 
-std::vector<int64_t> Shape(const Traveller& traveller, int64_t slots) {
+std::vector<int64_t> Shape(const CirculatedTensor& traveller, int64_t slots) {
   std::vector<int64_t> shape = traveller.own.sizes().vec();
   shape[static_cast<size_t>(traveller.slot_dim)] = slots;
   return shape;
 }
 
-int64_t AlignedBytes(const Traveller& traveller, int64_t slots) {
+int64_t AlignedBytes(const CirculatedTensor& traveller, int64_t slots) {
   int64_t bytes = static_cast<int64_t>(traveller.own.element_size());
   for (const int64_t size : Shape(traveller, slots)) bytes *= size;
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-int64_t BundleBytes(const std::vector<Traveller>& travellers, int64_t slots) {
+int64_t BundleBytes(const std::vector<CirculatedTensor>& tensors, int64_t slots) {
   int64_t bytes = 0;
-  for (const Traveller& traveller : travellers) bytes += AlignedBytes(traveller, slots);
+  for (const CirculatedTensor& traveller : tensors) bytes += AlignedBytes(traveller, slots);
   return bytes;
 }
 
@@ -54,11 +54,11 @@ int64_t MostSlots(const std::vector<SlotRange>& slots_P) {
 
 // Contiguous tensors for `slots` slots, one after another in `bytes`: buffers have the size of the
 // largest bundle, messages the size of their own.
-std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<Traveller>& travellers,
+std::vector<at::Tensor> Views(const at::Tensor& bytes, const std::vector<CirculatedTensor>& tensors,
                               int64_t slots) {
   std::vector<at::Tensor> views;
   int64_t offset = 0;
-  for (const Traveller& traveller : travellers) {
+  for (const CirculatedTensor& traveller : tensors) {
     const std::vector<int64_t> shape = Shape(traveller, slots);
     const int64_t aligned = AlignedBytes(traveller, slots);
     const at::Tensor room = bytes.narrow(0, offset, aligned).view(traveller.own.scalar_type());
@@ -74,18 +74,18 @@ void WaitForAll(std::vector<dist::Request>& requests) {
   requests.clear();
 }
 
-at::Tensor Narrow(const Traveller& traveller, const SlotRange& slots) {
+at::Tensor Narrow(const CirculatedTensor& traveller, const SlotRange& slots) {
   return traveller.own.narrow(traveller.slot_dim, slots.first, slots.count);
 }
 
 }  // namespace
 
-TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
+TravellingBundle::TravellingBundle(dist::Communicator& group, std::vector<CirculatedTensor> own,
                                    std::vector<SlotRange> slots_P)
     : group_(group), own_(std::move(own)), slots_P_(std::move(slots_P)) {
-  for (const Traveller& traveller : own_) now_.push_back(traveller.own);
+  for (const CirculatedTensor& traveller : own_) now_.push_back(traveller.own);
   if (group.size() == 1) return;
-  for (const Traveller& traveller : own_) {
+  for (const CirculatedTensor& traveller : own_) {
     sent_.push_back(Narrow(traveller, slots_P_[Owner(group_, 0)]).contiguous());
   }
 }
@@ -131,10 +131,10 @@ const std::vector<at::Tensor>* TravellingBundle::Next() {
   return arrived ? &next_ : nullptr;
 }
 
-TravellingSum::TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
+TravellingSum::TravellingSum(dist::Communicator& group, std::vector<CirculatedTensor> own,
                              std::vector<SlotRange> slots_P)
-    : group_(group), travellers_(std::move(own)), slots_P_(std::move(slots_P)) {
-  for (const Traveller& traveller : travellers_) {
+    : group_(group), tensors_(std::move(own)), slots_P_(std::move(slots_P)) {
+  for (const CirculatedTensor& traveller : tensors_) {
     LWM_CHECK(traveller.own.scalar_type() == at::kFloat && traveller.own.is_contiguous(),
               "a travelling sum is f32");
     own_.push_back(traveller.own);
@@ -142,12 +142,12 @@ TravellingSum::TravellingSum(dist::Communicator& group, std::vector<Traveller> o
 }
 
 int64_t TravellingSum::Numbers(int hop) const {
-  const int64_t bytes = BundleBytes(travellers_, slots_P_[Owner(group_, hop)].count);
+  const int64_t bytes = BundleBytes(tensors_, slots_P_[Owner(group_, hop)].count);
   return bytes / static_cast<int64_t>(sizeof(float));
 }
 
 at::Tensor TravellingSum::Buffer() const {
-  const int64_t bytes = BundleBytes(travellers_, MostSlots(slots_P_));
+  const int64_t bytes = BundleBytes(tensors_, MostSlots(slots_P_));
   return ScratchTensor({bytes / static_cast<int64_t>(sizeof(float))}, at::kFloat);
 }
 
@@ -157,7 +157,7 @@ std::vector<at::Tensor>& TravellingSum::Begin(int hop) {
   sends_[hop % 2].Wait();
   at::Tensor& flat = flat_[hop % 2];
   if (!flat.defined()) flat = Buffer();
-  parts_[hop % 2] = Views(flat.view(at::kByte), travellers_, slots_P_[Owner(group_, hop)].count);
+  parts_[hop % 2] = Views(flat.view(at::kByte), tensors_, slots_P_[Owner(group_, hop)].count);
   return parts_[hop % 2];
 }
 
@@ -183,8 +183,8 @@ void TravellingSum::Finish() {
   receive_.Wait();
   const SlotRange& slots = slots_P_[Owner(group_, 0)];
   if (group_.size() > 1 && slots.count > 0) {
-    const auto added = Views(arrived_.view(at::kByte), travellers_, slots.count);
-    for (size_t i = 0; i < own_.size(); ++i) Narrow(travellers_[i], slots).add_(added[i]);
+    const auto added = Views(arrived_.view(at::kByte), tensors_, slots.count);
+    for (size_t i = 0; i < own_.size(); ++i) Narrow(tensors_[i], slots).add_(added[i]);
   }
   for (dist::Request& send : sends_) send.Wait();
 }

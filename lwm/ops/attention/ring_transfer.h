@@ -10,7 +10,7 @@
 namespace lwm::ops {
 
 // A tensor circulated round the ring; only its owner's slot range is sent.
-struct Traveller {
+struct CirculatedTensor {
   at::Tensor own;  // this rank's, all slots
   int64_t slot_dim = 1;
 };
@@ -23,7 +23,7 @@ class TravellingBundle {
  public:
   // slots_P: the sent range of each owner, the same on all ranks, as are dtypes and the other
   // dimensions. Copies the sent part of `own` where it is not contiguous.
-  TravellingBundle(dist::Communicator& group, std::vector<Traveller> own,
+  TravellingBundle(dist::Communicator& group, std::vector<CirculatedTensor> own,
                    std::vector<SlotRange> slots_P);
 
   // Waits for the bundle of this hop and posts the transfers of the next. Returns all slots of this
@@ -40,7 +40,7 @@ class TravellingBundle {
   std::vector<at::Tensor> Buffer(int hop);
 
   dist::Communicator& group_;
-  const std::vector<Traveller> own_;
+  const std::vector<CirculatedTensor> own_;
   const std::vector<SlotRange> slots_P_;
   std::vector<at::Tensor> now_, next_, sent_;
   at::Tensor bytes_[2];
@@ -52,7 +52,7 @@ class TravellingBundle {
 class TravellingSum {
  public:
   // own: this rank's gradients, contiguous f32.
-  TravellingSum(dist::Communicator& group, std::vector<Traveller> own,
+  TravellingSum(dist::Communicator& group, std::vector<CirculatedTensor> own,
                 std::vector<SlotRange> slots_P);
 
   // Buffers for this hop's contribution; overwrite them. own at hop 0, the owner's range after
@@ -74,7 +74,7 @@ class TravellingSum {
   void Receive(int hop);
 
   dist::Communicator& group_;
-  const std::vector<Traveller> travellers_;
+  const std::vector<CirculatedTensor> tensors_;
   const std::vector<SlotRange> slots_P_;
   std::vector<at::Tensor> own_, parts_[2];
   at::Tensor flat_[2], arrived_;  // f32, of the largest range; flat_[hop % 2] holds parts_[hop % 2]

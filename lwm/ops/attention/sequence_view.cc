@@ -38,7 +38,7 @@ SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
   }
   SequenceView view;
   view.sp = sp;
-  view.alike = !sp || MachinesAreAlike(*sp);
+  view.same_packed_layout = !sp || MachinesAreAlike(*sp);
   const auto rows = static_cast<int64_t>(plans.size());
   // The slots of all ranks, on every rank: two integers a token. So each rank can compute which
   // slots the others hold and need, without messages.

@@ -15,7 +15,8 @@ struct SequenceView {
   dist::Communicator* sp = nullptr;  // the ring; nullptr = one rank
   at::Tensor index_PBT;  // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
   at::Tensor begin_PBT;  // i32 [P,B,T]; first index of its segment
-  bool alike = true;     // all ranks use the same kernels and can read each other's packed keys
+  bool same_packed_layout =
+      true;  // all ranks use the same kernels and can read each other's packed keys
 
   int ranks() const { return static_cast<int>(index_PBT.size(0)); }
   int rank() const { return sp ? sp->rank() : 0; }

@@ -80,7 +80,7 @@ TEST_F(ConvWeightGradientTest, DoesNotDependOnTheNumberOfThreads) {
 
 TEST_F(ConvWeightGradientTest, NanStaysInItsChannelsAndTaps) {
   Case c({1, 40, 32, 6, 6, 3, 1, 1});
-  c.x_NCHW[0][35][0][0] = NAN;  // the picture's corner, which four taps meet
+  c.x_NCHW[0][35][0][0] = NAN;  // the image's corner, which four taps meet
   const at::Tensor bad = c.Run().isnan();
   EXPECT_EQ(bad.sum().item<int64_t>(), 4 * 32);
   EXPECT_TRUE(bad.select(1, 35).slice(1, 0, 2).slice(2, 0, 2).all().item<bool>());

@@ -8,8 +8,8 @@
 
 #include "lwm/base/error.h"
 #include "lwm/kernels/attention/amx.h"
-#include "lwm/kernels/int16_product.h"
 #include "lwm/kernels/conv/winograd4.h"
+#include "lwm/kernels/int16_product.h"
 
 namespace lwm::ops {
 namespace {

@@ -12,8 +12,8 @@ bool Winograd4IsFaster();
 
 // A 3x3 convolution of stride 1 of bf16 images with a border of one zero pixel, for inference on
 // the CPU; its weights are prepared once. With `doubles` each pixel is repeated to 2 x 2 first.
-// Computes in f32, in tiles of 4 x 4 outputs (kernels/conv/winograd4.h): 4 times fewer multiplications
-// than the definition, 5.76 times when doubling. Safe to use from many threads.
+// Computes in f32, in tiles of 4 x 4 outputs (kernels/conv/winograd4.h): 4 times fewer
+// multiplications than the definition, 5.76 times when doubling. Safe to use from many threads.
 //
 // Accuracy: within 5e-4 of f64 relative to the largest output, before the result is rounded once to
 // bf16; most of the error comes from keeping weights in 16 bits. Results do not depend on the

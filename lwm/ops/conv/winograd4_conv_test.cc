@@ -71,7 +71,7 @@ TEST(Winograd4Conv2dTest, WeightsMayBeOfAnyFloatType) {
       Winograd4Conv2d(weight.to(at::kDouble), bias.to(at::kFloat), false).Run(c.x).equal(y));
 }
 
-TEST(Winograd4Conv2dTest, ResultsDoNotDependOnTheNumberOfThreadsOrPicturesBeside) {
+TEST(Winograd4Conv2dTest, ResultsDoNotDependOnTheNumberOfThreadsOrImagesBeside) {
   const int threads = at::get_num_threads();
   for (const bool doubles : {false, true})
     for (const int64_t side : {36, 150}) {  // shared by panels and by runs of tiles

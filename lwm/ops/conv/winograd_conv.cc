@@ -136,7 +136,7 @@ at::Tensor TransformWeights(const at::Tensor& weight_OIHW, bool turned) {
   return u_KOI;
 }
 
-at::Tensor EmptyPicture(const at::Tensor& like_NCHW, int64_t channels) {
+at::Tensor EmptyImage(const at::Tensor& like_NCHW, int64_t channels) {
   return at::empty({like_NCHW.size(0), channels, like_NCHW.size(2), like_NCHW.size(3)},
                    like_NCHW.options(), kChannelsLast);
 }
@@ -215,7 +215,7 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
     // Not the transformed inputs, which take four times the memory of x.
     context->save_for_backward({x_NCHW, weight_OIHW});
     const at::Tensor u_KOI = TransformWeights(weight_OIHW, false);
-    const at::Tensor y_NCHW = EmptyPicture(x_NCHW, weight_OIHW.size(0));
+    const at::Tensor y_NCHW = EmptyImage(x_NCHW, weight_OIHW.size(0));
     Convolve(x_NCHW, u_KOI.transpose(1, 2), bias_O, nullptr, y_NCHW);
     return y_NCHW;
   }
@@ -228,7 +228,7 @@ class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
     if (context->needs_input_grad(0)) {
       // The same convolution with the turned kernel, from output to input channels: [16,O,I] as it
       // is.
-      dx_NCHW = EmptyPicture(saved[0], saved[0].size(1));
+      dx_NCHW = EmptyImage(saved[0], saved[0].size(1));
       Convolve(dy_NCHW, TransformWeights(saved[1], true),
                at::zeros({saved[0].size(1)}, dy_NCHW.options()), nullptr, dx_NCHW);
     }
@@ -250,7 +250,7 @@ void RequireWeights(const char* op, const at::Tensor& weight_OIHW, const at::Ten
       bias_O.scalar_type());
 }
 
-void RequirePicture(const char* op, const at::Tensor& x_NCHW, int64_t channels) {
+void RequireImage(const char* op, const at::Tensor& x_NCHW, int64_t channels) {
   LWM_REQUIRE(x_NCHW.dim() == 4 && x_NCHW.size(1) == channels && x_NCHW.scalar_type() == at::kFloat,
               op, ": want f32 x [N,", channels, ",H,W], got ", x_NCHW.sizes(), " ",
               x_NCHW.scalar_type());
@@ -268,7 +268,7 @@ WinogradConv2d::WinogradConv2d(const at::Tensor& weight_OIHW, const at::Tensor& 
 
 at::Tensor WinogradConv2d::RequireInput(const at::Tensor& x_NCHW) const {
   LWM_CHECK(defined(), "a convolution without weights");
-  RequirePicture("WinogradConv2d", x_NCHW, weight_KIO_.size(1));
+  RequireImage("WinogradConv2d", x_NCHW, weight_KIO_.size(1));
   return x_NCHW.contiguous(kChannelsLast);
 }
 
@@ -294,9 +294,9 @@ void WinogradConv2d::AddTo(const at::Tensor& y_NCHW, const at::Tensor& x_NCHW) c
 at::Tensor WinogradTrainedConv2d(const at::Tensor& x_NCHW, const at::Tensor& weight_OIHW,
                                  const at::Tensor& bias_O) {
   RequireWeights("WinogradTrainedConv2d", weight_OIHW, bias_O);
-  RequirePicture("WinogradTrainedConv2d", x_NCHW, weight_OIHW.size(1));
+  RequireImage("WinogradTrainedConv2d", x_NCHW, weight_OIHW.size(1));
   LWM_REQUIRE(x_NCHW.numel() > 0 && weight_OIHW.numel() > 0,
-              "WinogradTrainedConv2d: want pictures with pixels, got ", x_NCHW.sizes());
+              "WinogradTrainedConv2d: want images with pixels, got ", x_NCHW.sizes());
   return WinogradFunction::apply(x_NCHW.contiguous(kChannelsLast),
                                  weight_OIHW.contiguous(kChannelsLast), bias_O.contiguous());
 }

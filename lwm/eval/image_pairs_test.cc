@@ -1,4 +1,4 @@
-#include "lwm/eval/picture_pairs.h"
+#include "lwm/eval/image_pairs.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -6,11 +6,11 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
-#include "lwm/vision/frames.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "lwm/vision/frames.h"
 
 namespace lwm::eval {
 namespace {
@@ -34,9 +34,9 @@ io::RgbImage Plain(uint8_t red, uint8_t green, uint8_t blue, int64_t side = 8) {
   return image;
 }
 
-class PicturePairsTest : public testing::Test {
+class ImagePairsTest : public testing::Test {
  protected:
-  PicturePairsTest() {
+  ImagePairsTest() {
     const std::vector<std::string> captions = {"red", "green", "dark blue", "red", "white"};
     const std::vector<io::RgbImage> images = {Plain(255, 0, 0), Plain(0, 255, 0), Plain(0, 0, 90),
                                               Plain(250, 5, 0, 16), Plain(255, 255, 255)};
@@ -46,13 +46,13 @@ class PicturePairsTest : public testing::Test {
       lines += Json{{"image_vision", Cat(i, ".png")}, {"caption", captions[i]}}.dump() + "\n";
     }
     WriteFileAtomically(folder_ / "pairs.jsonl", lines);
-    pairs_ = ReadPicturePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 8);
+    pairs_ = ReadImagePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 8);
     config_.vocab_size = tokenizer_->vocab_size();
     weights_ = std::make_unique<model::ResidentWeights>(TinyWeights(config_));
     decoder_ = std::make_unique<infer::DecodeModel>(config_, *weights_);
   }
 
-  PictureModel Model() const {
+  ImageModel Model() const {
     return {*decoder_, *weights_, *tokenizer_, vqgan_,
             infer::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_)};
   }
@@ -65,10 +65,10 @@ class PicturePairsTest : public testing::Test {
   config::ModelConfig config_ = TinyConfig(/*vision_vocab_size=*/12);
   std::unique_ptr<model::ResidentWeights> weights_;
   std::unique_ptr<infer::DecodeModel> decoder_;
-  PicturePairs pairs_;
+  ImagePairs pairs_;
 };
 
-TEST_F(PicturePairsTest, LinesBecomePicturesAndTheirCodes) {
+TEST_F(ImagePairsTest, LinesBecomeImagesAndTheirCodes) {
   ASSERT_EQ(pairs_.size(), 5);
   EXPECT_EQ(pairs_.caption_P[2], "dark blue");
   EXPECT_EQ(pairs_.images_PHWC.sizes(), at::IntArrayRef({5, 8, 8, 3}));
@@ -78,18 +78,18 @@ TEST_F(PicturePairsTest, LinesBecomePicturesAndTheirCodes) {
   EXPECT_EQ(SomePairs(pairs_, 0).size(), 5);
 }
 
-TEST_F(PicturePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
+TEST_F(ImagePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
   const TemporaryFolder folder;
   WriteFileAtomically(folder / tokenizer_->file_name(), tokenizer_->file_content());
   WriteFileAtomically(folder / "tokenizer_config.json", R"({"add_bos_token": false})");
   const auto without = data::OpenTokenizer(folder.path());
   ASSERT_EQ(without->bos_id(), tokenizer_->bos_id());  // it has one, and does not use it
-  const PictureModel model = Model();
-  const PictureModel bare{*decoder_, *weights_, *without, vqgan_, model.layout};
+  const ImageModel model = Model();
+  const ImageModel bare{*decoder_, *weights_, *without, vqgan_, model.layout};
   const std::span<const int32_t> codes(pairs_.codes_Pn.const_data_ptr<int32_t>(),
                                        static_cast<size_t>(pairs_.codes_Pn.size(1)));
   for (const auto& [with_bos, without_bos] :
-       {std::pair{PicturePrompt(model, "red"), PicturePrompt(bare, "red")},
+       {std::pair{ImagePrompt(model, "red"), ImagePrompt(bare, "red")},
         std::pair{CaptionPrompt(model, codes), CaptionPrompt(bare, codes)}}) {
     EXPECT_EQ(with_bos.id_n.front(), tokenizer_->bos_id());
     EXPECT_TRUE(std::equal(with_bos.id_n.begin() + 1, with_bos.id_n.end(), without_bos.id_n.begin(),
@@ -97,13 +97,13 @@ TEST_F(PicturePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
   }
 }
 
-TEST_F(PicturePairsTest, TheCodeLossIsThatOfReadingTokenByToken) {
-  const PictureModel model = Model();
+TEST_F(ImagePairsTest, TheCodeLossIsThatOfReadingTokenByToken) {
+  const ImageModel model = Model();
   const std::vector<size_t> other = {1, 2, 3, 4, 0};
   CodeLoss want;
   for (size_t p = 0; p < 5; ++p)
     for (const bool right : {true, false}) {
-      infer::MixedSequence read = PicturePrompt(model, pairs_.caption_P[right ? p : other[p]]);
+      infer::MultimodalSequence read = ImagePrompt(model, pairs_.caption_P[right ? p : other[p]]);
       infer::KvCache cache(config_, 1, 64, at::kFloat);
       for (int64_t i = 0; i < 16; ++i) {
         const at::Tensor logits =
@@ -123,16 +123,16 @@ TEST_F(PicturePairsTest, TheCodeLossIsThatOfReadingTokenByToken) {
   EXPECT_GT(std::abs(got.right - got.wrong), 1e-4);
 }
 
-TEST_F(PicturePairsTest, TheNearestPictureIsByPixelsAsShown) {
+TEST_F(ImagePairsTest, TheNearestImageIsByPixelsAsShown) {
   const at::Tensor asked = vision::TensorOfFrames({Plain(200, 60, 60), Plain(0, 0, 0)});
   EXPECT_TRUE(
-      at::equal(NearestPictures(asked * 1.0f, pairs_.images_PHWC), at::tensor({3, 2}, at::kLong)));
+      at::equal(NearestImages(asked * 1.0f, pairs_.images_PHWC), at::tensor({3, 2}, at::kLong)));
   // Beyond what a PNG can show, distances do not grow.
-  EXPECT_EQ(NearestPictures(at::full({1, 8, 8, 3}, 50.0), pairs_.images_PHWC).item<int64_t>(), 4);
+  EXPECT_EQ(NearestImages(at::full({1, 8, 8, 3}, 50.0), pairs_.images_PHWC).item<int64_t>(), 4);
 }
 
-TEST_F(PicturePairsTest, CaptionsOfABatchAreThoseOfEachAlone) {
-  const PictureModel model = Model();
+TEST_F(ImagePairsTest, CaptionsOfABatchAreThoseOfEachAlone) {
+  const ImageModel model = Model();
   const auto together = CaptionsOf(model, pairs_.codes_Pn, 6);
   for (int64_t p = 0; p < 5; ++p)
     EXPECT_EQ(CaptionsOf(model, pairs_.codes_Pn.slice(0, p, p + 1), 6)[0],
@@ -140,7 +140,7 @@ TEST_F(PicturePairsTest, CaptionsOfABatchAreThoseOfEachAlone) {
 }
 
 // A model whose vision head says nothing but one code and whose text head nothing but the end.
-TEST_F(PicturePairsTest, ScoresCountWhatIsRight) {
+TEST_F(ImagePairsTest, ScoresCountWhatIsRight) {
   weights_->Visit([](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
     if (spec.name == "model.norm.weight") weight.fill_(0);
   });
@@ -148,44 +148,44 @@ TEST_F(PicturePairsTest, ScoresCountWhatIsRight) {
   pairs_.codes_Pn[1].slice(0, 0, 4).fill_(3);
   pairs_.caption_P[4] = "";
   PairOptions options;
-  options.pictures = 0;
+  options.images = 0;
   options.drawing.sampling.temperature = 0;
   std::vector<std::string> said;
   const PairScores scores = MeasurePairs(
       Model(), pairs_, options, [&](const std::string& what, int64_t) { said.push_back(what); });
-  EXPECT_EQ(scores.pictures, 5);
+  EXPECT_EQ(scores.images, 5);
   EXPECT_EQ(scores.captions, 5);
   EXPECT_NEAR(scores.code_loss.right, std::log(12.0), 1e-5);
   EXPECT_NEAR(scores.code_loss.wrong, std::log(12.0), 1e-5);
   EXPECT_DOUBLE_EQ(scores.codes_equal, 76.0 / 80);  // code 0 is the likeliest of equal ones
-  // All drawn pictures are the same: nearest to one of the five, or to both red ones.
+  // All drawn images are the same: nearest to one of the five, or to both red ones.
   EXPECT_TRUE(std::abs(scores.nearest - 0.2) < 1e-9 || std::abs(scores.nearest - 0.4) < 1e-9);
   EXPECT_EQ(scores.nearest, scores.nearest_of_drawn);
   EXPECT_EQ(said.size(), 4u);
   EXPECT_EQ(ToJson(scores).at("captions_drawn"), 5);
 }
 
-TEST_F(PicturePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
+TEST_F(ImagePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
   EXPECT_EQ(Model().layout.tokens_per_frame, 16);
   EXPECT_EQ(Model().layout.frame_size, 8);
   config_.codes_per_frame = 36;
-  const PictureModel model = Model();
+  const ImageModel model = Model();
   EXPECT_EQ(model.layout.tokens_per_frame, 36);
   EXPECT_EQ(model.layout.frame_size, 12);
-  const PicturePairs pairs =
-      ReadPicturePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 12);
+  const ImagePairs pairs =
+      ReadImagePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 12);
   EXPECT_EQ(pairs.codes_Pn.sizes(), at::IntArrayRef({5, 36}));
   EXPECT_EQ(DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
-  EXPECT_EQ(PicturesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
+  EXPECT_EQ(ImagesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
   config_.codes_per_frame = 35;
   EXPECT_THROW(Model(), Error);
 }
 
-TEST_F(PicturePairsTest, BadFilesAreRefused) {
+TEST_F(ImagePairsTest, BadFilesAreRefused) {
   const auto message = [&](const std::string& content) -> std::string {
     WriteFileAtomically(folder_ / "bad.jsonl", content);
     try {
-      ReadPicturePairs(folder_ / "bad.jsonl", "caption", "image_vision", vqgan_, 8);
+      ReadImagePairs(folder_ / "bad.jsonl", "caption", "image_vision", vqgan_, 8);
     } catch (const Error& error) {
       return error.what();
     }

@@ -5,30 +5,30 @@
 #include <vector>
 
 #include "command.h"
-#include "lwm/eval/picture_pairs.h"
+#include "lwm/eval/image_pairs.h"
 #include "lwm/io/image.h"
 #include "lwm/model/weights.h"
 #include "lwm/vision/media_frames.h"
 
 namespace lwm::app {
 
-// A model directory opened for pictures: decoder, tokenizer and VQGAN.
-class LoadedPictureModel {
+// A model directory opened for images: decoder, tokenizer and VQGAN.
+class LoadedImageModel {
  public:
   // The VQGAN is `vqgan`, or the one in the model directory when that is empty; it computes in f32,
   // as in training. Throws Error(kInvalidArgument) when the parts do not belong together.
-  LoadedPictureModel(const std::string& model, const std::string& vqgan, at::ScalarType dtype);
+  LoadedImageModel(const std::string& model, const std::string& vqgan, at::ScalarType dtype);
 
-  eval::PictureModel view() { return {decoder_, weights_, *tokenizer_, vqgan_, layout_}; }
+  eval::ImageModel view() { return {decoder_, weights_, *tokenizer_, vqgan_, layout_}; }
   const infer::DecodeModel& decoder() const { return decoder_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
   const vision::Vqgan& vqgan() const { return vqgan_; }
   const infer::FrameLayout& layout() const { return layout_; }
 
   // BOS, where the tokenizer has one, and the text.
-  infer::MixedSequence TextPrompt(const std::string& text) const;
+  infer::MultimodalSequence TextPrompt(const std::string& text) const;
 
-  // Codes i32 [frames, n] of the picture or video at `path`: of the frames that `media` chooses
+  // Codes i32 [frames, n] of the image or video at `path`: of the frames that `media` chooses
   // (its size is the model's) the first `first`; 0 = all.
   at::Tensor CodesOf(const std::string& path, vision::MediaOptions media = {},
                      int64_t first = 0) const;
@@ -58,7 +58,7 @@ std::string DrawText(const DrawFlags& flags, const char* what, const std::string
 
 // New frames for texts, i32 [B, frames, n], after `first_Fn` frames (may be undefined); progress on
 // stderr.
-at::Tensor DrawFrames(const LoadedPictureModel& model, const DrawFlags& flags,
+at::Tensor DrawFrames(const LoadedImageModel& model, const DrawFlags& flags,
                       const std::vector<std::string>& texts, const at::Tensor& first_Fn);
 
 }  // namespace lwm::app

@@ -13,10 +13,10 @@ namespace lwm::io {
 // size, colour matrix and range (BT.601 when the stream does not say), widened or narrowed to
 // square pixels, transparency laid on white. Keeps its tables between frames of one kind. Not for
 // concurrent use.
-class FfmpegPicture {
+class FfmpegImage {
  public:
-  FfmpegPicture();
-  ~FfmpegPicture();
+  FfmpegImage();
+  ~FfmpegImage();
 
   // `pixel_aspect`: width over height of a pixel, 0/1 when unknown. Throws Error(kCorruptData),
   // naming `where`, when the shown size or the pixel format is impossible.

@@ -1,4 +1,4 @@
-#include "lwm/vision/picture_grid.h"
+#include "lwm/vision/image_grid.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 namespace lwm::vision {
 namespace {
 
-// A picture of 2 x 1 pixels, all of one value.
+// An image of 2 x 1 pixels, all of one value.
 io::RgbImage Dot(uint8_t value) { return {2, 1, std::vector<uint8_t>(6, value)}; }
 
 std::vector<io::RgbImage> Dots(uint8_t first, uint8_t count) {
@@ -24,8 +24,8 @@ std::vector<std::vector<int>> Reds(const io::RgbImage& image) {
   return rows;
 }
 
-TEST(PictureGridTest, PicturesFillRowsOnWhite) {
-  const io::RgbImage grid = PictureGrid(Dots(1, 3), {.columns = 2, .padding = 1});
+TEST(ImageGridTest, ImagesFillRowsOnWhite) {
+  const io::RgbImage grid = ImageGrid(Dots(1, 3), {.columns = 2, .padding = 1});
   const std::vector<int> white(7, 255);
   EXPECT_EQ(
       Reds(grid),
@@ -33,12 +33,12 @@ TEST(PictureGridTest, PicturesFillRowsOnWhite) {
           white, {255, 1, 1, 255, 2, 2, 255}, white, {255, 3, 3, 255, 255, 255, 255}, white}));
 }
 
-TEST(PictureGridTest, FewPicturesMakeANarrowGrid) {
-  EXPECT_EQ(Reds(PictureGrid(Dots(5, 1), {.columns = 8, .padding = 0})),
+TEST(ImageGridTest, FewImagesMakeANarrowGrid) {
+  EXPECT_EQ(Reds(ImageGrid(Dots(5, 1), {.columns = 8, .padding = 0})),
             (std::vector<std::vector<int>>{{5, 5}}));
 }
 
-TEST(PictureGridTest, PairsStandOverEachOther) {
+TEST(ImageGridTest, PairsStandOverEachOther) {
   const io::RgbImage grid = PairGrid(Dots(1, 3), Dots(11, 3), {.columns = 2, .padding = 1});
   const std::vector<int> white(7, 255);
   EXPECT_EQ(Reds(grid), (std::vector<std::vector<int>>{white,
@@ -53,11 +53,11 @@ TEST(PictureGridTest, PairsStandOverEachOther) {
                                                        white}));
 }
 
-TEST(PictureGridTest, UnequalPicturesAreRefused) {
-  EXPECT_THROW(PictureGrid({}), Error);
-  EXPECT_THROW(PictureGrid({Dot(1), {1, 1, {0, 0, 0}}}), Error);
-  EXPECT_THROW(PictureGrid(Dots(1, 2), {.columns = 0}), Error);
-  EXPECT_THROW(PictureGrid(Dots(1, 2), {.padding = -1}), Error);
+TEST(ImageGridTest, UnequalImagesAreRefused) {
+  EXPECT_THROW(ImageGrid({}), Error);
+  EXPECT_THROW(ImageGrid({Dot(1), {1, 1, {0, 0, 0}}}), Error);
+  EXPECT_THROW(ImageGrid(Dots(1, 2), {.columns = 0}), Error);
+  EXPECT_THROW(ImageGrid(Dots(1, 2), {.padding = -1}), Error);
   EXPECT_THROW(PairGrid(Dots(1, 2), Dots(1, 3)), Error);
   EXPECT_THROW(PairGrid(Dots(1, 1), {{1, 1, {0, 0, 0}}}), Error);
 }

@@ -11,15 +11,15 @@ namespace lwm::kernels {
 
 // As AttentionForwardTile::Run, but q, k and v are unpacked rows; missing ones must be hidden by
 // the mask.
-void CarefulForward(const AttentionTileShape& shape, const AttentionRows& queries,
-                    const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
-                    float* sum_R, float* acc_RK) noexcept;
+void ScalarTileForward(const AttentionTileShape& shape, const AttentionRows& queries,
+                       const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
+                       float* sum_R, float* acc_RK) noexcept;
 
 // As AttentionBackwardTile::Run, but sets the gradients of the queries, dq_RK [rows, padded_dim],
 // and adds those of the keys to the caller's dk_NK, dv_NK [keys, padded_dim].
-void CarefulBackward(const AttentionTileShape& shape, const AttentionRows& queries,
-                     const AttentionRows& keys, float scale, const TileMask& mask,
-                     const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
-                     float* dq_RK) noexcept;
+void ScalarTileBackward(const AttentionTileShape& shape, const AttentionRows& queries,
+                        const AttentionRows& keys, float scale, const TileMask& mask,
+                        const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
+                        float* dq_RK) noexcept;
 
 }  // namespace lwm::kernels

@@ -1,4 +1,4 @@
-#include "lwm/vision/clip_frames.h"
+#include "lwm/vision/video_frames.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,7 +9,7 @@
 namespace lwm::vision {
 namespace fs = std::filesystem;
 
-ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
+VideoFrames::VideoFrames(const fs::path& path, const VideoOptions& options)
     : path_(path), options_(options), reader_(path), rate_(reader_.frames_per_second()) {
   LWM_REQUIRE(
       options.frames_per_second >= 0 && options.max_frames >= 0 && options.start_seconds >= 0,
@@ -29,7 +29,7 @@ ClipFrames::ClipFrames(const fs::path& path, const ClipOptions& options)
   }
 }
 
-std::optional<io::RgbImage> ClipFrames::Next() {
+std::optional<io::RgbImage> VideoFrames::Next() {
   while (!IsDone() && reader_.Grab()) {
     ++grabbed_;
     if (!IsAfterStart(reader_) || !IsWanted()) continue;
@@ -41,42 +41,42 @@ std::optional<io::RgbImage> ClipFrames::Next() {
   return {};
 }
 
-double ClipFrames::ShareRead() const {
+double VideoFrames::ShareRead() const {
   const int64_t frames = reader_.stated_frames();
   return frames > 0 ? std::min(1.0, static_cast<double>(grabbed_) / static_cast<double>(frames))
                     : 0;
 }
 
-void ClipFrames::RequireFrames(bool some) const {
+void VideoFrames::RequireFrames(bool some) const {
   LWM_REQUIRE_AS(ErrorCode::kCorruptData, some, path_.string(),
                  ": the video holds no frame that can be decoded",
                  options_.start_seconds > 0 ? Cat(" after ", options_.start_seconds, " s") : "");
 }
 
-void ClipFrames::Warn(const std::string& warning) {
+void VideoFrames::Warn(const std::string& warning) {
   if (warning.empty() || warned_) return;
   std::fprintf(stderr, "warning: %s\n", warning.c_str());
   warned_ = true;
 }
 
-bool ClipFrames::IsDone() const {
+bool VideoFrames::IsDone() const {
   if (!chosen_.empty()) return taken_ == static_cast<int64_t>(chosen_.size());
   return options_.max_frames > 0 && taken_ == options_.max_frames;
 }
 
 // Many containers round times to milliseconds: a frame that is as near to its place at a steady
 // rate stands there.
-double ClipFrames::PlaceOf(const io::VideoReader& reader) const {
+double VideoFrames::PlaceOf(const io::VideoReader& reader) const {
   constexpr double kRounding = 0.0011;
   const double place = reader.seconds() * rate_, nearest = std::round(place);
   return std::fabs(place - nearest) <= std::min(kRounding * rate_, 0.25) ? nearest : place;
 }
 
-bool ClipFrames::IsAfterStart(const io::VideoReader& reader) const {
+bool VideoFrames::IsAfterStart(const io::VideoReader& reader) const {
   return options_.start_seconds == 0 || PlaceOf(reader) >= options_.start_seconds * rate_ - 1e-6;
 }
 
-bool ClipFrames::IsWanted() {
+bool VideoFrames::IsWanted() {
   const int64_t index = passed_++;
   if (!chosen_.empty()) return chosen_[static_cast<size_t>(taken_)] == index;
   if (options_.frames_per_second == 0) return true;

@@ -13,7 +13,7 @@
 namespace lwm::infer {
 
 // Text tokens and vision codes in one order.
-struct MixedSequence {
+struct MultimodalSequence {
   std::vector<int64_t> id_n;
   std::vector<uint8_t> vision_n;  // 1 = vision code
 
@@ -28,7 +28,7 @@ struct MixedSequence {
 };
 
 // How frames stand in a sequence: the text tokens of "<vision>", then per frame its codes and the
-// delimiter eof (eov after the last frame of a clip), then the text tokens of "</vision>".
+// delimiter eof (eov after the last frame of a video), then the text tokens of "</vision>".
 struct FrameLayout {
   int64_t tokens_per_frame = 256;  // a square number
   int64_t codes = 8192;            // of the codebook; codes of a frame are below
@@ -49,25 +49,26 @@ FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::Mode
 // Appends "<vision>", the frames and "</vision>".
 //   codes  in  one or more whole frames, each below layout.codes
 // Throws Error(kInvalidArgument).
-void AddClip(const FrameLayout& layout, std::span<const int32_t> codes, MixedSequence& sequence);
+void AddVideo(const FrameLayout& layout, std::span<const int32_t> codes,
+              MultimodalSequence& sequence);
 
-// Appends the beginning of a clip that is to go on: "<vision>", then each frame with eof.
-void AddOpenClip(const FrameLayout& layout, std::span<const int32_t> codes,
-                 MixedSequence& sequence);
+// Appends the beginning of a video that is to go on: "<vision>", then each frame with eof.
+void AddOpenVideo(const FrameLayout& layout, std::span<const int32_t> codes,
+                  MultimodalSequence& sequence);
 
 // Tracks a sequence token by token and says which ids may come next.
-class SequenceState {
+class FrameConstraint {
  public:
-  // A clip gets at most max_frames frames (those that are read count); 0 = no limit.
-  SequenceState(const FrameLayout& layout, int64_t max_frames)
+  // A video gets at most max_frames frames (those that are read count); 0 = no limit.
+  FrameConstraint(const FrameLayout& layout, int64_t max_frames)
       : layout_(&layout), max_frames_(max_frames) {}
 
   void Read(int64_t id, bool vision);
 
   // The vocabulary of the next token: vision codes after "<vision>" until eov has been read.
-  Head head() const { return in_clip_ ? Head::kVision : Head::kText; }
+  Head head() const { return in_video_ ? Head::kVision : Head::kText; }
   // A frame may begin here, right after "<vision>" or an eof.
-  bool at_frame_begin() const { return in_clip_ && codes_ == 0; }
+  bool at_frame_begin() const { return in_video_ && codes_ == 0; }
 
   // The ids of it that may come: [begin, end). Inside a frame the codes, after it a delimiter; in
   // text everything below `text_vocabulary`.
@@ -81,8 +82,8 @@ class SequenceState {
 
   const FrameLayout* layout_;
   int64_t max_frames_;
-  bool in_clip_ = false;
-  int64_t frames_ = 0;          // whole ones of the clip
+  bool in_video_ = false;
+  int64_t frames_ = 0;          // whole ones of the video
   int64_t codes_ = 0;           // read of the frame
   std::vector<int64_t> tail_n;  // text tokens since the last vision code, at most begin_ids.size()
 };

@@ -9,15 +9,14 @@
 namespace lwm::vision {
 
 struct GridOptions {
-  int64_t columns = 8;  // fewer when there are fewer pictures
-  int64_t padding = 2;  // white pixels around and between the pictures
+  int64_t columns = 8;  // fewer when there are fewer images
+  int64_t padding = 2;  // white pixels around and between the images
 };
 
-// Pictures of one size, row by row on a white ground; places left over in the last row stay white.
-// For PNG: io::WritePng. Throws Error(kInvalidArgument) when there is no picture, sizes differ, or
+// Images of one size, row by row on a white ground; places left over in the last row stay white.
+// For PNG: io::WritePng. Throws Error(kInvalidArgument) when there is no image, sizes differ, or
 // columns < 1 or padding < 0.
-io::RgbImage PictureGrid(const std::vector<io::RgbImage>& pictures,
-                         const GridOptions& options = {});
+io::RgbImage ImageGrid(const std::vector<io::RgbImage>& images, const GridOptions& options = {});
 
 // Every row of `above` stands over the same row of `below` (originals over reconstructions); rows
 // of pairs are parted by twice the padding. As many of one as of the other.

@@ -1,4 +1,4 @@
-#include "lwm/io/ffmpeg_picture.h"
+#include "lwm/io/ffmpeg_image.h"
 
 extern "C" {
 #include <libavutil/imgutils.h>
@@ -67,7 +67,7 @@ void CopyOnWhite(const uint8_t* rgba, uint8_t* rgb, int64_t width) {
 
 }  // namespace
 
-struct FfmpegPicture::State {
+struct FfmpegImage::State {
   ~State() { sws_freeContext(scaler); }
 
   void Prepare(const Kind& wanted, const std::string& where) {
@@ -96,11 +96,11 @@ struct FfmpegPicture::State {
   FramePointer shown;
 };
 
-FfmpegPicture::FfmpegPicture() : state_(std::make_unique<State>()) {}
-FfmpegPicture::~FfmpegPicture() = default;
+FfmpegImage::FfmpegImage() : state_(std::make_unique<State>()) {}
+FfmpegImage::~FfmpegImage() = default;
 
-RgbImage FfmpegPicture::Convert(const AVFrame& frame, AVRational pixel_aspect,
-                                const std::string& where) {
+RgbImage FfmpegImage::Convert(const AVFrame& frame, AVRational pixel_aspect,
+                              const std::string& where) {
   const auto format = static_cast<AVPixelFormat>(frame.format);
   const bool has_alpha = HasAlpha(format);
   const Kind kind{.width = frame.width,

@@ -16,7 +16,7 @@ namespace lwm::vision {
 //   frames_per_second   at most that many of every second, by the times at which they are shown
 //   max_frames          spread evenly over all that follows the start, both ends included
 //   both                at that rate, no more than max_frames
-struct ClipOptions {
+struct VideoOptions {
   double frames_per_second = 0;
   int64_t max_frames = 0;
   double start_seconds = 0;
@@ -25,12 +25,12 @@ struct ClipOptions {
 // The chosen frames of one video in their own size, one in memory at a time. With max_frames alone
 // the video is decoded twice, once to count. A video that was read to its end and is damaged or
 // shorter than it says costs one line on stderr. Not for concurrent use.
-class ClipFrames {
+class VideoFrames {
  public:
   // Throws Error(kNotFound) when the file is missing, Error(kCorruptData) when it is no video,
   // holds no frame, ends before the start, or does not state the rate that the options need,
   // Error(kInvalidArgument) on a negative option.
-  ClipFrames(const std::filesystem::path& path, const ClipOptions& options);
+  VideoFrames(const std::filesystem::path& path, const VideoOptions& options);
 
   // The next frame, or nothing at the end. Throws Error(kCorruptData) for what cannot be decoded
   // and, at the end, when there was no frame at all.
@@ -49,7 +49,7 @@ class ClipFrames {
   void Warn(const std::string& warning);
 
   std::filesystem::path path_;
-  ClipOptions options_;
+  VideoOptions options_;
   io::VideoReader reader_;
   double rate_;                  // as the video states it
   std::vector<int64_t> chosen_;  // of the frames after the start; empty = all, or by rate

@@ -1,9 +1,11 @@
-#include "picture_model.h"
+#include "image_model.h"
 
 #include <ATen/ATen.h>
 
 #include <memory>
 
+#include "flags/model_flags.h"
+#include "flags/sampling_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
@@ -11,11 +13,9 @@
 #include "lwm/base/text.h"
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/model_directory.h"
-#include "lwm/vision/frames.h"
 #include "lwm/checkpoint/vqgan_import.h"
-#include "flags/model_flags.h"
+#include "lwm/vision/frames.h"
 #include "progress.h"
-#include "flags/sampling_flags.h"
 
 namespace lwm::app {
 namespace {
@@ -44,29 +44,29 @@ infer::OnCodes SayProgress(size_t rows) {
 model::ResidentWeights LoadVisionModel(const std::string& path, at::ScalarType dtype) {
   LWM_REQUIRE(checkpoint::OpenModel(path)->config().has_vision(), path,
               ": a text-only model (no vision_vocab_size in its config): it neither sees nor draws "
-              "pictures; give a model of text and vision");
+              "images; give a model of text and vision");
   return checkpoint::LoadModel(path, dtype);
 }
 
 }  // namespace
 
-LoadedPictureModel::LoadedPictureModel(const std::string& model, const std::string& vqgan,
-                                       at::ScalarType dtype)
+LoadedImageModel::LoadedImageModel(const std::string& model, const std::string& vqgan,
+                                   at::ScalarType dtype)
     : weights_(LoadVisionModel(model, dtype)),
       decoder_(weights_.config(), weights_),
       tokenizer_(OpenTokenizerFor(weights_.config(), model)),
       vqgan_(checkpoint::LoadVqgan(vqgan.empty() ? model : vqgan, at::kFloat)),
       layout_(infer::MakeFrameLayout(vqgan_.config(), weights_.config(), *tokenizer_)) {}
 
-infer::MixedSequence LoadedPictureModel::TextPrompt(const std::string& text) const {
-  infer::MixedSequence sequence;
+infer::MultimodalSequence LoadedImageModel::TextPrompt(const std::string& text) const {
+  infer::MultimodalSequence sequence;
   if (const auto bos = tokenizer_->leading_bos()) sequence.Add(*bos, false);
   sequence.AddText(tokenizer_->Encode(text));
   return sequence;
 }
 
-at::Tensor LoadedPictureModel::CodesOf(const std::string& path, vision::MediaOptions media,
-                                       int64_t first) const {
+at::Tensor LoadedImageModel::CodesOf(const std::string& path, vision::MediaOptions media,
+                                     int64_t first) const {
   media.size = layout_.frame_size;
   vision::MediaFrames stream({path}, media);
   std::vector<at::Tensor> codes;
@@ -87,7 +87,7 @@ at::Tensor LoadedPictureModel::CodesOf(const std::string& path, vision::MediaOpt
   return at::cat(codes).contiguous();
 }
 
-std::vector<io::RgbImage> LoadedPictureModel::FramesOf(const at::Tensor& codes_Fn) const {
+std::vector<io::RgbImage> LoadedImageModel::FramesOf(const at::Tensor& codes_Fn) const {
   return vision::FramesOfTensor(eval::DecodeFrames(vqgan_, codes_Fn));
 }
 
@@ -106,14 +106,14 @@ std::string DrawText(const DrawFlags& flags, const char* what, const std::string
   return Cat("You are a helpful assistant. USER: Generate ", what, " of ", prompt, " ASSISTANT:");
 }
 
-at::Tensor DrawFrames(const LoadedPictureModel& model, const DrawFlags& flags,
+at::Tensor DrawFrames(const LoadedImageModel& model, const DrawFlags& flags,
                       const std::vector<std::string>& texts, const at::Tensor& first_Fn) {
-  std::vector<infer::MixedSequence> prompts, unconditional;
+  std::vector<infer::MultimodalSequence> prompts, unconditional;
   for (const std::string& text : texts) {
     prompts.push_back(model.TextPrompt(text));
     unconditional.push_back(model.TextPrompt(""));
-    infer::AddOpenClip(model.layout(), CodesIn(first_Fn), prompts.back());
-    infer::AddOpenClip(model.layout(), CodesIn(first_Fn), unconditional.back());
+    infer::AddOpenVideo(model.layout(), CodesIn(first_Fn), prompts.back());
+    infer::AddOpenVideo(model.layout(), CodesIn(first_Fn), unconditional.back());
   }
   return infer::GenerateFrames(model.decoder(), model.layout(), prompts, unconditional,
                                flags.options, SayProgress(texts.size()));

@@ -1,4 +1,4 @@
-#include "lwm/eval/picture_pairs.h"
+#include "lwm/eval/image_pairs.h"
 
 #include <ATen/ATen.h>
 
@@ -35,34 +35,35 @@ void InParts(int64_t count, int64_t part, const std::function<void(int64_t, int6
   for (int64_t begin = 0; begin < count; begin += part) visit(begin, std::min(count, begin + part));
 }
 
-infer::MixedSequence Beginning(const PictureModel& model) {
-  infer::MixedSequence sequence;
+infer::MultimodalSequence Beginning(const ImageModel& model) {
+  infer::MultimodalSequence sequence;
   if (const auto bos = model.tokenizer.leading_bos()) sequence.Add(*bos, false);
   return sequence;
 }
 
-// The pictures as a PNG would show them.
+// The images as a PNG would show them.
 at::Tensor Shown(const at::Tensor& images_PHWC) {
   return vision::TensorOfFrames(vision::FramesOfTensor(images_PHWC));
 }
 
 // Caption, then codes: the rows whose last tokens, the codes, are to be predicted.
-std::vector<infer::MixedSequence> PictureRows(const PictureModel& model,
-                                       const std::vector<std::string>& caption_P,
-                                       const at::Tensor& codes_Pn) {
-  std::vector<infer::MixedSequence> rows;
+std::vector<infer::MultimodalSequence> ImageRows(const ImageModel& model,
+                                                 const std::vector<std::string>& caption_P,
+                                                 const at::Tensor& codes_Pn) {
+  std::vector<infer::MultimodalSequence> rows;
   for (int64_t p = 0; p < codes_Pn.size(0); ++p) {
-    rows.push_back(PicturePrompt(model, caption_P[static_cast<size_t>(p)]));
+    rows.push_back(ImagePrompt(model, caption_P[static_cast<size_t>(p)]));
     for (const int32_t code : RowOf(codes_Pn, p)) rows.back().Add(code, true);
   }
   return rows;
 }
 
 // The rows side by side, filled up behind their ends.
-infer::TokenBatch PictureBatch(const std::vector<infer::MixedSequence>& rows, const at::Tensor& codes_Pn) {
+infer::TokenBatch ImageBatch(const std::vector<infer::MultimodalSequence>& rows,
+                             const at::Tensor& codes_Pn) {
   const auto count = static_cast<int64_t>(rows.size());
   int64_t longest = 0;
-  for (const infer::MixedSequence& row : rows) longest = std::max(longest, row.size());
+  for (const infer::MultimodalSequence& row : rows) longest = std::max(longest, row.size());
   infer::TokenBatch batch;
   batch.id_BT = at::zeros({count, longest}, at::kLong);
   batch.vision_BT = at::zeros({count, longest}, at::kBool);
@@ -70,7 +71,7 @@ infer::TokenBatch PictureBatch(const std::vector<infer::MixedSequence>& rows, co
   batch.target_BT = at::full({count, longest}, -100, at::kLong);
   batch.weight_BT = at::ones({count, longest}, at::kFloat);
   for (int64_t p = 0; p < count; ++p) {
-    const infer::MixedSequence& row = rows[static_cast<size_t>(p)];
+    const infer::MultimodalSequence& row = rows[static_cast<size_t>(p)];
     batch.id_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.id_n, at::kLong));
     batch.vision_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.vision_n, at::kByte));
     const int64_t first = row.size() - codes_Pn.size(1) - 1;  // it predicts the first code
@@ -80,10 +81,10 @@ infer::TokenBatch PictureBatch(const std::vector<infer::MixedSequence>& rows, co
   return batch;
 }
 
-// -log p of each picture's codes after caption_P[p], f32 [P,n].
-at::Tensor CodeNll(const PictureModel& model, const std::vector<std::string>& caption_P,
+// -log p of each image's codes after caption_P[p], f32 [P,n].
+at::Tensor CodeNll(const ImageModel& model, const std::vector<std::string>& caption_P,
                    const at::Tensor& codes_Pn) {
-  const infer::TokenBatch batch = PictureBatch(PictureRows(model, caption_P, codes_Pn), codes_Pn);
+  const infer::TokenBatch batch = ImageBatch(ImageRows(model, caption_P, codes_Pn), codes_Pn);
   const model::DecoderInput input = infer::DecoderInputOf(batch, nullptr);
   model::DecoderOptions options;
   options.residual_dtype = model.decoder.dtype();
@@ -94,7 +95,7 @@ at::Tensor CodeNll(const PictureModel& model, const std::vector<std::string>& ca
 }
 
 // The next pair with another caption than pair p's; p when there is none.
-int64_t OtherPair(const PicturePairs& pairs, int64_t p) {
+int64_t OtherPair(const ImagePairs& pairs, int64_t p) {
   const int64_t count = pairs.size();
   for (int64_t step = 1; step < count; ++step) {
     const int64_t other = (p + step) % count;
@@ -110,7 +111,7 @@ double ShareOf(const std::vector<std::string>& got, const std::vector<std::strin
   return static_cast<double>(equal) / static_cast<double>(std::max<size_t>(want.size(), 1));
 }
 
-// Share of pictures whose nearest candidate has their caption.
+// Share of images whose nearest candidate has their caption.
 double ShareOfRight(const at::Tensor& nearest_P, const std::vector<std::string>& caption_P,
                     const std::vector<std::string>& candidate_Q) {
   std::vector<std::string> got;
@@ -121,20 +122,20 @@ double ShareOfRight(const at::Tensor& nearest_P, const std::vector<std::string>&
 
 }  // namespace
 
-PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::string& caption_key,
-                              const std::string& picture_key, const vision::Vqgan& vqgan,
-                              int64_t frame_size) {
+ImagePairs ReadImagePairs(const std::filesystem::path& file, const std::string& caption_key,
+                          const std::string& picture_key, const vision::Vqgan& vqgan,
+                          int64_t frame_size) {
   const data::JsonlFile lines(file);
-  PicturePairs pairs;
+  ImagePairs pairs;
   std::vector<io::RgbImage> images;
   for (int64_t i = 0; i < lines.lines(); ++i) {
     if (lines.is_blank(i)) continue;
     const Json object = lines.Parse(i);
     pairs.caption_P.push_back(JsonGet<std::string>(object, caption_key, lines.where(i)));
-    const auto picture = JsonGet<std::string>(object, picture_key, lines.where(i));
-    images.push_back(io::ResizeAndCrop(io::ReadImage(file.parent_path() / picture), frame_size));
+    const auto image = JsonGet<std::string>(object, picture_key, lines.where(i));
+    images.push_back(io::ResizeAndCrop(io::ReadImage(file.parent_path() / image), frame_size));
   }
-  LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", CountOf(pairs.size(), "picture"),
+  LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", CountOf(pairs.size(), "image"),
               " with a caption, want at least 2");
   pairs.images_PHWC = vision::TensorOfFrames(images);
   std::vector<at::Tensor> codes;
@@ -145,10 +146,10 @@ PicturePairs ReadPicturePairs(const std::filesystem::path& file, const std::stri
   return pairs;
 }
 
-PicturePairs SomePairs(const PicturePairs& pairs, int64_t count) {
+ImagePairs SomePairs(const ImagePairs& pairs, int64_t count) {
   const int64_t all = pairs.size();
   if (count == 0 || count >= all) return pairs;
-  PicturePairs some;
+  ImagePairs some;
   std::vector<int64_t> chosen;
   for (int64_t i = 0; i < count; ++i) {
     chosen.push_back(i * all / count);
@@ -160,41 +161,41 @@ PicturePairs SomePairs(const PicturePairs& pairs, int64_t count) {
   return some;
 }
 
-infer::MixedSequence PicturePrompt(const PictureModel& model, const std::string& caption) {
-  infer::MixedSequence sequence = Beginning(model);
+infer::MultimodalSequence ImagePrompt(const ImageModel& model, const std::string& caption) {
+  infer::MultimodalSequence sequence = Beginning(model);
   sequence.AddText(model.tokenizer.Encode(caption));
-  infer::AddOpenClip(model.layout, {}, sequence);
+  infer::AddOpenVideo(model.layout, {}, sequence);
   return sequence;
 }
 
-infer::MixedSequence CaptionPrompt(const PictureModel& model, std::span<const int32_t> codes) {
-  infer::MixedSequence sequence = Beginning(model);
-  infer::AddClip(model.layout, codes, sequence);
+infer::MultimodalSequence CaptionPrompt(const ImageModel& model, std::span<const int32_t> codes) {
+  infer::MultimodalSequence sequence = Beginning(model);
+  infer::AddVideo(model.layout, codes, sequence);
   return sequence;
 }
 
-at::Tensor PicturesOf(const PictureModel& model, const std::vector<std::string>& caption_P,
-                      const infer::FrameOptions& options) {
+at::Tensor ImagesOf(const ImageModel& model, const std::vector<std::string>& caption_P,
+                    const infer::FrameOptions& options) {
   const uint64_t seed = options.seeds.empty() ? 42 : options.seeds.front();
   std::vector<at::Tensor> codes;
   InParts(static_cast<int64_t>(caption_P.size()), kRowsAtOnce, [&](int64_t begin, int64_t end) {
-    std::vector<infer::MixedSequence> prompts, unconditional;
+    std::vector<infer::MultimodalSequence> prompts, unconditional;
     infer::FrameOptions part = options;
     part.frames = 1;
     part.seeds.clear();
     for (int64_t p = begin; p < end; ++p) {
-      prompts.push_back(PicturePrompt(model, caption_P[static_cast<size_t>(p)]));
-      unconditional.push_back(PicturePrompt(model, ""));
+      prompts.push_back(ImagePrompt(model, caption_P[static_cast<size_t>(p)]));
+      unconditional.push_back(ImagePrompt(model, ""));
       // By the caption's number, not its place in the part: parts of another size draw the same.
       part.seeds.push_back(DeriveKey(seed, static_cast<uint64_t>(p)));
     }
-    codes.push_back(
-        infer::GenerateFrames(model.decoder, model.layout, prompts, unconditional, part).select(1, 0));
+    codes.push_back(infer::GenerateFrames(model.decoder, model.layout, prompts, unconditional, part)
+                        .select(1, 0));
   });
   return at::cat(codes).contiguous();
 }
 
-std::vector<std::string> CaptionsOf(const PictureModel& model, const at::Tensor& codes_Pn,
+std::vector<std::string> CaptionsOf(const ImageModel& model, const at::Tensor& codes_Pn,
                                     int64_t max_tokens) {
   std::vector<std::string> captions;
   infer::MixedOptions options;
@@ -203,10 +204,10 @@ std::vector<std::string> CaptionsOf(const PictureModel& model, const at::Tensor&
   options.vocabulary = model.tokenizer.vocab_size();
   options.max_frames = 1;
   InParts(codes_Pn.size(0), kRowsAtOnce, [&](int64_t begin, int64_t end) {
-    std::vector<infer::MixedSequence> prompts;
+    std::vector<infer::MultimodalSequence> prompts;
     for (int64_t p = begin; p < end; ++p)
       prompts.push_back(CaptionPrompt(model, RowOf(codes_Pn, p)));
-    for (const infer::MixedSequence& added :
+    for (const infer::MultimodalSequence& added :
          infer::GenerateMixed(model.decoder, model.layout, prompts, options)) {
       std::vector<int32_t> text;
       for (size_t i = 0; i < added.id_n.size(); ++i)
@@ -217,7 +218,7 @@ std::vector<std::string> CaptionsOf(const PictureModel& model, const at::Tensor&
   return captions;
 }
 
-CodeLoss MeasureCodeLoss(const PictureModel& model, const PicturePairs& pairs) {
+CodeLoss MeasureCodeLoss(const ImageModel& model, const ImagePairs& pairs) {
   CodeLoss loss;
   const auto count = static_cast<double>(pairs.codes_Pn.numel());
   for (const bool right : {true, false}) {
@@ -233,11 +234,11 @@ CodeLoss MeasureCodeLoss(const PictureModel& model, const PicturePairs& pairs) {
   return loss;
 }
 
-at::Tensor NearestPictures(const at::Tensor& images_PHWC, const at::Tensor& candidates_QHWC) {
+at::Tensor NearestImages(const at::Tensor& images_PHWC, const at::Tensor& candidates_QHWC) {
   // Rounded to bytes first: differences that no viewer shows must not decide.
   const at::Tensor images_PN = Shown(images_PHWC).flatten(1);
   const at::Tensor candidates_QN = Shown(candidates_QHWC).flatten(1);
-  // |x|^2 is the same for all candidates of a picture.
+  // |x|^2 is the same for all candidates of an image.
   const at::Tensor distance_PQ =
       candidates_QN.square().sum(1).unsqueeze(0) - 2 * at::mm(images_PN, candidates_QN.t());
   return distance_PQ.argmin(1);
@@ -253,35 +254,35 @@ at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn) 
   return at::cat(images);
 }
 
-PairScores MeasurePairs(const PictureModel& model, const PicturePairs& pairs,
+PairScores MeasurePairs(const ImageModel& model, const ImagePairs& pairs,
                         const PairOptions& options, const OnPairs& on_pairs) {
-  const auto say = [&](const char* what, int64_t count) {
+  const auto log = [&](const char* what, int64_t count) {
     if (on_pairs) on_pairs(what, count);
   };
   PairScores scores;
-  const PicturePairs described = SomePairs(pairs, options.captions);
-  const PicturePairs drawn = SomePairs(pairs, options.pictures);
+  const ImagePairs described = SomePairs(pairs, options.captions);
+  const ImagePairs drawn = SomePairs(pairs, options.images);
   scores.captions = described.size();
-  scores.pictures = drawn.size();
+  scores.images = drawn.size();
   scores.code_loss = MeasureCodeLoss(model, described);
-  say("codes scored", scores.captions);
+  log("codes scored", scores.captions);
   scores.captions_exact = ShareOf(CaptionsOf(model, described.codes_Pn), described.caption_P);
-  say("pictures described", scores.captions);
+  log("images described", scores.captions);
 
-  scores.drawn_codes_Dn = PicturesOf(model, drawn.caption_P, options.drawing);
-  say("captions drawn", scores.pictures);
+  scores.drawn_codes_Dn = ImagesOf(model, drawn.caption_P, options.drawing);
+  log("captions drawn", scores.images);
   scores.codes_equal =
       scores.drawn_codes_Dn.eq(drawn.codes_Pn).to(at::kDouble).mean().item<double>();
   const at::Tensor images = DecodeFrames(model.vqgan, scores.drawn_codes_Dn);
-  const auto share = [&](const at::Tensor& pictures, const PicturePairs& candidates) {
-    return ShareOfRight(NearestPictures(pictures, candidates.images_PHWC), drawn.caption_P,
+  const auto share = [&](const at::Tensor& of, const ImagePairs& candidates) {
+    return ShareOfRight(NearestImages(of, candidates.images_PHWC), drawn.caption_P,
                         candidates.caption_P);
   };
   scores.nearest = share(images, pairs);
   scores.nearest_of_drawn = share(images, drawn);
   scores.nearest_ceiling = share(DecodeFrames(model.vqgan, drawn.codes_Pn), pairs);
   scores.read_back = ShareOf(CaptionsOf(model, scores.drawn_codes_Dn), drawn.caption_P);
-  say("pictures read back", scores.pictures);
+  log("images read back", scores.images);
   return scores;
 }
 
@@ -290,7 +291,7 @@ Json ToJson(const PairScores& scores) {
           {"code_nats_right_caption", scores.code_loss.right},
           {"code_nats_wrong_caption", scores.code_loss.wrong},
           {"captions_exact", scores.captions_exact},
-          {"captions_drawn", scores.pictures},
+          {"captions_drawn", scores.images},
           {"codes_equal", scores.codes_equal},
           {"nearest_right", scores.nearest},
           {"nearest_right_of_drawn", scores.nearest_of_drawn},

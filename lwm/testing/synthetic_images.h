@@ -9,7 +9,7 @@
 namespace lwm::vision_train::testing {
 
 // Coloured discs and boxes on white, [n,size,size,3] in [-1,1]; a pure function of the seed.
-inline at::Tensor SyntheticPictures(int64_t n, int64_t size, uint64_t seed) {
+inline at::Tensor SyntheticImages(int64_t n, int64_t size, uint64_t seed) {
   at::Tensor images_NHWC = at::ones({n, size, size, 3});
   Random random(seed);
   const at::Tensor axis = at::arange(size, at::kFloat);

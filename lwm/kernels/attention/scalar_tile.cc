@@ -1,4 +1,4 @@
-#include "lwm/kernels/attention/careful.h"
+#include "lwm/kernels/attention/scalar_tile.h"
 
 #include <algorithm>
 #include <bit>
@@ -36,9 +36,9 @@ bool Sees(const TileMask& mask, int r, int n) {
 
 }  // namespace
 
-void CarefulForward(const AttentionTileShape& shape, const AttentionRows& queries,
-                    const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
-                    float* sum_R, float* acc_RK) noexcept {
+void ScalarTileForward(const AttentionTileShape& shape, const AttentionRows& queries,
+                       const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
+                       float* sum_R, float* acc_RK) noexcept {
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   for (int r = 0; r < shape.rows; ++r) {
     float* acc_K = acc_RK + static_cast<ptrdiff_t>(r) * shape.padded_dim();
@@ -61,10 +61,10 @@ void CarefulForward(const AttentionTileShape& shape, const AttentionRows& querie
   }
 }
 
-void CarefulBackward(const AttentionTileShape& shape, const AttentionRows& queries,
-                     const AttentionRows& keys, float scale, const TileMask& mask,
-                     const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
-                     float* dq_RK) noexcept {
+void ScalarTileBackward(const AttentionTileShape& shape, const AttentionRows& queries,
+                        const AttentionRows& keys, float scale, const TileMask& mask,
+                        const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
+                        float* dq_RK) noexcept {
   const ptrdiff_t stride = shape.padded_dim();
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   std::fill_n(dq_RK, shape.rows * stride, 0.0f);

@@ -1,4 +1,4 @@
-#include "lwm/vision/clip_frames.h"
+#include "lwm/vision/video_frames.h"
 
 #include <gtest/gtest.h>
 
@@ -11,24 +11,24 @@
 namespace lwm::vision {
 namespace {
 using testing_support::TemporaryFolder;
-using testing_support::WriteGreyClip;
+using testing_support::WriteGreyVideo;
 
-class ClipFramesTest : public testing::Test {
+class VideoFramesTest : public testing::Test {
  protected:
-  ClipFramesTest() { WriteGreyClip(folder_ / "a.mp4", 11); }
+  VideoFramesTest() { WriteGreyVideo(folder_ / "a.mp4", 11); }
 
   // The numbers of the chosen frames, read off their grey.
-  std::vector<int> Chosen(const ClipOptions& options) const {
-    ClipFrames clip(folder_ / "a.mp4", options);
+  std::vector<int> Chosen(const VideoOptions& options) const {
+    VideoFrames video(folder_ / "a.mp4", options);
     std::vector<int> numbers;
-    while (const auto frame = clip.Next()) numbers.push_back((frame->rgb_HWC[0] - 15) / 10);
+    while (const auto frame = video.Next()) numbers.push_back((frame->rgb_HWC[0] - 15) / 10);
     return numbers;
   }
 
   TemporaryFolder folder_;
 };
 
-TEST_F(ClipFramesTest, FramesAreChosenByNumberByRateAndByBoth) {
+TEST_F(VideoFramesTest, FramesAreChosenByNumberByRateAndByBoth) {
   EXPECT_EQ(Chosen({}).size(), 11u);
   EXPECT_EQ(Chosen({.max_frames = 3}), (std::vector{0, 5, 10}));
   EXPECT_EQ(Chosen({.frames_per_second = 4}), (std::vector{0, 3, 5, 8, 10}));
@@ -36,14 +36,14 @@ TEST_F(ClipFramesTest, FramesAreChosenByNumberByRateAndByBoth) {
   EXPECT_EQ(Chosen({.frames_per_second = 100}).size(), 11u);
 }
 
-TEST_F(ClipFramesTest, StartMovesTheFirstFrame) {
+TEST_F(VideoFramesTest, StartMovesTheFirstFrame) {
   EXPECT_EQ(Chosen({.start_seconds = 0.8}), (std::vector{8, 9, 10}));
   EXPECT_EQ(Chosen({.max_frames = 2, .start_seconds = 0.45}), (std::vector{5, 10}));
   EXPECT_EQ(Chosen({.frames_per_second = 5, .max_frames = 2, .start_seconds = 0.3}),
             (std::vector{3, 5}));
 }
 
-TEST_F(ClipFramesTest, RateAndStartGoByTheTimeOfAFrameNotByItsNumber) {
+TEST_F(VideoFramesTest, RateAndStartGoByTheTimeOfAFrameNotByItsNumber) {
   {
     io::GifWriter writer(folder_ / "steady.gif", 10);
     for (int i = 0; i < 12; ++i)
@@ -65,15 +65,15 @@ TEST_F(ClipFramesTest, RateAndStartGoByTheTimeOfAFrameNotByItsNumber) {
   EXPECT_EQ(Chosen({.max_frames = 2, .start_seconds = 5.9}), (std::vector{6, 11}));
 }
 
-TEST_F(ClipFramesTest, NegativeOptionsAreRefused) {
+TEST_F(VideoFramesTest, NegativeOptionsAreRefused) {
   EXPECT_THROW(Chosen({.max_frames = -1}), Error);
   EXPECT_THROW(Chosen({.frames_per_second = -1}), Error);
   EXPECT_THROW(Chosen({.start_seconds = -1}), Error);
 }
 
-TEST_F(ClipFramesTest, StartBeyondTheEndIsAnError) {
-  for (const ClipOptions& options :
-       {ClipOptions{.start_seconds = 5}, ClipOptions{.max_frames = 2, .start_seconds = 5}}) {
+TEST_F(VideoFramesTest, StartBeyondTheEndIsAnError) {
+  for (const VideoOptions& options :
+       {VideoOptions{.start_seconds = 5}, VideoOptions{.max_frames = 2, .start_seconds = 5}}) {
     try {
       Chosen(options);
       ADD_FAILURE() << "accepted";

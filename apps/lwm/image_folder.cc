@@ -1,4 +1,4 @@
-#include "picture_folder.h"
+#include "image_folder.h"
 
 #include <charconv>
 #include <utility>
@@ -10,7 +10,7 @@
 namespace lwm::app {
 namespace fs = std::filesystem;
 
-PictureFolder::PictureFolder(fs::path folder, int digits, int64_t count)
+ImageFolder::ImageFolder(fs::path folder, int digits, int64_t count)
     : folder_(std::move(folder)), digits_(digits) {
   fs::path there = fs::absolute(folder_);
   std::error_code ignored;
@@ -19,26 +19,26 @@ PictureFolder::PictureFolder(fs::path folder, int digits, int64_t count)
   if (fs::is_directory(folder_)) RequireNoLater(count);
 }
 
-std::string PictureFolder::NameOf(int64_t number) const {
+std::string ImageFolder::NameOf(int64_t number) const {
   std::string name = std::to_string(number);
   const auto digits = static_cast<size_t>(digits_);
   if (name.size() < digits) name.insert(0, digits - name.size(), '0');
   return name + ".png";
 }
 
-void PictureFolder::RequireNoLater(int64_t count) const {
+void ImageFolder::RequireNoLater(int64_t count) const {
   for (const auto& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename().string();
     int64_t number = -1;
     std::from_chars(name.data(), name.data() + name.size(), number);
     LWM_REQUIRE(number < count || name != NameOf(number), folder_.string(), " holds ", name,
-                ", which would pass for a picture of this run; remove it or name another folder");
+                ", which would pass for an image of this run; remove it or name another folder");
   }
 }
 
-void PictureFolder::Add(const io::RgbImage& picture) {
+void ImageFolder::Add(const io::RgbImage& image) {
   if (next_ == 0) fs::create_directories(folder_);
-  io::WritePng(folder_ / NameOf(next_++), picture);
+  io::WritePng(folder_ / NameOf(next_++), image);
 }
 
 }  // namespace lwm::app

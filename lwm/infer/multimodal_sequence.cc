@@ -1,4 +1,4 @@
-#include "lwm/infer/mixed_sequence.h"
+#include "lwm/infer/multimodal_sequence.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,9 +9,9 @@ namespace lwm::infer {
 namespace {
 
 void AddFrames(const FrameLayout& layout, std::span<const int32_t> codes, bool closed,
-               MixedSequence& sequence) {
+               MultimodalSequence& sequence) {
   const auto count = static_cast<int64_t>(codes.size());
-  LWM_REQUIRE(count % layout.tokens_per_frame == 0, "a clip of ", count,
+  LWM_REQUIRE(count % layout.tokens_per_frame == 0, "a video of ", count,
               " codes has no whole number of frames of ", layout.tokens_per_frame);
   sequence.AddText(layout.begin_ids);
   for (int64_t i = 0; i < count; ++i) {
@@ -34,7 +34,7 @@ FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::Mode
   const int64_t side = std::llround(std::sqrt(static_cast<double>(codes)));
   LWM_REQUIRE(side * side == codes, "the model's frames have ", codes,
               " codes (codes_per_frame in its config.json), which make no square: such frames "
-              "cannot be turned into pictures");
+              "cannot be turned into images");
   layout.tokens_per_frame = codes;
   layout.frame_size = side * vqgan.Reduction();
   layout.codes = vqgan.num_vq_embeddings;
@@ -49,21 +49,22 @@ FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::Mode
   return layout;
 }
 
-void AddClip(const FrameLayout& layout, std::span<const int32_t> codes, MixedSequence& sequence) {
-  LWM_REQUIRE(!codes.empty(), "a clip without frames");
+void AddVideo(const FrameLayout& layout, std::span<const int32_t> codes,
+              MultimodalSequence& sequence) {
+  LWM_REQUIRE(!codes.empty(), "a video without frames");
   AddFrames(layout, codes, /*closed=*/true, sequence);
   sequence.AddText(layout.end_ids);
 }
 
-void AddOpenClip(const FrameLayout& layout, std::span<const int32_t> codes,
-                 MixedSequence& sequence) {
+void AddOpenVideo(const FrameLayout& layout, std::span<const int32_t> codes,
+                  MultimodalSequence& sequence) {
   AddFrames(layout, codes, /*closed=*/false, sequence);
 }
 
-void SequenceState::Read(int64_t id, bool vision) {
+void FrameConstraint::Read(int64_t id, bool vision) {
   if (vision) {
-    if (!in_clip_) frames_ = codes_ = 0;  // a clip that nothing announced
-    in_clip_ = true;
+    if (!in_video_) frames_ = codes_ = 0;  // a video that nothing announced
+    in_video_ = true;
     tail_n.clear();
     if (codes_ < layout_->tokens_per_frame) {
       ++codes_;
@@ -72,27 +73,27 @@ void SequenceState::Read(int64_t id, bool vision) {
     // The token after a frame's last code is its delimiter, whatever its id.
     codes_ = 0;
     ++frames_;
-    in_clip_ = id != layout_->eov();
+    in_video_ = id != layout_->eov();
     return;
   }
-  // Text inside a clip ends it: the published code goes on with "</vision>" after an eof.
-  in_clip_ = false;
+  // Text inside a video ends it: the published code goes on with "</vision>" after an eof.
+  in_video_ = false;
   tail_n.push_back(id);
   if (tail_n.size() > layout_->begin_ids.size()) tail_n.erase(tail_n.begin());
   if (!EndsWithBegin()) return;
-  in_clip_ = true;
+  in_video_ = true;
   frames_ = codes_ = 0;
 }
 
-bool SequenceState::EndsWithBegin() const {
+bool FrameConstraint::EndsWithBegin() const {
   return std::equal(tail_n.begin(), tail_n.end(), layout_->begin_ids.begin(),
                     layout_->begin_ids.end());
 }
 
-SequenceState::Range SequenceState::Allowed(int64_t text_vocabulary) const {
-  if (!in_clip_) return {0, text_vocabulary};
+FrameConstraint::Range FrameConstraint::Allowed(int64_t text_vocabulary) const {
+  if (!in_video_) return {0, text_vocabulary};
   if (codes_ < layout_->tokens_per_frame) return {0, layout_->codes};
-  // After the last allowed frame only eov, which ends the clip.
+  // After the last allowed frame only eov, which ends the video.
   const bool is_last = max_frames_ > 0 && frames_ + 1 >= max_frames_;
   return {is_last ? layout_->eov() : layout_->eof(), layout_->eov() + 1};
 }
