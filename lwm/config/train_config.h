@@ -186,6 +186,7 @@ struct TrainSection : LoopSection {
   int64_t micro_rows = 1;
   std::string residual_dtype = "bf16";
   int64_t ffn_slice_tokens = 2048;
+  int64_t keep_mib = 512;
   std::string sample_prompt;
   int64_t sample_every = 0;
   int64_t sample_tokens = 120;
@@ -203,6 +204,8 @@ struct TrainSection : LoopSection {
     field("residual_dtype", residual_dtype, OneOf({"bf16", "f32"}),
           "of the stream between layers, kept for backward; f32 with dtype f32");
     field("ffn_slice_tokens", ffn_slice_tokens, AtLeast(1), "tokens of a feed-forward slice");
+    field("keep_mib", keep_mib, Between(0, 1 << 20),
+          "memory for activations that backward then need not compute again, MiB a rank");
     field("sample_prompt", sample_prompt, Limits(),
           "text that samples continue; empty: no samples");
     field("sample_every", sample_every, AtLeast(0), "steps between samples; 0: at the end only");

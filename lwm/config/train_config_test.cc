@@ -93,6 +93,7 @@ TEST(TrainConfigTest, FieldListIsFrozen) {
                                              "train.micro_rows",
                                              "train.residual_dtype",
                                              "train.ffn_slice_tokens",
+                                             "train.keep_mib",
                                              "train.sample_prompt",
                                              "train.sample_every",
                                              "train.sample_tokens",

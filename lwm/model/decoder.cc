@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "lwm/base/error.h"
 #include "lwm/model/embedding.h"
 #include "lwm/model/layer.h"
@@ -37,6 +40,18 @@ at::ScalarType ResidualDtype(const NonLayerWeights& outer, const DecoderOptions&
   return outer.embed_VD.scalar_type() == at::kFloat ? at::kFloat : options.residual_dtype;
 }
 
+// How many layers keep all of their activations.
+int64_t LayersKept(const LayerContext& context, const NonLayerWeights& outer,
+                   const DecoderInput& input) {
+  const auto bytes = [](at::ScalarType type) {
+    return static_cast<int64_t>(c10::elementSize(type));
+  };
+  const int64_t layer = ActivationBytes(
+      context.config, input.id_BT.numel(), context.options.tp ? context.options.tp->size() : 1,
+      bytes(outer.embed_VD.scalar_type()), bytes(ResidualDtype(outer, context.options)));
+  return context.options.keep_bytes / std::max(layer, int64_t{1});
+}
+
 // Hidden states after the last layer, before the final norm; `saved` gets one entry per layer.
 at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
                      std::vector<LayerSaved>* saved) {
@@ -46,8 +61,11 @@ at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const De
   };
   at::Tensor x_BTD =
       Embed(input.id_BT, input.vision_BT, outer).to(ResidualDtype(outer, context.options));
+  // The last ones, whose backward pass comes first and frees them.
+  const int64_t first_kept = context.config.num_hidden_layers - LayersKept(context, outer, input);
   for (int64_t l = 0; l < context.config.num_hidden_layers; ++l) {
     LayerSaved* keep = saved ? &saved->emplace_back() : nullptr;
+    if (keep) keep->keep_all = l >= first_kept;
     x_BTD = LayerForward(context, weights.Layer(l), x_BTD, over_ring, keep);
     weights.ReleaseLayer(l);
   }
@@ -182,9 +200,10 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
       ops::RmsNormBackward(dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD, outer.norm_D,
                            config.rms_norm_eps, outer_gradients.norm_D);
   for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
-    dx_BTD = LayerBackward(context, weights.Layer(l), input.view, saved.back(), dx_BTD,
-                           weights.LayerGradients(l));
+    LayerSaved layer = std::move(saved.back());
     saved.pop_back();
+    dx_BTD = LayerBackward(context, weights.Layer(l), input.view, std::move(layer), dx_BTD,
+                           weights.LayerGradients(l));
     // Complete: the store may send them while the next layer is computed.
     weights.FinishLayerGradients(l);
     weights.ReleaseLayer(l);

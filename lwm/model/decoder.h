@@ -27,6 +27,9 @@ struct DecoderOptions {
   at::ScalarType residual_dtype =
       at::kBFloat16;  // of the stream between layers; f32 when weights are
   int64_t ffn_slice_tokens = 2048;
+  // Memory for activations that backward then need not compute again: as many of the last layers as
+  // fit keep all of theirs (ActivationBytes in layer.h).
+  int64_t keep_bytes = 0;
   dist::Communicator* tp = nullptr;  // ranks that share heads and F; nullptr = one
 };
 
@@ -46,7 +49,8 @@ DecoderLoss DecoderForward(const config::ModelConfig& config, WeightStore& weigh
                            const DecoderOptions& options);
 
 // Loss, and gradients of text_scale * text_loss + vision_scale * vision_loss added to the store's.
-// Per layer only its input, attention output and lse are kept; attention's forward runs once.
+// Every layer keeps its input, attention output and lse, so that attention's forward runs once;
+// the rest is computed again, but for the layers that options.keep_bytes has room for.
 DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStore& weights,
                                    const DecoderInput& input, const DecoderTargets& targets,
                                    double text_scale, double vision_scale,

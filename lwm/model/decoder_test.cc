@@ -9,6 +9,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
+#include "lwm/model/layer.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::model {
@@ -209,6 +210,32 @@ TEST(DecoderTest, GradientsAddUpOverMicroBatches) {
   EXPECT_LE(
       RelativeError(twice.LayerGradients(0).q_HKxD, once.LayerGradients(0).q_HKxD.to(at::kDouble)),
       2e-6);
+}
+
+// Slices of 7 tokens end in one of 3, which runs as Gemv.
+TEST(DecoderTest, KeptActivationsGiveTheSameBits) {
+  const config::ModelConfig config = TinyVisionConfig();
+  const Tensors w = RandomWeights(config);
+  const Case c = PackedCase(config, 17);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto element = static_cast<int64_t>(c10::elementSize(dtype));
+    const int64_t layer = ActivationBytes(config, 17, 1, element, element);
+    const auto gradients = [&](int64_t keep_bytes) {
+      ResidentWeights store = Resident(config, w, dtype);
+      DecoderForwardBackward(config, store, c.input, c.targets, 0.7, 0.3,
+                             {.ffn_slice_tokens = 7, .keep_bytes = keep_bytes});
+      std::vector<at::Tensor> all;
+      store.Visit([&](const TensorSpec&, at::Tensor&, at::Tensor& gradient) {
+        all.push_back(gradient.clone());
+      });
+      return all;
+    };
+    const std::vector<at::Tensor> recomputed = gradients(0);
+    for (const int64_t keep_bytes : {layer - 1, layer, 9 * layer}) {
+      const std::vector<at::Tensor> kept = gradients(keep_bytes);
+      for (size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(kept[i].equal(recomputed[i])) << i;
+    }
+  }
 }
 
 // A logit that overflows makes its target impossible; where it has no weight that is no loss.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <utility>
 
 #include "lwm/ops/linear.h"
 #include "lwm/ops/rms_norm.h"
@@ -57,13 +58,14 @@ at::Tensor AddNormBackward(const LayerContext& context, const at::Tensor& dxn_TD
 }
 
 at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWeights& weights,
-                                     const at::Tensor& h_BTD, const at::Tensor& dy_BTD,
-                                     LayerWeights& gradients) {
+                                     const at::Tensor& h_BTD, ops::FeedForwardSaved saved,
+                                     const at::Tensor& dy_BTD, LayerWeights& gradients) {
   // The normalised input is computed again: a pass over T x D costs less than keeping it.
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
   const at::Tensor hn_TD = Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype));
-  const at::Tensor dhn_TD = ops::FeedForwardBackward(
-      Flat(dy_BTD).to(dtype), hn_TD, weights.ffn, context.options.ffn_slice_tokens, gradients.ffn);
+  const at::Tensor dhn_TD =
+      ops::FeedForwardBackward(Flat(dy_BTD).to(dtype), hn_TD, weights.ffn,
+                               context.options.ffn_slice_tokens, gradients.ffn, std::move(saved));
   return AddNormBackward(context, dhn_TD, h_BTD, weights.ffn_norm_D, dy_BTD, gradients.ffn_norm_D);
 }
 
@@ -76,7 +78,7 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
                           weights.o_DxHK, gradients.o_DxHK);
   const at::Tensor xn_BTD = Norm(context, saved.x_BTD, weights.attention_norm_D, dtype);
   const at::Tensor xn_TD = Flat(xn_BTD);
-  const Qkv qkv = ProjectQkv(context, weights, xn_BTD);
+  const Qkv qkv = saved.keep_all ? saved.qkv : ProjectQkv(context, weights, xn_BTD);
   ops::AttentionGradients d =
       ops::RingAttentionBackward(datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK,
                                  qkv.v_BTGK, saved.attention, view, AttentionScale(context));
@@ -94,28 +96,43 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
 
 }  // namespace
 
+int64_t ActivationBytes(const config::ModelConfig& config, int64_t tokens, int64_t tp,
+                        int64_t element_bytes, int64_t residual_bytes) {
+  const int64_t heads = config.num_attention_heads + 2 * config.num_key_value_heads;
+  const int64_t split = heads * config.head_dim + 2 * config.intermediate_size;
+  return tokens * (element_bytes * split / tp + residual_bytes * config.hidden_size);
+}
+
 at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
                         const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved) {
   const at::ScalarType dtype = weights.o_DxHK.scalar_type();
   // Statements of their own: the normalised input is freed before attention, q, k and v after it.
   Qkv qkv = ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype));
+  const bool keep_all = saved && saved->keep_all;
   const ops::AttentionResult attention = attend(qkv, AttentionScale(context));
+  // References, not copies: the tensors live on until the backward pass of this layer.
+  if (saved) saved->x_BTD = x_BTD, saved->attention = attention;
+  if (keep_all) saved->qkv = qkv;
   qkv = {};
-  // References, not copies: both tensors live on until the backward pass of this layer.
-  if (saved) *saved = {x_BTD, attention};
   const at::Tensor h_BTD = AddAttention(context, weights, x_BTD, attention.out_BTHK);
-  const at::Tensor ffn_TD = ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)),
-                                             weights.ffn, context.options.ffn_slice_tokens);
+  if (keep_all) saved->h_BTD = h_BTD;
+  const at::Tensor ffn_TD =
+      ops::FeedForward(Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype)), weights.ffn,
+                       context.options.ffn_slice_tokens, keep_all ? &saved->ffn : nullptr);
   // With tp, q, k, v, gate and up are split by rows, o and down by columns, so each branch needs
   // one sum over ranks (Shoeybi et al. 2019, section 3).
   return h_BTD + ops::SumOverRanks(context.options.tp, ffn_TD).view(h_BTD.sizes());
 }
 
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
-                         const ops::SequenceView& view, const LayerSaved& saved,
-                         const at::Tensor& dy_BTD, LayerWeights& gradients) {
-  const at::Tensor h_BTD = AddAttention(context, weights, saved.x_BTD, saved.attention.out_BTHK);
-  const at::Tensor dh_BTD = FeedForwardBranchBackward(context, weights, h_BTD, dy_BTD, gradients);
+                         const ops::SequenceView& view, LayerSaved saved, const at::Tensor& dy_BTD,
+                         LayerWeights& gradients) {
+  at::Tensor h_BTD = saved.keep_all
+                         ? std::exchange(saved.h_BTD, {})
+                         : AddAttention(context, weights, saved.x_BTD, saved.attention.out_BTHK);
+  const at::Tensor dh_BTD = FeedForwardBranchBackward(
+      context, weights, h_BTD, std::exchange(saved.ffn, {}), dy_BTD, gradients);
+  h_BTD.reset();
   return AttentionBranchBackward(context, weights, view, saved, dh_BTD, gradients);
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "lwm/base/error.h"
 #include "lwm/kernels/elementwise/swiglu.h"
@@ -30,14 +31,14 @@ void RequireShapes(const char* op, const at::Tensor& x_TD, const FeedForwardWeig
   LWM_REQUIRE(slice_tokens >= 1, op, ": want slice_tokens >= 1, got ", slice_tokens);
 }
 
-// Turns gate into a = silu(gate) * up.
-void SwigluInPlace(at::Tensor& gate_TF, const at::Tensor& up_TF) {
+// a = silu(gate) * up; a may be gate.
+void Swiglu(const at::Tensor& gate_TF, const at::Tensor& up_TF, at::Tensor& a_TF) {
   DispatchElement(gate_TF, [&](auto element) {
     using T = decltype(element);
-    T* gate = MutableElements<T>(gate_TF);
-    const T* up = Elements<T>(up_TF);
+    const T *gate = Elements<T>(gate_TF), *up = Elements<T>(up_TF);
+    T* a = MutableElements<T>(a_TF);
     at::parallel_for(0, gate_TF.numel(), kGrainElements, [&](int64_t begin, int64_t end) {
-      kernels::Swiglu(gate + begin, up + begin, static_cast<size_t>(end - begin), gate + begin);
+      kernels::Swiglu(gate + begin, up + begin, static_cast<size_t>(end - begin), a + begin);
     });
   });
 }
@@ -66,26 +67,30 @@ at::Tensor FeedForwardOfFewTokens(const at::Tensor& x_TD, const FeedForwardWeigh
 }  // namespace
 
 at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights,
-                       int64_t slice_tokens) {
+                       int64_t slice_tokens, FeedForwardSaved* saved) {
   RequireShapes("FeedForward", x_TD, weights, slice_tokens);
-  if (x_TD.size(0) <= kGemvRows) return FeedForwardOfFewTokens(x_TD, weights);
-  // gate becomes silu(gate) * up in place: a slice holds two [slice, F] tensors, not three.
+  if (x_TD.size(0) <= kGemvRows && !saved) return FeedForwardOfFewTokens(x_TD, weights);
   at::Tensor y_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < x_TD.size(0); t += slice_tokens) {
     const int64_t count = std::min(slice_tokens, x_TD.size(0) - t);
     const at::Tensor x_SD = x_TD.narrow(0, t, count);
-    at::Tensor gate_SF = Linear(x_SD, weights.gate_FD);
+    const at::Tensor gate_SF = Linear(x_SD, weights.gate_FD);
     const at::Tensor up_SF = Linear(x_SD, weights.up_FD);
-    SwigluInPlace(gate_SF, up_SF);
+    // In place unless gate is kept: a slice then holds two [slice,F] tensors, not three.
+    at::Tensor a_SF = saved ? at::empty_like(gate_SF) : gate_SF;
+    Swiglu(gate_SF, up_SF, a_SF);
     at::Tensor y_SD = y_TD.narrow(0, t, count);
-    ProductInto(y_SD, gate_SF, weights.down_DF.t());
+    ProductInto(y_SD, a_SF, weights.down_DF.t());
+    if (!saved) continue;
+    saved->gate_SF.push_back(gate_SF);
+    saved->up_SF.push_back(up_SF);
   }
   return y_TD;
 }
 
 at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
                                const FeedForwardWeights& weights, int64_t slice_tokens,
-                               FeedForwardWeights& gradients) {
+                               FeedForwardWeights& gradients, FeedForwardSaved saved) {
   RequireShapes("FeedForwardBackward", x_TD, weights, slice_tokens);
   LWM_REQUIRE(dy_TD.sizes() == x_TD.sizes() && dy_TD.scalar_type() == x_TD.scalar_type(),
               "FeedForwardBackward: want dy like x ", x_TD.sizes(), " ", x_TD.scalar_type(),
@@ -93,14 +98,21 @@ at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
   RequireGradient("FeedForwardBackward", "gate", gradients.gate_FD, weights.gate_FD.sizes());
   RequireGradient("FeedForwardBackward", "up", gradients.up_FD, weights.up_FD.sizes());
   RequireGradient("FeedForwardBackward", "down", gradients.down_DF, weights.down_DF.sizes());
-  // Recomputes gate and up per slice, two of its eight products, instead of keeping [T,F] from the
-  // forward pass, the widest activations of the layer.
+  // gate and up are the widest activations of a layer: recomputing them per slice, two of its eight
+  // products, keeps no [T,F] from the forward pass.
+  const bool recompute = saved.gate_SF.empty();
+  LWM_CHECK(recompute || saved.gate_SF.size() ==
+                             static_cast<size_t>((x_TD.size(0) + slice_tokens - 1) / slice_tokens),
+            "FeedForwardBackward: ", saved.gate_SF.size(), " slices were kept of another size");
   at::Tensor dx_TD = at::empty_like(x_TD);
   for (int64_t t = 0; t < x_TD.size(0); t += slice_tokens) {
     const int64_t count = std::min(slice_tokens, x_TD.size(0) - t);
     const at::Tensor x_SD = x_TD.narrow(0, t, count), dy_SD = dy_TD.narrow(0, t, count);
-    at::Tensor gate_SF = Linear(x_SD, weights.gate_FD);
-    at::Tensor up_SF = Linear(x_SD, weights.up_FD);
+    const auto slice = static_cast<size_t>(t / slice_tokens);
+    at::Tensor gate_SF =
+        recompute ? Linear(x_SD, weights.gate_FD) : std::exchange(saved.gate_SF[slice], {});
+    at::Tensor up_SF =
+        recompute ? Linear(x_SD, weights.up_FD) : std::exchange(saved.up_SF[slice], {});
     at::Tensor a_SF = Product(dy_SD, weights.down_DF);
     SwigluBackwardInPlace(a_SF, gate_SF, up_SF);
     AddWeightGradient(dy_SD, a_SF, gradients.down_DF);

@@ -2,10 +2,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace lwm::ops {
 
 struct FeedForwardWeights {
   at::Tensor gate_FD, up_FD, down_DF;
+};
+
+// gate(x) and up(x) of each slice, which the backward pass then need not compute again.
+struct FeedForwardSaved {
+  std::vector<at::Tensor> gate_SF, up_SF;  // dtype of x
 };
 
 // down(silu(gate(x)) * up(x)) over slices of tokens (blockwise feed-forward, Liu & Abbeel 2023):
@@ -14,14 +21,16 @@ struct FeedForwardWeights {
 //
 //   x_TD          in  f32 or bf16 [T,D], contiguous: the normalised input
 //   slice_tokens  in  >= 1 tokens per slice
+//   saved         out may be nullptr; two tensors [slice,F] of every slice
 //   return y_TD, dtype of x
 at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights,
-                       int64_t slice_tokens);
+                       int64_t slice_tokens, FeedForwardSaved* saved = nullptr);
 
-// Recomputes each slice, returns dx_TD (dtype of x) and adds to the f32 gradients (same shapes as
-// the weights).
+// Returns dx_TD (dtype of x) and adds to the f32 gradients (same shapes as the weights). Takes gate
+// and up from `saved` and frees them slice by slice; recomputes them, to the same bits, where it is
+// empty.
 at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
                                const FeedForwardWeights& weights, int64_t slice_tokens,
-                               FeedForwardWeights& gradients);
+                               FeedForwardWeights& gradients, FeedForwardSaved saved = {});
 
 }  // namespace lwm::ops

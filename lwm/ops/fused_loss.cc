@@ -16,13 +16,14 @@
 #include "lwm/ops/element.h"
 #include "lwm/ops/linear.h"
 #include "lwm/ops/product.h"
+#include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
 namespace {
 
 // Most bytes of a slice's logits. With smaller slices the f32 sum of the head's gradient [V,D],
 // which is read and written once per slice, would take most of the time.
-constexpr int64_t kSliceBytes = 256 << 20;
+constexpr int64_t kSliceBytes = 128 << 20;
 
 int64_t SliceTokens(const at::Tensor& x_TD, int64_t vocab) {
   const int64_t bytes = vocab * static_cast<int64_t>(x_TD.element_size());
@@ -96,7 +97,7 @@ class TiledSlice {
         largest_JS_(at::empty({num_tiles_, tokens_}, x_SD.options().dtype(at::kFloat))),
         sum_JS_(at::empty_like(largest_JS_)),
         chosen_S_(at::empty({tokens_}, largest_JS_.options())) {
-    if (out.weight_S != nullptr) exp_SV_ = at::empty({tokens_, vocab_}, x_SD.options());
+    if (out.weight_S != nullptr) exp_SV_ = ScratchTensor({tokens_, vocab_}, at::kBFloat16);
   }
 
   // Returns the gradient of the logits, undefined when forward only. Threads share the vocabulary,

@@ -6,6 +6,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/base/text.h"
+#include "lwm/model/layer.h"
 #include "lwm/model/weights.h"
 #include "lwm/ops/attention/memory.h"
 #include "lwm/ops/scratch_memory.h"
@@ -18,7 +19,7 @@ namespace {
 constexpr double kLibrariesBytes = 185e6;
 constexpr double kMpiBytes = 40e6;
 // Upper limit of a slice of the fused loss.
-constexpr double kLossSliceBytes = 256 << 20;
+constexpr double kLossSliceBytes = 128 << 20;
 
 // Elements that one tp rank holds of a list of tensors.
 double Elements(const std::vector<model::TensorSpec>& specs, int tp) {
@@ -96,9 +97,22 @@ double AttentionScratchBytes(const Sizes& s) {
   return s.packed + s.T * (sums + travelling);
 }
 
+double LogitsBytes(const Sizes& s) { return std::min(kLossSliceBytes, s.T * s.V * s.compute); }
+
 // The scratch cached between calls, which adds to other peaks.
 double KeptScratchBytes(const Sizes& s) {
-  return std::min(static_cast<double>(ops::kKeptScratchBytes), AttentionScratchBytes(s));
+  return std::min(static_cast<double>(ops::kKeptScratchBytes),
+                  AttentionScratchBytes(s) + LogitsBytes(s));
+}
+
+// Of the layers that keep all of their activations.
+double ActivationsBytes(const MemoryWorkload& q, const Sizes& s) {
+  const int64_t layer =
+      model::ActivationBytes(q.model, static_cast<int64_t>(s.T), q.mesh.tp,
+                             static_cast<int64_t>(s.compute), static_cast<int64_t>(s.residual));
+  const int64_t layers =
+      std::min(q.model.num_hidden_layers, q.keep_bytes / std::max(layer, int64_t{1}));
+  return static_cast<double>(layers * layer);
 }
 
 // Without scratch. Attention's backward holds more at once than its forward: q, k, v, their
@@ -119,21 +133,21 @@ double FeedForwardBytes(const Sizes& s) {
   return around + SliceBytes(s);
 }
 
-// Logits of one slice, the head's gradient of the slice, hidden states and their gradients.
+// The head's gradient of one slice, hidden states and their gradients; its logits are scratch.
 double LossBytes(const Sizes& s) {
-  const double logits = std::min(kLossSliceBytes, s.T * s.V * s.compute);
-  return logits + s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
+  return s.V * s.D * s.compute + s.T * s.D * (4 * s.compute + 2 * s.residual);
 }
 
 // Allocator overhead. A layer's results on the heap are freed between live blocks and so are not
 // returned; where they have pages of their own, the same holds for slices of two layers and a
 // block. Weights and their state begin at huge pages, on average half of one behind the last.
-double AllocatorBytes(const Sizes& s) {
+double AllocatorBytes(const Sizes& s, double activations) {
   constexpr double kBuffersPerLayer = 5;  // master, gradient, two moments, compute copy
   const double gaps = (s.L + 1) * kBuffersPerLayer * kHugePageBytes / 2;
   if (s.T * s.D * s.compute >= kHeapBlockBytes)
     return gaps + std::min(static_cast<double>(kHeapTopBytes), kHeapBlockBytes + 2 * SliceBytes(s));
-  const double freed = KeptBytes(s) + std::max(AttentionBytes(s), FeedForwardBytes(s));
+  const double freed =
+      KeptBytes(s) + activations / 2 + std::max(AttentionBytes(s), FeedForwardBytes(s));
   return gaps + freed;
 }
 
@@ -154,6 +168,9 @@ std::vector<std::string> SuggestSettings(const MemoryWorkload& workload, int ran
       advice.push_back(fmt::format("train.micro_rows = {}", q.micro_rows));
       break;
     }
+  q = workload;
+  q.keep_bytes = 0;
+  if (workload.keep_bytes > 0 && fits(q)) advice.insert(advice.begin(), "train.keep_mib = 0");
   q = workload;
   for (q.ffn_slice_tokens /= 2; q.ffn_slice_tokens >= 128; q.ffn_slice_tokens /= 2)
     if (fits(q)) {
@@ -197,12 +214,14 @@ MemoryWorkload MakeMemoryWorkload(const config::TrainConfig& config,
           .micro_rows = std::min(config.train.micro_rows, rows),
           .bf16 = config.train.dtype == "bf16",
           .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
-          .ffn_slice_tokens = config.train.ffn_slice_tokens};
+          .ffn_slice_tokens = config.train.ffn_slice_tokens,
+          .keep_bytes = config.train.keep_mib << 20};
 }
 
 MemoryEstimate EstimateTraining(const MemoryWorkload& workload) {
   const Sizes s(workload);
   const bool alone = workload.mesh.ranks() == 1;
+  const double activations = ActivationsBytes(workload, s);
   // Attention and the rest of a layer do not peak together: the larger one counts, with the scratch
   // that attention keeps between calls.
   const double working =
@@ -210,9 +229,9 @@ MemoryEstimate EstimateTraining(const MemoryWorkload& workload) {
                KeptScratchBytes(s) + std::max(FeedForwardBytes(s), LossBytes(s)));
   return {{{"weights and optimizer", StateBytes(s)},
            {"gathered layers", GatheredBytes(s)},
-           {"kept activations", KeptBytes(s)},
+           {"kept activations", KeptBytes(s) + activations},
            {"working set of a layer", working},
-           {"allocator", AllocatorBytes(s)},
+           {"allocator", AllocatorBytes(s, activations)},
            {"libraries", kLibrariesBytes + (alone ? 0 : kMpiBytes)}}};
 }
 

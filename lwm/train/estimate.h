@@ -19,6 +19,7 @@ struct MemoryWorkload {
   bool bf16 = true;           // dtype of matmul inputs
   bool residual_bf16 = true;  // of the stream between layers
   int64_t ffn_slice_tokens = 2048;
+  int64_t keep_bytes = 0;  // for activations that are not computed again
 };
 
 // The settings of a recipe's run; micro_rows is at most the rows of a rank.

@@ -185,6 +185,7 @@ class Run {
     options.decoder.residual_dtype =
         Dtype(config_.train.dtype == "f32" ? "f32" : config_.train.residual_dtype);
     options.decoder.ffn_slice_tokens = config_.train.ffn_slice_tokens;
+    options.decoder.keep_bytes = config_.train.keep_mib << 20;
     options.micro_rows = config_.train.micro_rows;
     return options;
   }

@@ -19,7 +19,7 @@ namespace {
 
 struct StepFlags {
   int64_t tokens = 4096, layers = 8, dim = 512, heads = 8, kv_heads = 8, ffn = 1376, vocab = 32000;
-  int64_t rows = 1, segments = 1, ffn_slice_tokens = 2048, warmup = 1, steps = 2;
+  int64_t rows = 1, segments = 1, ffn_slice_tokens = 2048, keep_mib = 512, warmup = 1, steps = 2;
   std::string mesh = "1,1,1,-1";
   bool update = true;
 };
@@ -75,6 +75,7 @@ Timing MeasureStep(const StepFlags& flags, const train::GlobalBatch& batch,
                    train::ShardedWeights& weights, train::AdamW& optimizer) {
   train::StepOptions options;
   options.decoder.ffn_slice_tokens = flags.ffn_slice_tokens;
+  options.decoder.keep_bytes = flags.keep_mib << 20;
   dist::Communicator& world = weights.mesh().world();
   world.Barrier();
   const double begin = MonotonicSeconds();
@@ -115,7 +116,8 @@ Json Measure(const StepFlags& flags, RunContext& context, const RunFlags& run) {
                                                  .row_tokens = flags.tokens,
                                                  .bf16 = bf16,
                                                  .residual_bf16 = bf16,
-                                                 .ffn_slice_tokens = flags.ffn_slice_tokens});
+                                                 .ffn_slice_tokens = flags.ffn_slice_tokens,
+                                                 .keep_bytes = flags.keep_mib << 20});
   const double flops = run::AttentionFlops(batch.allowed_pairs, model.num_hidden_layers,
                                            model.num_attention_heads, model.head_dim);
   return {{"what", "train-step"},
@@ -145,6 +147,10 @@ Bench::Measure AddTrainStep(CLI::App& command) {
   size("--rows", flags->rows, "rows of the global batch");
   size("--ffn-slice-tokens", flags->ffn_slice_tokens, "tokens of a feed-forward slice");
   size("--steps", flags->steps, "steps measured; the best counts");
+  command
+      .add_option("--keep-mib", flags->keep_mib, "memory for activations kept for backward, MiB")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--warmup", flags->warmup, "steps before them")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
