@@ -221,8 +221,8 @@ Json TokenIdToJson(int64_t id) { return id < 0 ? Json() : Json(id); }
 
 Json EosToJson(const ModelConfig& config) {
   if (config.more_eos_token_ids.empty()) return TokenIdToJson(config.eos_token_id);
-  Json ids = config.more_eos_token_ids;
-  ids.insert(ids.begin(), config.eos_token_id);
+  std::vector<int64_t> ids = {config.eos_token_id};
+  ids.insert(ids.end(), config.more_eos_token_ids.begin(), config.more_eos_token_ids.end());
   return ids;
 }
 

@@ -3,11 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/data/documents.h"
+#include "lwm/data/prompt.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
@@ -35,35 +36,30 @@ void InParts(int64_t count, int64_t part, const std::function<void(int64_t, int6
   for (int64_t begin = 0; begin < count; begin += part) visit(begin, std::min(count, begin + part));
 }
 
-infer::MultimodalSequence Beginning(const ImageModel& model) {
-  infer::MultimodalSequence sequence;
-  if (const auto bos = model.tokenizer.leading_bos()) sequence.Add(*bos, false);
-  return sequence;
-}
-
 // The images as a PNG would show them.
 at::Tensor Shown(const at::Tensor& images_PHWC) {
   return vision::TensorOfFrames(vision::FramesOfTensor(images_PHWC));
 }
 
 // Caption, then codes: the rows whose last tokens, the codes, are to be predicted.
-std::vector<infer::MultimodalSequence> ImageRows(const ImageModel& model,
-                                                 const std::vector<std::string>& caption_P,
-                                                 const at::Tensor& codes_Pn) {
-  std::vector<infer::MultimodalSequence> rows;
+std::vector<data::MultimodalSequence> ImageRows(const infer::Engine& engine,
+                                                const std::vector<std::string>& caption_P,
+                                                const at::Tensor& codes_Pn) {
+  std::vector<data::MultimodalSequence> rows;
   for (int64_t p = 0; p < codes_Pn.size(0); ++p) {
-    rows.push_back(ImagePrompt(model, caption_P[static_cast<size_t>(p)]));
+    rows.push_back(
+        data::FramePrompt(engine.tokenizer(), engine.layout(), caption_P[static_cast<size_t>(p)]));
     for (const int32_t code : RowOf(codes_Pn, p)) rows.back().Add(code, true);
   }
   return rows;
 }
 
 // The rows side by side, filled up behind their ends.
-infer::TokenBatch ImageBatch(const std::vector<infer::MultimodalSequence>& rows,
+infer::TokenBatch ImageBatch(const std::vector<data::MultimodalSequence>& rows,
                              const at::Tensor& codes_Pn) {
   const auto count = static_cast<int64_t>(rows.size());
   int64_t longest = 0;
-  for (const infer::MultimodalSequence& row : rows) longest = std::max(longest, row.size());
+  for (const data::MultimodalSequence& row : rows) longest = std::max(longest, row.size());
   infer::TokenBatch batch;
   batch.id_BT = at::zeros({count, longest}, at::kLong);
   batch.vision_BT = at::zeros({count, longest}, at::kBool);
@@ -71,7 +67,7 @@ infer::TokenBatch ImageBatch(const std::vector<infer::MultimodalSequence>& rows,
   batch.target_BT = at::full({count, longest}, -100, at::kLong);
   batch.weight_BT = at::ones({count, longest}, at::kFloat);
   for (int64_t p = 0; p < count; ++p) {
-    const infer::MultimodalSequence& row = rows[static_cast<size_t>(p)];
+    const data::MultimodalSequence& row = rows[static_cast<size_t>(p)];
     batch.id_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.id_n, at::kLong));
     batch.vision_BT[p].slice(0, 0, row.size()).copy_(at::tensor(row.vision_n, at::kByte));
     const int64_t first = row.size() - codes_Pn.size(1) - 1;  // it predicts the first code
@@ -82,13 +78,13 @@ infer::TokenBatch ImageBatch(const std::vector<infer::MultimodalSequence>& rows,
 }
 
 // -log p of each image's codes after caption_P[p], f32 [P,n].
-at::Tensor CodeNll(const ImageModel& model, const std::vector<std::string>& caption_P,
+at::Tensor CodeNll(const infer::Engine& engine, const std::vector<std::string>& caption_P,
                    const at::Tensor& codes_Pn) {
-  const infer::TokenBatch batch = ImageBatch(ImageRows(model, caption_P, codes_Pn), codes_Pn);
+  const infer::TokenBatch batch = ImageBatch(ImageRows(engine, caption_P, codes_Pn), codes_Pn);
   const model::DecoderInput input = infer::DecoderInputOf(batch, nullptr);
   model::DecoderOptions options;
-  options.residual_dtype = model.decoder.dtype();
-  const at::Tensor nll_BT = model::DecoderForward(model.decoder.config(), model.weights, input,
+  options.residual_dtype = engine.decoder().dtype();
+  const at::Tensor nll_BT = model::DecoderForward(engine.config(), engine.weights(), input,
                                                   infer::DecoderTargetsOf(batch, input), options)
                                 .nll_BT;
   return nll_BT.masked_select(batch.target_BT.ge(0)).view_as(codes_Pn);
@@ -161,64 +157,42 @@ ImagePairs SomePairs(const ImagePairs& pairs, int64_t count) {
   return some;
 }
 
-infer::MultimodalSequence ImagePrompt(const ImageModel& model, const std::string& caption) {
-  infer::MultimodalSequence sequence = Beginning(model);
-  sequence.AddText(model.tokenizer.Encode(caption));
-  infer::AddOpenVideo(model.layout, {}, sequence);
-  return sequence;
-}
-
-infer::MultimodalSequence CaptionPrompt(const ImageModel& model, std::span<const int32_t> codes) {
-  infer::MultimodalSequence sequence = Beginning(model);
-  infer::AddVideo(model.layout, codes, sequence);
-  return sequence;
-}
-
-at::Tensor ImagesOf(const ImageModel& model, const std::vector<std::string>& caption_P,
+at::Tensor ImagesOf(const infer::Engine& engine, const std::vector<std::string>& caption_P,
                     const infer::FrameOptions& options) {
   const uint64_t seed = options.seeds.empty() ? 42 : options.seeds.front();
   std::vector<at::Tensor> codes;
   InParts(static_cast<int64_t>(caption_P.size()), kRowsAtOnce, [&](int64_t begin, int64_t end) {
-    std::vector<infer::MultimodalSequence> prompts, unconditional;
     infer::FrameOptions part = options;
     part.frames = 1;
     part.seeds.clear();
-    for (int64_t p = begin; p < end; ++p) {
-      prompts.push_back(ImagePrompt(model, caption_P[static_cast<size_t>(p)]));
-      unconditional.push_back(ImagePrompt(model, ""));
-      // By the caption's number, not its place in the part: parts of another size draw the same.
+    // By the caption's number, not its place in the part: parts of another size draw the same.
+    for (int64_t p = begin; p < end; ++p)
       part.seeds.push_back(DeriveKey(seed, static_cast<uint64_t>(p)));
-    }
-    codes.push_back(infer::GenerateFrames(model.decoder, model.layout, prompts, unconditional, part)
-                        .select(1, 0));
+    codes.push_back(
+        engine.Draw({caption_P.begin() + begin, caption_P.begin() + end}, {}, part).select(1, 0));
   });
   return at::cat(codes).contiguous();
 }
 
-std::vector<std::string> CaptionsOf(const ImageModel& model, const at::Tensor& codes_Pn,
+std::vector<std::string> CaptionsOf(const infer::Engine& engine, const at::Tensor& codes_Pn,
                                     int64_t max_tokens) {
   std::vector<std::string> captions;
-  infer::MixedOptions options;
-  options.max_new_tokens = max_tokens;
-  options.text.temperature = options.vision.temperature = 0;
-  options.vocabulary = model.tokenizer.vocab_size();
-  options.max_frames = 1;
   InParts(codes_Pn.size(0), kRowsAtOnce, [&](int64_t begin, int64_t end) {
-    std::vector<infer::MultimodalSequence> prompts;
-    for (int64_t p = begin; p < end; ++p)
-      prompts.push_back(CaptionPrompt(model, RowOf(codes_Pn, p)));
-    for (const infer::MultimodalSequence& added :
-         infer::GenerateMixed(model.decoder, model.layout, prompts, options)) {
-      std::vector<int32_t> text;
-      for (size_t i = 0; i < added.id_n.size(); ++i)
-        if (added.vision_n[i] == 0) text.push_back(static_cast<int32_t>(added.id_n[i]));
-      captions.push_back(Trimmed(model.tokenizer.Decode(text)));
+    std::vector<infer::GenerateRequest> requests;
+    for (int64_t p = begin; p < end; ++p) {
+      infer::GenerateRequest& request = requests.emplace_back();
+      request.prompt = data::CaptionPrompt(engine.tokenizer(), engine.layout(), RowOf(codes_Pn, p));
+      request.max_new_tokens = max_tokens;
+      request.text.temperature = request.vision.temperature = 0;
+      request.video.max_frames = 1;
     }
+    for (const infer::GeneratedSequence& sequence : engine.Generate(std::move(requests)))
+      captions.push_back(Trimmed(engine.tokenizer().Decode(sequence.Text())));
   });
   return captions;
 }
 
-CodeLoss MeasureCodeLoss(const ImageModel& model, const ImagePairs& pairs) {
+CodeLoss MeasureCodeLoss(const infer::Engine& engine, const ImagePairs& pairs) {
   CodeLoss loss;
   const auto count = static_cast<double>(pairs.codes_Pn.numel());
   for (const bool right : {true, false}) {
@@ -227,7 +201,7 @@ CodeLoss MeasureCodeLoss(const ImageModel& model, const ImagePairs& pairs) {
       std::vector<std::string> captions;
       for (int64_t p = begin; p < end; ++p)
         captions.push_back(pairs.caption_P[static_cast<size_t>(right ? p : OtherPair(pairs, p))]);
-      nll += CodeNll(model, captions, pairs.codes_Pn.slice(0, begin, end)).sum().item<double>();
+      nll += CodeNll(engine, captions, pairs.codes_Pn.slice(0, begin, end)).sum().item<double>();
     });
     (right ? loss.right : loss.wrong) = nll / count;
   }
@@ -244,17 +218,7 @@ at::Tensor NearestImages(const at::Tensor& images_PHWC, const at::Tensor& candid
   return distance_PQ.argmin(1);
 }
 
-at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn) {
-  const int64_t side = std::llround(std::sqrt(static_cast<double>(codes_Pn.size(1))));
-  LWM_CHECK(side * side == codes_Pn.size(1), "frames of ", codes_Pn.size(1), " codes");
-  std::vector<at::Tensor> images;
-  InParts(codes_Pn.size(0), kFramesAtOnce, [&](int64_t begin, int64_t end) {
-    images.push_back(vqgan.Decode(codes_Pn.slice(0, begin, end).reshape({-1, side, side})));
-  });
-  return at::cat(images);
-}
-
-PairScores MeasurePairs(const ImageModel& model, const ImagePairs& pairs,
+PairScores MeasurePairs(const infer::Engine& engine, const ImagePairs& pairs,
                         const PairOptions& options, const OnPairs& on_pairs) {
   const auto log = [&](const char* what, int64_t count) {
     if (on_pairs) on_pairs(what, count);
@@ -264,24 +228,24 @@ PairScores MeasurePairs(const ImageModel& model, const ImagePairs& pairs,
   const ImagePairs drawn = SomePairs(pairs, options.images);
   scores.captions = described.size();
   scores.images = drawn.size();
-  scores.code_loss = MeasureCodeLoss(model, described);
+  scores.code_loss = MeasureCodeLoss(engine, described);
   log("codes scored", scores.captions);
-  scores.captions_exact = ShareOf(CaptionsOf(model, described.codes_Pn), described.caption_P);
+  scores.captions_exact = ShareOf(CaptionsOf(engine, described.codes_Pn), described.caption_P);
   log("images described", scores.captions);
 
-  scores.drawn_codes_Dn = ImagesOf(model, drawn.caption_P, options.drawing);
+  scores.drawn_codes_Dn = ImagesOf(engine, drawn.caption_P, options.drawing);
   log("captions drawn", scores.images);
   scores.codes_equal =
       scores.drawn_codes_Dn.eq(drawn.codes_Pn).to(at::kDouble).mean().item<double>();
-  const at::Tensor images = DecodeFrames(model.vqgan, scores.drawn_codes_Dn);
+  const at::Tensor images = infer::DecodeFrames(engine.vqgan(), scores.drawn_codes_Dn);
   const auto share = [&](const at::Tensor& of, const ImagePairs& candidates) {
     return ShareOfRight(NearestImages(of, candidates.images_PHWC), drawn.caption_P,
                         candidates.caption_P);
   };
   scores.nearest = share(images, pairs);
   scores.nearest_of_drawn = share(images, drawn);
-  scores.nearest_ceiling = share(DecodeFrames(model.vqgan, drawn.codes_Pn), pairs);
-  scores.read_back = ShareOf(CaptionsOf(model, scores.drawn_codes_Dn), drawn.caption_P);
+  scores.nearest_ceiling = share(infer::DecodeFrames(engine.vqgan(), drawn.codes_Pn), pairs);
+  scores.read_back = ShareOf(CaptionsOf(engine, scores.drawn_codes_Dn), drawn.caption_P);
   log("images read back", scores.images);
   return scores;
 }

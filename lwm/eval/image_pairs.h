@@ -9,10 +9,7 @@
 #include <vector>
 
 #include "lwm/base/json.h"
-#include "lwm/data/tokenizer.h"
-#include "lwm/infer/batch_generator.h"
-#include "lwm/infer/decode_model.h"
-#include "lwm/infer/multimodal_sequence.h"
+#include "lwm/infer/engine.h"
 #include "lwm/vision/vqgan.h"
 
 namespace lwm::eval {
@@ -37,27 +34,12 @@ ImagePairs ReadImagePairs(const std::filesystem::path& file, const std::string& 
 // At most `count` of them, spread evenly; 0 = all.
 ImagePairs SomePairs(const ImagePairs& pairs, int64_t count);
 
-// A model that reads and writes images, with its tokenizer, VQGAN and frame layout.
-struct ImageModel {
-  const infer::DecodeModel& decoder;
-  model::WeightStore& weights;  // the decoder's
-  const data::Tokenizer& tokenizer;
-  const vision::Vqgan& vqgan;
-  infer::FrameLayout layout;
-};
-
-// Prompts in the form of the training examples, for the model to continue:
-//   BOS caption <vision>     and without text     BOS <vision>
-//   BOS <vision> codes eov </vision>
-infer::MultimodalSequence ImagePrompt(const ImageModel& model, const std::string& caption);
-infer::MultimodalSequence CaptionPrompt(const ImageModel& model, std::span<const int32_t> codes);
-
 // Codes i32 [P,n] for captions, guided when options.scale is not 1; one frame each.
-at::Tensor ImagesOf(const ImageModel& model, const std::vector<std::string>& caption_P,
+at::Tensor ImagesOf(const infer::Engine& engine, const std::vector<std::string>& caption_P,
                     const infer::FrameOptions& options);
 
 // The likeliest caption of each image, at most max_tokens tokens, without spaces at its ends.
-std::vector<std::string> CaptionsOf(const ImageModel& model, const at::Tensor& codes_Pn,
+std::vector<std::string> CaptionsOf(const infer::Engine& engine, const at::Tensor& codes_Pn,
                                     int64_t max_tokens = 48);
 
 // Mean -log p of an image's codes after its own caption, and after that of the next pair (the next
@@ -65,7 +47,7 @@ std::vector<std::string> CaptionsOf(const ImageModel& model, const at::Tensor& c
 struct CodeLoss {
   double right = 0, wrong = 0;  // nats per code
 };
-CodeLoss MeasureCodeLoss(const ImageModel& model, const ImagePairs& pairs);
+CodeLoss MeasureCodeLoss(const infer::Engine& engine, const ImagePairs& pairs);
 
 // Row of the candidate that is nearest in pixels (least sum of squares), i64 [P].
 //   images_PHWC, candidates_QHWC  in  f32 of one size; compared as a PNG shows them, in [-1, 1]
@@ -95,10 +77,7 @@ Json ToJson(const PairScores& scores);
 // Called after each stage with its name ("captions drawn") and the number of items.
 using OnPairs = std::function<void(const std::string& what, int64_t count)>;
 
-PairScores MeasurePairs(const ImageModel& model, const ImagePairs& pairs,
+PairScores MeasurePairs(const infer::Engine& engine, const ImagePairs& pairs,
                         const PairOptions& options, const OnPairs& on_pairs = {});
-
-// f32 images of codes [P,n] of square frames, decoded in batches.
-at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn);
 
 }  // namespace lwm::eval

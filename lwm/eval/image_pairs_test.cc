@@ -5,6 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/data/prompt.h"
 #include "lwm/io/image_file.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/temporary_folder.h"
@@ -48,23 +49,16 @@ class ImagePairsTest : public testing::Test {
     WriteFileAtomically(folder_ / "pairs.jsonl", lines);
     pairs_ = ReadImagePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 8);
     config_.vocab_size = tokenizer_->vocab_size();
-    weights_ = std::make_unique<model::ResidentWeights>(TinyWeights(config_));
-    decoder_ = std::make_unique<infer::DecodeModel>(config_, *weights_);
   }
 
-  ImageModel Model() const {
-    return {*decoder_, *weights_, *tokenizer_, vqgan_,
-            infer::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_)};
-  }
+  infer::Engine Model() const { return {TinyWeights(config_), tokenizer_, vqgan_}; }
 
   const TemporaryFolder folder_;
   const vision::Vqgan vqgan_{testing_support::SmallestVqganConfig(),
                              vision::RandomVqganWeights(testing_support::SmallestVqganConfig(), 9),
                              at::kFloat};
-  const std::unique_ptr<data::Tokenizer> tokenizer_ = TinyTokenizer();
+  const std::shared_ptr<const data::Tokenizer> tokenizer_ = TinyTokenizer();
   config::ModelConfig config_ = TinyConfig(/*vision_vocab_size=*/12);
-  std::unique_ptr<model::ResidentWeights> weights_;
-  std::unique_ptr<infer::DecodeModel> decoder_;
   ImagePairs pairs_;
 };
 
@@ -84,13 +78,14 @@ TEST_F(ImagePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
   WriteFileAtomically(folder / "tokenizer_config.json", R"({"add_bos_token": false})");
   const auto without = data::OpenTokenizer(folder.path());
   ASSERT_EQ(without->bos_id(), tokenizer_->bos_id());  // it has one, and does not use it
-  const ImageModel model = Model();
-  const ImageModel bare{*decoder_, *weights_, *without, vqgan_, model.layout};
+  const infer::Engine model = Model();
   const std::span<const int32_t> codes(pairs_.codes_Pn.const_data_ptr<int32_t>(),
                                        static_cast<size_t>(pairs_.codes_Pn.size(1)));
   for (const auto& [with_bos, without_bos] :
-       {std::pair{ImagePrompt(model, "red"), ImagePrompt(bare, "red")},
-        std::pair{CaptionPrompt(model, codes), CaptionPrompt(bare, codes)}}) {
+       {std::pair{data::FramePrompt(*tokenizer_, model.layout(), "red"),
+                  data::FramePrompt(*without, model.layout(), "red")},
+        std::pair{data::CaptionPrompt(*tokenizer_, model.layout(), codes),
+                  data::CaptionPrompt(*without, model.layout(), codes)}}) {
     EXPECT_EQ(with_bos.id_n.front(), tokenizer_->bos_id());
     EXPECT_TRUE(std::equal(with_bos.id_n.begin() + 1, with_bos.id_n.end(), without_bos.id_n.begin(),
                            without_bos.id_n.end()));
@@ -98,18 +93,19 @@ TEST_F(ImagePairsTest, PromptsBeginWithBosWhereTheTokenizersTextsDo) {
 }
 
 TEST_F(ImagePairsTest, TheCodeLossIsThatOfReadingTokenByToken) {
-  const ImageModel model = Model();
+  const infer::Engine model = Model();
   const std::vector<size_t> other = {1, 2, 3, 4, 0};
   CodeLoss want;
   for (size_t p = 0; p < 5; ++p)
     for (const bool right : {true, false}) {
-      infer::MultimodalSequence read = ImagePrompt(model, pairs_.caption_P[right ? p : other[p]]);
+      data::MultimodalSequence read =
+          data::FramePrompt(*tokenizer_, model.layout(), pairs_.caption_P[right ? p : other[p]]);
       infer::KvCache cache(config_, 1, 64, at::kFloat);
       for (int64_t i = 0; i < 16; ++i) {
         const at::Tensor logits =
-            decoder_->Read({at::tensor(read.id_n, at::kLong).unsqueeze(0),
-                            at::tensor(read.vision_n, at::kByte).to(at::kBool).unsqueeze(0)},
-                           infer::Head::kVision, cache);
+            model.decoder().Read({at::tensor(read.id_n, at::kLong).unsqueeze(0),
+                                  at::tensor(read.vision_n, at::kByte).to(at::kBool).unsqueeze(0)},
+                                 infer::Head::kVision, cache);
         const auto code = pairs_.codes_Pn[static_cast<int64_t>(p)][i].item<int64_t>();
         (right ? want.right : want.wrong) -=
             at::log_softmax(logits, 1)[0][code].item<double>() / 80;
@@ -132,7 +128,7 @@ TEST_F(ImagePairsTest, TheNearestImageIsByPixelsAsShown) {
 }
 
 TEST_F(ImagePairsTest, CaptionsOfABatchAreThoseOfEachAlone) {
-  const ImageModel model = Model();
+  const infer::Engine model = Model();
   const auto together = CaptionsOf(model, pairs_.codes_Pn, 6);
   for (int64_t p = 0; p < 5; ++p)
     EXPECT_EQ(CaptionsOf(model, pairs_.codes_Pn.slice(0, p, p + 1), 6)[0],
@@ -141,9 +137,11 @@ TEST_F(ImagePairsTest, CaptionsOfABatchAreThoseOfEachAlone) {
 
 // A model whose vision head says nothing but one code and whose text head nothing but the end.
 TEST_F(ImagePairsTest, ScoresCountWhatIsRight) {
-  weights_->Visit([](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
+  model::ResidentWeights weights = TinyWeights(config_);
+  weights.Visit([](const model::TensorSpec& spec, at::Tensor& weight, at::Tensor&) {
     if (spec.name == "model.norm.weight") weight.fill_(0);
   });
+  const infer::Engine engine(std::move(weights), tokenizer_, vqgan_);
   pairs_.codes_Pn.fill_(0);
   pairs_.codes_Pn[1].slice(0, 0, 4).fill_(3);
   pairs_.caption_P[4] = "";
@@ -152,7 +150,7 @@ TEST_F(ImagePairsTest, ScoresCountWhatIsRight) {
   options.drawing.sampling.temperature = 0;
   std::vector<std::string> said;
   const PairScores scores = MeasurePairs(
-      Model(), pairs_, options, [&](const std::string& what, int64_t) { said.push_back(what); });
+      engine, pairs_, options, [&](const std::string& what, int64_t) { said.push_back(what); });
   EXPECT_EQ(scores.images, 5);
   EXPECT_EQ(scores.captions, 5);
   EXPECT_NEAR(scores.code_loss.right, std::log(12.0), 1e-5);
@@ -166,16 +164,16 @@ TEST_F(ImagePairsTest, ScoresCountWhatIsRight) {
 }
 
 TEST_F(ImagePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
-  EXPECT_EQ(Model().layout.tokens_per_frame, 16);
-  EXPECT_EQ(Model().layout.frame_size, 8);
+  EXPECT_EQ(Model().layout().tokens_per_frame, 16);
+  EXPECT_EQ(Model().layout().frame_size, 8);
   config_.codes_per_frame = 36;
-  const ImageModel model = Model();
-  EXPECT_EQ(model.layout.tokens_per_frame, 36);
-  EXPECT_EQ(model.layout.frame_size, 12);
+  const infer::Engine model = Model();
+  EXPECT_EQ(model.layout().tokens_per_frame, 36);
+  EXPECT_EQ(model.layout().frame_size, 12);
   const ImagePairs pairs =
       ReadImagePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 12);
   EXPECT_EQ(pairs.codes_Pn.sizes(), at::IntArrayRef({5, 36}));
-  EXPECT_EQ(DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
+  EXPECT_EQ(infer::DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
   EXPECT_EQ(ImagesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
   config_.codes_per_frame = 35;
   EXPECT_THROW(Model(), Error);
@@ -197,7 +195,7 @@ TEST_F(ImagePairsTest, BadFilesAreRefused) {
   EXPECT_NE(message("{\"caption\": \"x\", \"image_vision\": \"0.png\"}\n").find("at least 2"),
             std::string::npos);
   config_.vision_vocab_size = 11;
-  EXPECT_THROW(infer::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_), Error);
+  EXPECT_THROW(data::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_), Error);
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "lwm/config/model_config.h"
-#include "lwm/infer/kv_cache.h"
+#include "lwm/infer/kv/kv_cache.h"
 #include "lwm/model/weights.h"
 
 namespace lwm::infer {

@@ -10,7 +10,7 @@
 
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/tensor_file.h"
-#include "lwm/infer/batch_generator.h"
+#include "lwm/infer/frames.h"
 #include "lwm/testing/golden_folder.h"
 
 namespace lwm::infer {
@@ -19,9 +19,10 @@ namespace {
 class FramesGoldenTest : public testing::Test {
  protected:
   // Row `row` of a file's prompts, without its padding.
-  static MultimodalSequence PromptOf(const std::map<std::string, at::Tensor>& golden, int64_t row) {
+  static data::MultimodalSequence PromptOf(const std::map<std::string, at::Tensor>& golden,
+                                           int64_t row) {
     const auto mask_T = golden.at("attention_mask")[row];
-    MultimodalSequence prompt;
+    data::MultimodalSequence prompt;
     for (int64_t t = 0; t < mask_T.numel(); ++t)
       if (mask_T[t].item<int64_t>() != 0)
         prompt.Add(golden.at("prompt_ids")[row][t].item<int64_t>(),
@@ -49,7 +50,7 @@ class FramesGoldenTest : public testing::Test {
   const std::filesystem::path folder_ = testing_support::GoldenFolder("vision_ckpt");
   model::ResidentWeights weights_ = checkpoint::LoadModel(folder_ / "streaming_params", at::kFloat);
   DecodeModel model_{weights_.config(), weights_};
-  FrameLayout layout_{.begin_ids = {5, 6, 7}, .end_ids = {5, 6, 8}};
+  data::FrameLayout layout_{.begin_ids = {5, 6, 7}, .end_ids = {5, 6, 8}};
 };
 
 TEST_F(FramesGoldenTest, GuidedGreedyImagesHaveThePublishedCodes) {
@@ -62,14 +63,17 @@ TEST_F(FramesGoldenTest, TheNextFrameOfAVideoHasThePublishedCodes) {
 
 TEST_F(FramesGoldenTest, TextAfterVisionCodesIsThePublishedOne) {
   const auto golden = checkpoint::LoadTensors(folder_ / "greedy_text.safetensors");
-  MixedOptions options;
-  options.max_new_tokens = 24;
-  options.text.temperature = 0;
-  options.ignore_eos = true;
-  const auto added =
-      GenerateMixed(model_, layout_, {PromptOf(golden, 0), PromptOf(golden, 1)}, options);
+  std::vector<GenerateRequest> requests(2);
+  for (int64_t row = 0; row < 2; ++row) {
+    GenerateRequest& request = requests[static_cast<size_t>(row)];
+    request.prompt = PromptOf(golden, row);
+    request.max_new_tokens = 24;
+    request.text.temperature = 0;
+    request.ignore_eos = true;
+  }
+  const auto generated = Generate(model_, requests, {.layout = &layout_});
   for (int64_t row = 0; row < 2; ++row)
-    EXPECT_EQ(at::tensor(added[static_cast<size_t>(row)].id_n, at::kLong)
+    EXPECT_EQ(at::tensor(generated[static_cast<size_t>(row)].added.id_n, at::kLong)
                   .sub(golden.at("new_ids")[row])
                   .abs()
                   .max()

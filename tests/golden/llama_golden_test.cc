@@ -13,7 +13,7 @@
 #include "lwm/base/json.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/tensor_file.h"
-#include "lwm/infer/generator.h"
+#include "lwm/infer/generation.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
 #include "lwm/testing/golden_folder.h"
@@ -125,15 +125,14 @@ TEST(LlamaGoldenTest, GreedyTokensDecodedWithACacheAreEqual) {
     if (!greedy.is_object() || !greedy.contains("tokens")) continue;
     SCOPED_TRACE(golden.name);
     const auto want = greedy["tokens"].get<std::vector<int64_t>>();
-    GenerateOptions options;
-    options.max_new_tokens = static_cast<int64_t>(want.size());
-    options.sampling.temperature = 0;
-    options.ignore_eos = true;
+    GenerateRequest request;
+    for (const int64_t id : greedy["prompt"].get<std::vector<int64_t>>())
+      request.prompt.Add(id, false);
+    request.max_new_tokens = static_cast<int64_t>(want.size());
+    request.text.temperature = 0;
+    request.ignore_eos = true;
     const DecodeModel model(golden.weights.config(), golden.weights);
-    EXPECT_EQ(Generate(model, greedy["prompt"].get<std::vector<int64_t>>(), options,
-                       [](int64_t) { return true; })
-                  .new_ids,
-              want);
+    EXPECT_EQ(Generate(model, {request}, {})[0].added.id_n, want);
   }
 }
 

@@ -16,7 +16,7 @@
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/infer/generator.h"
+#include "lwm/infer/generation.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
 
@@ -133,14 +133,13 @@ TEST_F(SmolLm2GoldenTest, GreedyTokensAreEqual) {
     SCOPED_TRACE(i);
     const auto want = prompts[i]["greedy"]["tokens"].get<std::vector<int64_t>>();
     const at::Tensor id_T = Golden(i, "input_ids").to(at::kLong).contiguous();
-    GenerateOptions options;
-    options.max_new_tokens = static_cast<int64_t>(want.size());
-    options.sampling.temperature = 0;
-    options.ignore_eos = true;
-    const auto result = Generate(
-        model, std::span(id_T.const_data_ptr<int64_t>(), static_cast<size_t>(id_T.numel())),
-        options, [](int64_t) { return true; });
-    EXPECT_EQ(result.new_ids, want);
+    GenerateRequest request;
+    for (int64_t t = 0; t < id_T.numel(); ++t)
+      request.prompt.Add(id_T.const_data_ptr<int64_t>()[t], false);
+    request.max_new_tokens = static_cast<int64_t>(want.size());
+    request.text.temperature = 0;
+    request.ignore_eos = true;
+    EXPECT_EQ(Generate(model, {request}, {})[0].added.id_n, want);
     ++compared;
   }
   EXPECT_GE(compared, 3);

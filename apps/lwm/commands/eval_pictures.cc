@@ -1,4 +1,4 @@
-// lwm eval-images: how well a model knows images and their captions.
+// lwm eval-pictures: how well a model knows images and their captions.
 
 #include <ATen/ATen.h>
 
@@ -10,11 +10,11 @@
 #include "command.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
-#include "image_model.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/eval/image_pairs.h"
 #include "lwm/io/image_file.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/image_grid.h"
@@ -49,12 +49,14 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
     if (!result.empty()) RequireWritableFolder(std::filesystem::path(result).parent_path());
   RunContext context(flags.run);
   RequireOneRank(context, "eval-pictures");
-  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
-  const eval::ImagePairs pairs = eval::ReadImagePairs(
-      flags.pairs, flags.caption_key, flags.picture_key, model.vqgan(), model.layout().frame_size);
+  const infer::Engine engine(
+      flags.model, {.dtype = ScalarTypeOf(flags.run), .images = true, .vqgan = flags.vqgan});
+  const eval::ImagePairs pairs =
+      eval::ReadImagePairs(flags.pairs, flags.caption_key, flags.picture_key, engine.vqgan(),
+                           engine.layout().frame_size);
   const double start = MonotonicSeconds();
-  const eval::PairScores scores = eval::MeasurePairs(
-      model.view(), pairs, flags.options, [&](const std::string& what, int64_t count) {
+  const eval::PairScores scores =
+      eval::MeasurePairs(engine, pairs, flags.options, [&](const std::string& what, int64_t count) {
         std::fprintf(stderr, "%lld %s, %s\n", static_cast<long long>(count), what.c_str(),
                      FormatDuration(MonotonicSeconds() - start).c_str());
       });
@@ -62,7 +64,7 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
     const eval::ImagePairs drawn = eval::SomePairs(pairs, flags.options.images);
     io::WritePng(flags.grid,
                  vision::PairGrid(vision::FramesOfTensor(drawn.images_PHWC),
-                                  model.FramesOf(scores.drawn_codes_Dn), {.columns = 12}));
+                                  engine.FramesOf(scores.drawn_codes_Dn), {.columns = 12}));
   }
   Print(flags, ToJson(scores));
 }

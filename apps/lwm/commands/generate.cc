@@ -7,22 +7,22 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "chat_prompt.h"
 #include "command.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
 #include "image_folder.h"
-#include "image_model.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/data/prompt.h"
 #include "lwm/data/text_file.h"
-#include "lwm/infer/batch_generator.h"
-#include "lwm/infer/generator.h"
+#include "lwm/data/tokenizer_settings.h"
+#include "lwm/infer/engine.h"
 
 namespace lwm::app {
 namespace {
@@ -30,10 +30,12 @@ namespace {
 struct GenerateFlags {
   RunFlags run;
   std::string model, prompt, prompt_file;
-  std::vector<int64_t> ids;
-  bool parse_special = false;
-  ChatFlags chat;
-  infer::GenerateOptions options;
+  std::vector<int32_t> ids;
+  bool parse_special = false, chat = false;
+  data::ChatQuestion question;
+  int64_t max_new_tokens = 256;
+  bool ignore_eos = false;
+  infer::SamplingOptions sampling;
   // with images
   infer::SamplingOptions vision_sampling;
   std::vector<std::string> images;
@@ -41,26 +43,14 @@ struct GenerateFlags {
   int64_t max_frames = 8;
 
   bool has_images() const { return !images.empty() || !image_folder.empty(); }
+  data::SpecialNames names() const {
+    return parse_special ? data::SpecialNames::kAreTokens : data::SpecialNames::kAreText;
+  }
 };
 
-constexpr std::string_view kImageMark = "{image}";
-constexpr char kContextFull[] = "stopped: the model's context is full\n";
-
-void PrintStatistics(const infer::GenerateResult& result) {
-  if (result.stop == infer::GenerateResult::Stop::kContextFull)
-    std::fprintf(stderr, "%s", kContextFull);
-  std::fprintf(stderr, "prefill %s, %.1f tokens/s; decode %s, %.1f tokens/s; peak memory %s\n",
-               CountOf(result.prompt_tokens, "token").c_str(), result.PrefillTokensPerSecond(),
-               CountOf(static_cast<int64_t>(result.new_ids.size()), "token").c_str(),
-               result.DecodeTokensPerSecond(),
-               FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
-}
-
-void GenerateIds(const infer::DecodeModel& model, const GenerateFlags& flags) {
-  const infer::GenerateResult result =
-      infer::Generate(model, flags.ids, flags.options, [](int64_t) { return true; });
-  std::printf("%s\n", Json(result.new_ids).dump().c_str());
-  PrintStatistics(result);
+// Tokens per second; 0 when nothing was timed.
+double Rate(int64_t tokens, double seconds) {
+  return tokens > 0 && seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
 }
 
 void Print(const std::string& text) {
@@ -68,69 +58,103 @@ void Print(const std::string& text) {
   std::fflush(stdout);
 }
 
-void GenerateText(const infer::DecodeModel& model, const GenerateFlags& flags,
-                  const std::string& prompt) {
-  const auto tokenizer = OpenTokenizerFor(model.config(), flags.model);
-  const std::vector<int32_t> prompt_ids =
-      flags.chat.chat ? EncodeChatPrompt(*tokenizer, flags.chat, flags.model, prompt)
-                      : EncodePrompt(*tokenizer, prompt, flags.parse_special);
-  data::StreamDecoder decoder(*tokenizer);
-  for (const int32_t id : prompt_ids) decoder.Push(id);  // prime the decoder with the prompt
-  infer::GenerateOptions options = flags.options;
-  options.vocabulary = tokenizer->vocab_size();
+void SayIfContextIsFull(const infer::GeneratedSequence& sequence) {
+  if (sequence.stop == infer::GeneratedSequence::Stop::kContextFull)
+    std::fprintf(stderr, "stopped: the model's context is full\n");
+}
+
+infer::GenerateRequest MakeRequest(const GenerateFlags& flags) {
+  infer::GenerateRequest request;
+  request.max_new_tokens = flags.max_new_tokens;
+  request.text = flags.sampling;
+  request.vision = flags.vision_sampling;
+  request.text_seed = flags.run.seed;
+  request.vision_seed = DeriveKey(flags.run.seed, 1);  // a stream of its own
+  request.ignore_eos = flags.ignore_eos;
+  request.video.max_frames = flags.max_frames;
+  return request;
+}
+
+// Generates, with each id given to `on_id` at once, and prints statistics.
+infer::GeneratedSequence Run(const infer::Engine& engine, infer::GenerateRequest request,
+                             const std::function<void(int32_t)>& on_id) {
+  const double start = MonotonicSeconds();
+  double first = start;
+  int64_t tokens = 0;
+  const auto generated = engine.Generate({std::move(request)}, [&](size_t, int64_t id, bool) {
+    if (tokens++ == 0) first = MonotonicSeconds();
+    on_id(static_cast<int32_t>(id));
+    return true;
+  });
+  const infer::GeneratedSequence& sequence = generated[0];
+  SayIfContextIsFull(sequence);
+  std::fprintf(stderr, "prefill %s, %.1f tokens/s; decode %s, %.1f tokens/s; peak memory %s\n",
+               CountOf(sequence.prompt_tokens, "token").c_str(),
+               Rate(sequence.prompt_tokens, first - start), CountOf(tokens, "token").c_str(),
+               Rate(tokens - 1, MonotonicSeconds() - first),
+               FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
+  return sequence;
+}
+
+void GenerateIds(const GenerateFlags& flags) {
+  const infer::Engine engine(flags.model, {.dtype = ScalarTypeOf(flags.run), .tokenizer = false});
+  infer::GenerateRequest request = MakeRequest(flags);
+  request.prompt.AddText(flags.ids);
+  std::vector<int32_t> ids;
+  Run(engine, std::move(request), [&](int32_t id) { ids.push_back(id); });
+  std::printf("%s\n", Json(ids).dump().c_str());
+}
+
+std::string NameOf(const data::Tokenizer& tokenizer, int64_t id) {
+  for (const auto& [name, special] : tokenizer.special_tokens())
+    if (special == id) return name;
+  return Cat("of id ", id);
+}
+
+// Explains an answer without text, which an end-of-text token ended.
+void ExplainEmptyAnswer(const data::Tokenizer& tokenizer, int64_t last_id, bool chat) {
+  const bool is_chat_model = !tokenizer.settings().chat_template().empty();
+  std::fprintf(stderr, "empty answer: the model ended it at once with the end-of-text token %s%s\n",
+               NameOf(tokenizer, last_id).c_str(),
+               is_chat_model && !chat ? "; it has a chat template, try --chat" : "");
+}
+
+void GenerateText(const GenerateFlags& flags, const std::string& prompt) {
+  const infer::Engine engine(flags.model, {.dtype = ScalarTypeOf(flags.run)});
+  const data::Tokenizer& tokenizer = engine.tokenizer();
+  data::ChatQuestion question = flags.question;
+  question.user = prompt;
+  question.model = flags.model;
+  const std::vector<int32_t> ids = flags.chat
+                                       ? data::EncodeChatQuestion(tokenizer, question)
+                                       : data::EncodePrompt(tokenizer, prompt, flags.names());
+  data::StreamDecoder decoder(tokenizer);
+  for (const int32_t id : ids) decoder.Push(id);  // prime the decoder with the prompt
   bool is_empty = true;
   const auto print = [&](const std::string& text) {
     is_empty = is_empty && text.empty();
     Print(text);
   };
-  const infer::GenerateResult result = infer::Generate(
-      model, std::vector<int64_t>(prompt_ids.begin(), prompt_ids.end()), options, [&](int64_t id) {
-        // An end-of-text token may be an ordinary piece, which would show its name.
-        if (options.ignore_eos || !model.config().EndsText(id))
-          print(decoder.Push(static_cast<int32_t>(id)));
-        return true;
-      });
+  infer::GenerateRequest request = MakeRequest(flags);
+  request.prompt.AddText(ids);
+  const infer::GeneratedSequence answer = Run(engine, std::move(request), [&](int32_t id) {
+    // An end-of-text token may be an ordinary piece, which would show its name.
+    if (flags.ignore_eos || !engine.config().EndsText(id)) print(decoder.Push(id));
+  });
   print(decoder.Finish());
   Print("\n");
-  const std::string reason = is_empty ? EmptyAnswerReason(*tokenizer, flags.chat, result) : "";
-  if (!reason.empty()) std::fprintf(stderr, "%s\n", reason.c_str());
-  PrintStatistics(result);
-}
-
-// BOS, then text and images; these stand where {image} does, or first.
-infer::MultimodalSequence ImagePrompt(const LoadedImageModel& model, const GenerateFlags& flags,
-                                      const std::string& prompt) {
-  const auto ids_of = [&](const std::string& text) {
-    return flags.parse_special ? data::EncodeWithSpecialTokens(model.tokenizer(), text)
-                               : model.tokenizer().Encode(text);
-  };
-  const size_t mark = prompt.find(kImageMark);
-  const bool marked = mark != std::string::npos;
-  infer::MultimodalSequence sequence = model.TextPrompt("");
-  sequence.AddText(ids_of(marked ? prompt.substr(0, mark) : ""));
-  for (const std::string& image : flags.images) {
-    const at::Tensor codes_Fn = model.CodesOf(image, {.max_frames = flags.max_frames});
-    infer::AddVideo(model.layout(),
-                    {codes_Fn.const_data_ptr<int32_t>(), static_cast<size_t>(codes_Fn.numel())},
-                    sequence);
-  }
-  sequence.AddText(ids_of(marked ? prompt.substr(mark + kImageMark.size()) : prompt));
-  return sequence;
+  if (is_empty && answer.stop == infer::GeneratedSequence::Stop::kEndOfText)
+    ExplainEmptyAnswer(tokenizer, answer.added.id_n.back(), flags.chat);
 }
 
 // The frames among new tokens.
-void WriteFrames(const LoadedImageModel& model, const infer::MultimodalSequence& added,
+void WriteFrames(const infer::Engine& engine, const data::MultimodalSequence& added,
                  ImageFolder& folder, const std::string& name) {
-  std::vector<int32_t> codes;
-  for (size_t i = 0; i < added.id_n.size(); ++i)
-    if (added.vision_n[i] != 0 && added.id_n[i] < model.layout().codes)
-      codes.push_back(static_cast<int32_t>(added.id_n[i]));
-  const auto per_frame = static_cast<size_t>(model.layout().tokens_per_frame);
-  codes.resize(codes.size() / per_frame * per_frame);  // the last frame may have been cut short
   std::filesystem::create_directories(name);
+  const std::vector<int32_t> codes = infer::FrameCodes(added, engine.layout());
   if (codes.empty()) return;
   const auto frames =
-      model.FramesOf(at::tensor(codes, at::kInt).view({-1, static_cast<int64_t>(per_frame)}));
+      engine.FramesOf(at::tensor(codes, at::kInt).view({-1, engine.layout().tokens_per_frame}));
   for (const io::RgbImage& frame : frames) folder.Add(frame);
   std::fprintf(stderr, "wrote %s to %s\n",
                CountOf(static_cast<int64_t>(frames.size()), "image").c_str(), name.c_str());
@@ -140,29 +164,25 @@ void GenerateWithImages(const GenerateFlags& flags, const std::string& prompt) {
   LWM_REQUIRE(flags.ids.empty(), "--ids takes text tokens: leave out --image and --pictures");
   std::optional<ImageFolder> folder;
   if (!flags.image_folder.empty()) folder.emplace(flags.image_folder, /*digits=*/1, /*count=*/0);
-  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
-  infer::MixedOptions options;
-  options.max_new_tokens = flags.options.max_new_tokens;
-  options.text = flags.options.sampling;
-  options.vision = flags.vision_sampling;
-  options.seeds = {flags.options.seed};
-  options.ignore_eos = flags.options.ignore_eos;
-  options.vocabulary = model.tokenizer().vocab_size();
-  options.max_frames = flags.max_frames;
-  const infer::MultimodalSequence added = infer::GenerateMixed(
-      model.decoder(), model.layout(), {ImagePrompt(model, flags, prompt)}, options)[0];
-  std::vector<int32_t> text;
-  for (size_t i = 0; i < added.id_n.size(); ++i)
-    if (added.vision_n[i] == 0) text.push_back(static_cast<int32_t>(added.id_n[i]));
-  Print(model.tokenizer().Decode(text) + "\n");
-  const bool has_ended = !options.ignore_eos && added.vision_n.back() == 0 &&
-                         model.decoder().config().EndsText(added.id_n.back());
-  if (added.size() < options.max_new_tokens && !has_ended) std::fprintf(stderr, "%s", kContextFull);
-  if (folder) WriteFrames(model, added, *folder, flags.image_folder);
+  const infer::Engine engine(
+      flags.model, {.dtype = ScalarTypeOf(flags.run), .images = true, .vqgan = flags.vqgan});
+  std::vector<std::vector<int32_t>> media;
+  for (const std::string& path : flags.images) {
+    const at::Tensor codes_Fn = engine.CodesOf(path, {.max_frames = flags.max_frames});
+    const int32_t* codes = codes_Fn.const_data_ptr<int32_t>();
+    media.emplace_back(codes, codes + codes_Fn.numel());
+  }
+  infer::GenerateRequest request = MakeRequest(flags);
+  request.prompt =
+      data::MediaPrompt(engine.tokenizer(), engine.layout(), prompt, flags.names(), media);
+  const infer::GeneratedSequence answer = engine.Generate({std::move(request)})[0];
+  Print(engine.tokenizer().Decode(answer.Text()) + "\n");
+  SayIfContextIsFull(answer);
+  if (folder) WriteFrames(engine, answer.added, *folder, flags.image_folder);
 }
 
 void RunGenerate(const GenerateFlags& flags) {
-  flags.options.sampling.Validate();
+  flags.sampling.Validate();
   flags.vision_sampling.Validate();
   RunContext context(flags.run);
   RequireOneRank(context, "generate");
@@ -171,18 +191,31 @@ void RunGenerate(const GenerateFlags& flags) {
                                                         : data::ReadText(flags.prompt_file);
   if (flags.has_images()) return GenerateWithImages(flags, prompt);
   WarnOfSettingsNotFollowed(flags.model);
-  model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
-  const infer::DecodeModel model(weights.config(), weights);
-  if (!flags.ids.empty()) return GenerateIds(model, flags);
-  GenerateText(model, flags, prompt);
+  if (!flags.ids.empty()) return GenerateIds(flags);
+  GenerateText(flags, prompt);
 }
 
 // The flags that were given hold for text and for codes alike.
 void FollowModelAdvice(const CLI::App& command, GenerateFlags& flags) {
   const infer::ModelSamplingAdvice advice = infer::ReadSamplingAdvice(flags.model);
-  flags.vision_sampling = flags.options.sampling;
-  FollowAdvice(command, advice.text, flags.options.sampling);
+  flags.vision_sampling = flags.sampling;
+  FollowAdvice(command, advice.text, flags.sampling);
   FollowAdvice(command, advice.vision, flags.vision_sampling);
+}
+
+CLI::Option* AddChatFlags(CLI::App& command, GenerateFlags& flags) {
+  CLI::Option* chat = command.add_flag(
+      "--chat", flags.chat,
+      "the prompt is a user's question: put it into the model's own chat template");
+  command
+      .add_option("--system", flags.question.system,
+                  "with --chat: what the model is to be or to do")
+      ->needs(chat);
+  command
+      .add_option("--template", flags.question.template_file,
+                  "with --chat: file with a Jinja chat template instead of the model's own")
+      ->needs(chat);
+  return chat;
 }
 
 void AddImageFlags(CLI::App& command, GenerateFlags& flags) {
@@ -206,7 +239,7 @@ void AddImageFlags(CLI::App& command, GenerateFlags& flags) {
 void AddGenerate(CLI::App& root) {
   CLI::App* command = root.add_subcommand("generate", "continue a text");
   auto flags = std::make_shared<GenerateFlags>();
-  flags->options.sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
+  flags->sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
   command->add_option("-m,--model", flags->model, "model directory")->required();
   CLI::Option_group* prompt = command->add_option_group("prompt");
   prompt->add_option("-p,--prompt", flags->prompt, "text to continue");
@@ -221,14 +254,14 @@ void AddGenerate(CLI::App& root) {
       ->add_flag("--parse-special", flags->parse_special,
                  "names such as <|im_start|> in the prompt are special tokens")
       ->excludes(ids);
-  AddChatFlags(*command, flags->chat)->excludes(ids)->excludes("--parse-special");
-  command->add_option("-n,--max-new-tokens", flags->options.max_new_tokens, "stop after this many")
+  AddChatFlags(*command, *flags)->excludes(ids)->excludes("--parse-special");
+  command->add_option("-n,--max-new-tokens", flags->max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  AddSamplingFlags(*command, flags->options.sampling);
-  AddRepetitionPenaltyFlag(*command, flags->options.sampling.repetition_penalty);
+  AddSamplingFlags(*command, flags->sampling);
+  AddRepetitionPenaltyFlag(*command, flags->sampling.repetition_penalty);
   AddImageFlags(*command, *flags);
-  command->add_flag("--ignore-eos", flags->options.ignore_eos, "go on after the end of the text");
+  command->add_flag("--ignore-eos", flags->ignore_eos, "go on after the end of the text");
   AddRunFlags(*command, flags->run);
   AddExamples(
       *command,
@@ -244,12 +277,11 @@ void AddGenerate(CLI::App& root) {
     for (const char* flag : {"--vqgan", "--max-frames"})
       LWM_REQUIRE(flags->has_images() || command->count(flag) == 0, flag,
                   " is for --image and --pictures: give one of them, or leave it out");
-    LWM_REQUIRE(!flags->chat.chat || !flags->has_images(),
+    LWM_REQUIRE(!flags->chat || !flags->has_images(),
                 "--chat is for text: leave out --image and --pictures, or write the prompt's form "
                 "yourself");
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_images(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
-    flags->options.seed = flags->run.seed;
     FollowModelAdvice(*command, *flags);
     RunGenerate(*flags);
   });

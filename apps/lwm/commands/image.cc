@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "command.h"
+#include "flags/draw_flags.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
 #include "image_folder.h"
-#include "image_model.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/infer/engine.h"
 #include "lwm/io/image_file.h"
 #include "lwm/vision/image_grid.h"
 
@@ -45,12 +46,13 @@ void RunImage(const ImageFlags& flags) {
   std::optional<ImageFolder> folder = OpenOutput(flags);
   RunContext context(flags.run);
   RequireOneRank(context, "image");
-  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
+  const infer::Engine engine(flags.model, EngineOptionsFor(flags));
   std::vector<std::string> texts;
   for (const std::string& prompt : flags.prompts)
     for (int64_t i = 0; i < flags.count; ++i) texts.push_back(DrawText(flags, "an image", prompt));
-  const at::Tensor codes_Bn = DrawFrames(model, flags, texts, {}).select(1, 0).contiguous();
-  const std::vector<io::RgbImage> images = model.FramesOf(codes_Bn);
+  const at::Tensor codes_Bn =
+      engine.Draw(texts, {}, flags.options, ShowCodes(texts.size())).select(1, 0).contiguous();
+  const std::vector<io::RgbImage> images = engine.FramesOf(codes_Bn);
   if (!folder)
     return io::WritePng(flags.output, images.size() == 1
                                           ? images[0]

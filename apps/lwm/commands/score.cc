@@ -17,6 +17,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/text_file.h"
+#include "lwm/infer/engine.h"
 #include "progress.h"
 
 namespace lwm::app {
@@ -60,7 +61,7 @@ ScoredFile ScoreFile(const ScoreFlags& flags, const eval::Scorer& scorer,
     const infer::TokenBatch batch = infer::ReadTokenBatch(flags.input, scorer.config);
     return {eval::ScoreBatch(scorer, batch, on_scored), batch.tokens()};
   }
-  const auto tokenizer = OpenTokenizerFor(scorer.config, flags.model);
+  const auto tokenizer = infer::OpenTokenizerFor(scorer.config, flags.model);
   const std::vector<int32_t> ids = tokenizer->Encode(data::ReadText(flags.text));
   const int64_t whole = std::max<int64_t>(2, static_cast<int64_t>(ids.size()) + 1);
   const int64_t length =

@@ -8,12 +8,13 @@
 #include <string>
 
 #include "command.h"
+#include "flags/draw_flags.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
-#include "image_model.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/infer/engine.h"
 #include "lwm/io/video_writer.h"
 
 namespace lwm::app {
@@ -26,10 +27,10 @@ struct VideoFlags : DrawFlags {
 };
 
 // Codes of the frames that the video begins with; undefined without any.
-at::Tensor FirstFrames(const LoadedImageModel& model, const VideoFlags& flags) {
-  if (!flags.image.empty()) return model.CodesOf(flags.image, {}, 1);
+at::Tensor FirstFrames(const infer::Engine& engine, const VideoFlags& flags) {
+  if (!flags.image.empty()) return engine.CodesOf(flags.image, {}, 1);
   if (flags.input.empty()) return {};
-  return model.CodesOf(flags.input, {.frames_per_second = flags.rate}, flags.keep_frames);
+  return engine.CodesOf(flags.input, {.frames_per_second = flags.rate}, flags.keep_frames);
 }
 
 void RunVideo(const VideoFlags& flags) {
@@ -38,12 +39,12 @@ void RunVideo(const VideoFlags& flags) {
   RequireWritableFolder(std::filesystem::path(flags.output).parent_path());
   RunContext context(flags.run);
   RequireOneRank(context, "video");
-  LoadedImageModel model(flags.model, flags.vqgan, ScalarTypeOf(flags.run));
-  const at::Tensor first_Fn = FirstFrames(model, flags);
-  at::Tensor codes_Fn =
-      DrawFrames(model, flags, {DrawText(flags, "a video", flags.prompt)}, first_Fn)[0];
+  const infer::Engine engine(flags.model, EngineOptionsFor(flags));
+  const at::Tensor first_Fn = FirstFrames(engine, flags);
+  at::Tensor codes_Fn = engine.Draw({DrawText(flags, "a video", flags.prompt)}, first_Fn,
+                                    flags.options, ShowCodes(1))[0];
   if (first_Fn.defined()) codes_Fn = at::cat({first_Fn, codes_Fn});
-  for (const io::RgbImage& frame : model.FramesOf(codes_Fn)) writer->Add(frame);
+  for (const io::RgbImage& frame : engine.FramesOf(codes_Fn)) writer->Add(frame);
   writer->Finish();
   std::fprintf(stderr, "wrote %s: %s, %lld of them given\n", flags.output.c_str(),
                CountOf(codes_Fn.size(0), "frame").c_str(),

@@ -18,24 +18,6 @@ model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& pa
   return checkpoint::LoadModel(path, ScalarTypeOf(flags));
 }
 
-std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
-                                                  const std::string& path) {
-  auto tokenizer = data::OpenTokenizer(path);
-  LWM_REQUIRE(tokenizer->vocab_size() <= config.vocab_size, path, ": the tokenizer has ",
-              tokenizer->vocab_size(), " tokens, the model's vocabulary ", config.vocab_size,
-              "; they do not belong together");
-  return tokenizer;
-}
-
-std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
-                                  bool parse_special) {
-  std::vector<int32_t> ids =
-      parse_special ? data::EncodeWithSpecialTokens(tokenizer, text) : tokenizer.Encode(text);
-  if (const auto bos = tokenizer.leading_bos()) ids.insert(ids.begin(), *bos);
-  if (tokenizer.ends_with_eos()) ids.push_back(tokenizer.eos_id());
-  return ids;
-}
-
 void WarnOfSettingsNotFollowed(const std::string& model) {
   namespace fs = std::filesystem;
   const fs::path folder = fs::is_directory(model) ? fs::path(model) : fs::path(model).parent_path();

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "command.h"
-#include "lwm/data/tokenizer.h"
 #include "lwm/model/weights.h"
 
 namespace lwm::app {
@@ -17,16 +16,6 @@ at::ScalarType ScalarTypeOf(const RunFlags& flags);
 
 // The model of --model (a directory or one file) in the dtype of the run's flags.
 model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& path);
-
-// The tokenizer beside it. Throws Error(kInvalidArgument) naming both numbers when it has more
-// tokens than the model's vocabulary.
-std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
-                                                  const std::string& path);
-
-// BOS, where the tokenizer begins texts with it, then the text, then EOS, where it ends them so;
-// `parse_special` reads the names of special tokens in it as those tokens.
-std::vector<int32_t> EncodePrompt(const data::Tokenizer& tokenizer, const std::string& text,
-                                  bool parse_special = false);
 
 // One line on stderr for each setting of the model's generation_config.json that would change the
 // text and that this program does not follow.

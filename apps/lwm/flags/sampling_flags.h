@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "lwm/infer/batch_generator.h"
+#include "lwm/infer/frames.h"
 #include "lwm/infer/sampler.h"
 #include "lwm/infer/sampling_advice.h"
 

@@ -1,11 +1,10 @@
-#include "lwm/infer/multimodal_sequence.h"
+#include "lwm/data/multimodal_sequence.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "lwm/base/error.h"
 
-namespace lwm::infer {
+namespace lwm::data {
 namespace {
 
 void AddFrames(const FrameLayout& layout, std::span<const int32_t> codes, bool closed,
@@ -27,7 +26,7 @@ void AddFrames(const FrameLayout& layout, std::span<const int32_t> codes, bool c
 }  // namespace
 
 FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::ModelConfig& model,
-                            const data::Tokenizer& tokenizer) {
+                            const Tokenizer& tokenizer) {
   FrameLayout layout;
   const int64_t own_side = vqgan.sample_size / vqgan.Reduction();
   const int64_t codes = model.codes_per_frame > 0 ? model.codes_per_frame : own_side * own_side;
@@ -61,41 +60,4 @@ void AddOpenVideo(const FrameLayout& layout, std::span<const int32_t> codes,
   AddFrames(layout, codes, /*closed=*/false, sequence);
 }
 
-void FrameConstraint::Read(int64_t id, bool vision) {
-  if (vision) {
-    if (!in_video_) frames_ = codes_ = 0;  // a video that nothing announced
-    in_video_ = true;
-    tail_n.clear();
-    if (codes_ < layout_->tokens_per_frame) {
-      ++codes_;
-      return;
-    }
-    // The token after a frame's last code is its delimiter, whatever its id.
-    codes_ = 0;
-    ++frames_;
-    in_video_ = id != layout_->eov();
-    return;
-  }
-  // Text inside a video ends it: the published code goes on with "</vision>" after an eof.
-  in_video_ = false;
-  tail_n.push_back(id);
-  if (tail_n.size() > layout_->begin_ids.size()) tail_n.erase(tail_n.begin());
-  if (!EndsWithBegin()) return;
-  in_video_ = true;
-  frames_ = codes_ = 0;
-}
-
-bool FrameConstraint::EndsWithBegin() const {
-  return std::equal(tail_n.begin(), tail_n.end(), layout_->begin_ids.begin(),
-                    layout_->begin_ids.end());
-}
-
-FrameConstraint::Range FrameConstraint::Allowed(int64_t text_vocabulary) const {
-  if (!in_video_) return {0, text_vocabulary};
-  if (codes_ < layout_->tokens_per_frame) return {0, layout_->codes};
-  // After the last allowed frame only eov, which ends the video.
-  const bool is_last = max_frames_ > 0 && frames_ + 1 >= max_frames_;
-  return {is_last ? layout_->eov() : layout_->eof(), layout_->eov() + 1};
-}
-
-}  // namespace lwm::infer
+}  // namespace lwm::data

@@ -2,15 +2,13 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "lwm/config/model_config.h"
 #include "lwm/config/vqgan_config.h"
 #include "lwm/data/tokenizer.h"
-#include "lwm/infer/decode_model.h"
 
-namespace lwm::infer {
+namespace lwm::data {
 
 // Text tokens and vision codes in one order.
 struct MultimodalSequence {
@@ -44,7 +42,7 @@ struct FrameLayout {
 // Error(kInvalidArgument) when the model's vision vocabulary has no room for codes and delimiters
 // or its frames are not square.
 FrameLayout MakeFrameLayout(const config::VqganConfig& vqgan, const config::ModelConfig& model,
-                            const data::Tokenizer& tokenizer);
+                            const Tokenizer& tokenizer);
 
 // Appends "<vision>", the frames and "</vision>".
 //   codes  in  one or more whole frames, each below layout.codes
@@ -56,36 +54,4 @@ void AddVideo(const FrameLayout& layout, std::span<const int32_t> codes,
 void AddOpenVideo(const FrameLayout& layout, std::span<const int32_t> codes,
                   MultimodalSequence& sequence);
 
-// Tracks a sequence token by token and says which ids may come next.
-class FrameConstraint {
- public:
-  // A video gets at most max_frames frames (those that are read count); 0 = no limit.
-  FrameConstraint(const FrameLayout& layout, int64_t max_frames)
-      : layout_(&layout), max_frames_(max_frames) {}
-
-  void Read(int64_t id, bool vision);
-
-  // The vocabulary of the next token: vision codes after "<vision>" until eov has been read.
-  Head head() const { return in_video_ ? Head::kVision : Head::kText; }
-  // A frame may begin here, right after "<vision>" or an eof.
-  bool at_frame_begin() const { return in_video_ && codes_ == 0; }
-
-  // The ids of it that may come: [begin, end). Inside a frame the codes, after it a delimiter; in
-  // text everything below `text_vocabulary`.
-  struct Range {
-    int64_t begin, end;
-  };
-  Range Allowed(int64_t text_vocabulary) const;
-
- private:
-  bool EndsWithBegin() const;
-
-  const FrameLayout* layout_;
-  int64_t max_frames_;
-  bool in_video_ = false;
-  int64_t frames_ = 0;          // whole ones of the video
-  int64_t codes_ = 0;           // read of the frame
-  std::vector<int64_t> tail_n;  // text tokens since the last vision code, at most begin_ids.size()
-};
-
-}  // namespace lwm::infer
+}  // namespace lwm::data

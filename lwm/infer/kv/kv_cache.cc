@@ -1,4 +1,4 @@
-#include "lwm/infer/kv_cache.h"
+#include "lwm/infer/kv/kv_cache.h"
 
 #include <ATen/ATen.h>
 
