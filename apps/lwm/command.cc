@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "flags/dtype_flag.h"
 #include "lwm/base/core_contention.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
@@ -35,9 +36,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
       .add_option("-t,--threads", flags.threads,
                   "threads per rank (0: OMP_NUM_THREADS, or cores / ranks on this node)")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--dtype", flags.dtype, "arithmetic of matmul inputs")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, "--dtype", flags.dtype, {"bf16", "f32"}, "arithmetic of matmul inputs");
   command.add_option("--seed", flags.seed, "seed of everything random")->capture_default_str();
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "lwm/config/dtype.h"
 #include "lwm/dist/communicator.h"
 
 namespace lwm::app {
@@ -24,7 +25,7 @@ struct Command {
 // Flags that every computing command takes.
 struct RunFlags {
   int threads = 0;  // 0 = cores of this machine / ranks on it
-  std::string dtype = "bf16";
+  config::Dtype dtype = config::Dtype::kBF16;
   uint64_t seed = 42;
 };
 void AddRunFlags(CLI::App& command, RunFlags& flags);

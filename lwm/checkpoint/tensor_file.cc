@@ -51,6 +51,11 @@ void ConvertRows(const at::Tensor& from, const at::Tensor& to) {
 
 }  // namespace
 
+at::ScalarType ToScalarType(config::Dtype dtype) {
+  if (dtype == config::Dtype::kF32) return at::kFloat;
+  return dtype == config::Dtype::kBF16 ? at::kBFloat16 : at::kHalf;
+}
+
 at::ScalarType ToScalarType(io::DType dtype) {
   for (const auto& [stored, scalar] : kTypes)
     if (stored == dtype) return scalar;

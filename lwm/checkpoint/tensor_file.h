@@ -10,9 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "lwm/config/dtype.h"
 #include "lwm/io/tensor_source.h"
 
 namespace lwm::checkpoint {
+
+// LibTorch's name of a dtype that a recipe or flag names.
+at::ScalarType ToScalarType(config::Dtype dtype);
 
 // LibTorch's name of a stored element type and back. The reverse throws Error(kInvalidArgument) for
 // types that files do not hold (complex, quantised).

@@ -60,4 +60,10 @@ void SetField(const std::string& key, const Json& value, const Limits& limits, s
   field = text;
 }
 
+void SetField(const std::string& key, const Json& value, const Limits& limits, Dtype& field) {
+  std::string name;
+  SetField(key, value, limits, name);
+  field = ParseDtype(name);
+}
+
 }  // namespace lwm::config

@@ -9,6 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/base/text.h"
+#include "lwm/config/dtype.h"
 
 namespace lwm::config {
 
@@ -36,6 +37,7 @@ void SetField(const std::string& key, const Json& value, const Limits& limits, i
 void SetField(const std::string& key, const Json& value, const Limits& limits, double& field);
 void SetField(const std::string& key, const Json& value, const Limits& limits, bool& field);
 void SetField(const std::string& key, const Json& value, const Limits& limits, std::string& field);
+void SetField(const std::string& key, const Json& value, const Limits& limits, Dtype& field);
 
 // A table whose keys are the fields of a struct, listed by its ForEachField as in train_config.h.
 template <class T>

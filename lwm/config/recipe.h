@@ -106,8 +106,10 @@ void ApplyOverride(const std::string& text, const std::string& help_command, Rec
   Json value = ParseTomlValue(setting.value);
   recipe.ForEachSection([&](const char* section_name, auto& fields, const char*) {
     fields.ForEachField([&](const char* field_name, auto& field, const Limits&, const char*) {
-      if (setting.section == section_name && setting.name == field_name &&
-          std::is_same_v<std::decay_t<decltype(field)>, std::string> && !value.is_string())
+      using Field = std::decay_t<decltype(field)>;
+      constexpr bool kIsText = std::is_same_v<Field, std::string> || std::is_same_v<Field, Dtype>;
+      if (setting.section == section_name && setting.name == field_name && kIsText &&
+          !value.is_string())
         value = setting.value;
     });
   });

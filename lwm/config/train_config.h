@@ -108,7 +108,7 @@ struct DataSection {
   bool allow_changed = false;
   std::string cache;
   std::string vqgan;
-  std::string vqgan_dtype = "f32";
+  Dtype vqgan_dtype = Dtype::kF32;
   std::string code_cache;
   int64_t frame_size = 0;
   bool encode_ahead = true;
@@ -184,7 +184,7 @@ struct TrainSection : LoopSection {
   int64_t rows_per_step = 0;
   int64_t tokens_per_step = 0;
   int64_t micro_rows = 1;
-  std::string residual_dtype = "bf16";
+  Dtype residual_dtype = Dtype::kBF16;
   int64_t ffn_slice_tokens = 2048;
   int64_t keep_mib = 512;
   std::string sample_prompt;
@@ -214,6 +214,9 @@ struct TrainSection : LoopSection {
     field("memory_gib", memory_gib, AtLeast(0),
           "memory the run may use on a machine; 0: what is free");
   }
+
+  // The dtype of the stream between layers, as used.
+  Dtype StreamDtype() const { return dtype == Dtype::kF32 ? dtype : residual_dtype; }
 };
 
 struct PicturesSection {

@@ -15,7 +15,7 @@ struct LoopSection {
   std::string run_folder;
   int64_t steps = 0;
   int64_t seed = 42;
-  std::string dtype = "bf16";
+  Dtype dtype = Dtype::kBF16;
   int64_t log_every = 1;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 0;

@@ -11,6 +11,7 @@
 #include "lwm/base/file.h"
 #include "lwm/base/format.h"
 #include "lwm/base/prefetch.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/media_names.h"
@@ -156,7 +157,7 @@ class BatchReader {
 class CodeCache::Encoder {
  public:
   explicit Encoder(const CodeCacheOptions& options)
-      : vqgan_(checkpoint::LoadVqgan(options.vqgan, options.bf16 ? at::kBFloat16 : at::kFloat)) {}
+      : vqgan_(checkpoint::LoadVqgan(options.vqgan, checkpoint::ToScalarType(options.dtype))) {}
 
   // Codes of all frames, one after the other.
   std::vector<int32_t> Encode(const std::vector<io::RgbImage>& frames) const {
@@ -177,7 +178,7 @@ CodeCache::CodeCache(const CodeCacheOptions& options) : options_(options) {
   frame_size_ = options.frame_size > 0 ? options.frame_size : config_.sample_size;
   codes_per_frame_ = config_.CodesPerFrame(frame_size_);
   settings_ = Cat(config::VqganConfigToJson(config_).dump(), '\n', HashWeights(*source), '\n',
-                  "size ", frame_size_, options.bf16 ? " bf16" : " f32");
+                  "size ", frame_size_, ' ', config::NameOf(options.dtype));
 }
 
 CodeCache::~CodeCache() = default;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/config/dtype.h"
 #include "lwm/config/vqgan_config.h"
 #include "lwm/vision/video_frames.h"
 
@@ -26,8 +27,8 @@ struct CodeCacheOptions {
   std::filesystem::path vqgan;   // as for OpenVqgan
   std::filesystem::path folder;  // of the entries; made when the first one is written
   int64_t frame_size = 0;        // side of the prepared frames, pixels; 0 = the VQGAN's sample_size
-  bool bf16 = false;             // arithmetic of the VQGAN; false = f32
-  int64_t batch = 8;             // frames encoded at once
+  config::Dtype dtype = config::Dtype::kF32;  // arithmetic of the VQGAN
+  int64_t batch = 8;                          // frames encoded at once
 };
 
 // Images and videos as codes, each encoded once and kept on disk. The name of an entry comes from

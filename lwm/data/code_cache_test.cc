@@ -147,7 +147,7 @@ TEST_F(CodeCacheTest, KeyFollowsContentAndSettingsNotTheName) {
   EXPECT_FALSE(CodeCache(Options()).Find(Request("a.png")).has_value()) << "changed content";
   CodeCacheOptions larger = Options(), bf16 = Options(), other = Options();
   larger.frame_size = 32;
-  bf16.bf16 = true;
+  bf16.dtype = config::Dtype::kBF16;
   WriteTinyVqgan(folder_ / "other", 4);
   other.vqgan = folder_ / "other";
   EXPECT_EQ(CodeCache(larger).codes_per_frame(), 16);

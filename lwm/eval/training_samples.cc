@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/data/prompt.h"
 #include "lwm/infer/engine.h"
 #include "lwm/io/image_file.h"
@@ -9,16 +10,8 @@
 #include "lwm/vision/image_grid.h"
 
 namespace lwm::eval {
-namespace {
-
-at::ScalarType Dtype(const config::TrainConfig& config) {
-  return config.train.dtype == "f32" ? at::kFloat : at::kBFloat16;
-}
-
-}  // namespace
-
 std::string SampleText(const config::TrainConfig& config, const std::filesystem::path& model) {
-  const infer::Engine engine(model.string(), {.dtype = Dtype(config)});
+  const infer::Engine engine(model.string(), {.dtype = checkpoint::ToScalarType(config.train.dtype)});
   const auto prompt = data::EncodePrompt(engine.tokenizer(), config.train.sample_prompt);
   infer::GenerateRequest request = infer::TextRequest(prompt);
   request.max_new_tokens = config.train.sample_tokens;
@@ -43,7 +36,7 @@ infer::FrameOptions ImageReport::Drawing() const {
 Json ImageReport::operator()(const std::filesystem::path& model, const std::filesystem::path& png,
                              bool last) {
   const config::PicturesSection& section = config_.pictures;
-  const infer::Engine engine(model.string(), {.dtype = Dtype(config_), .images = true});
+  const infer::Engine engine(model.string(), {.dtype = checkpoint::ToScalarType(config_.train.dtype), .images = true});
   if (!section.prompts.empty()) {
     const at::Tensor codes_Pn = ImagesOf(engine, section.prompts, Drawing());
     io::WritePng(png, vision::ImageGrid(engine.FramesOf(codes_Pn), {.columns = section.columns}));

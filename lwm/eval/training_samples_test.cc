@@ -19,7 +19,7 @@ class TrainingSamplesTest : public testing::Test {
     testing_support::WriteTinyModelDirectory(folder_ / "model", testing_support::TinyConfig(12),
                                              *testing_support::LlamaTokenizer());
     testing_support::WriteSmallestVqgan(folder_ / "model/vqgan");
-    config_.train.dtype = "f32";
+    config_.train.dtype = config::Dtype::kF32;
     config_.pictures.columns = 2;
   }
 

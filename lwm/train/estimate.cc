@@ -212,8 +212,8 @@ MemoryWorkload MakeMemoryWorkload(const config::TrainConfig& config,
           .mesh = mesh,
           .row_tokens = config.data.row_tokens,
           .micro_rows = std::min(config.train.micro_rows, rows),
-          .bf16 = config.train.dtype == "bf16",
-          .residual_bf16 = config.train.dtype == "bf16" && config.train.residual_dtype == "bf16",
+          .bf16 = config.train.dtype == config::Dtype::kBF16,
+          .residual_bf16 = config.train.StreamDtype() == config::Dtype::kBF16,
           .ffn_slice_tokens = config.train.ffn_slice_tokens,
           .keep_bytes = config.train.keep_mib << 20};
 }

@@ -105,7 +105,7 @@ std::shared_ptr<data::CodeCache> OpenMedia(const config::TrainConfig& config) {
   options.folder = section.code_cache.empty() ? fs::path(config.train.run_folder) / "code_cache"
                                               : fs::path(section.code_cache);
   options.frame_size = section.frame_size;
-  options.bf16 = section.vqgan_dtype == "bf16";
+  options.dtype = section.vqgan_dtype;
   return std::make_shared<data::CodeCache>(options);
 }
 

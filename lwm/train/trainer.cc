@@ -1,7 +1,5 @@
 #include "lwm/train/trainer.h"
 
-#include <ATen/core/ScalarType.h>
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -17,6 +15,7 @@
 #include "lwm/base/format.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/data/tokenizer_files.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/run/checkpoint_find.h"
@@ -35,8 +34,6 @@ namespace lwm::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-at::ScalarType Dtype(const std::string& name) { return name == "f32" ? at::kFloat : at::kBFloat16; }
 
 AdamWOptions MakeAdamWOptions(const config::OptimizerSection& section) {
   return {.beta1 = section.beta1,
@@ -133,7 +130,8 @@ class Run {
   }
 
   void LoadOrInit() {
-    weights_ = std::make_unique<ShardedWeights>(model_, mesh_, Dtype(config_.train.dtype));
+    weights_ = std::make_unique<ShardedWeights>(model_, mesh_,
+                                                checkpoint::ToScalarType(config_.train.dtype));
     optimizer_ = std::make_unique<AdamW>(*weights_, MakeAdamWOptions(config_.optimizer));
     if (checkpoint_) {
       Resume();
@@ -182,8 +180,7 @@ class Run {
 
   StepOptions MakeStepOptions() const {
     StepOptions options;
-    options.decoder.residual_dtype =
-        Dtype(config_.train.dtype == "f32" ? "f32" : config_.train.residual_dtype);
+    options.decoder.residual_dtype = checkpoint::ToScalarType(config_.train.StreamDtype());
     options.decoder.ffn_slice_tokens = config_.train.ffn_slice_tokens;
     options.decoder.keep_bytes = config_.train.keep_mib << 20;
     options.micro_rows = config_.train.micro_rows;

@@ -8,6 +8,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/random.h"
+#include "lwm/checkpoint/tensor_file.h"
 
 namespace lwm::vision_train {
 namespace {
@@ -25,7 +26,7 @@ double Value(const at::Tensor& scalar) { return scalar.defined() ? scalar.item<d
 Learner::Learner(const config::VqganTrainConfig& config, dist::Communicator& world)
     : config_(config),
       world_(world),
-      dtype_(config.train.dtype == "f32" ? at::kFloat : at::kBFloat16),
+      dtype_(checkpoint::ToScalarType(config.train.dtype)),
       schedule_(run::MakeSchedule(config.optimizer, config.train.steps)),
       weights_(vision::RandomVqganWeights(sizes(), static_cast<uint64_t>(config.train.seed))) {
   const bool learns_codebook = config.codebook.update == "loss";

@@ -32,7 +32,7 @@ config::VqganTrainConfig SmallRecipe() {
   config.model.sizes.space_to_depth = 2;
   config.train.run_folder = "unused";
   config.train.steps = 160;
-  config.train.dtype = "f32";
+  config.train.dtype = config::Dtype::kF32;
   config.optimizer.lr = 2e-3;
   config.optimizer.warmup_steps = 10;
   config.data.train = {"unused"};
@@ -205,7 +205,7 @@ TEST_F(LearnerTest, Bf16FollowsF32) {
   config::VqganTrainConfig config = SmallRecipe();
   config.train.steps = 40;
   const Reconstruction f32 = Train(config);
-  config.train.dtype = "bf16";
+  config.train.dtype = config::Dtype::kBF16;
   EXPECT_NEAR(Train(config).psnr_db, f32.psnr_db, 1.0);
 }
 

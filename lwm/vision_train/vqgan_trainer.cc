@@ -119,7 +119,7 @@ class Run {
                     ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
                     sizes.sample_size, side, side, sizes.num_vq_embeddings,
                     CountOf(config_.train.batch, "image"), CountOf(world_.size(), "rank"),
-                    config_.train.dtype));
+                    config::NameOf(config_.train.dtype)));
     Say(fmt::format(
         "data: {} images and frames to train on, {} held out{}", images_->num_trained(),
         images_->num_held_out(),

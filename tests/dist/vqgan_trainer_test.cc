@@ -24,7 +24,7 @@ config::VqganTrainConfig SmallRecipe() {
   sizes.sample_size = 16;
   sizes.space_to_depth = 2;
   config.train.steps = 60;
-  config.train.dtype = "f32";
+  config.train.dtype = config::Dtype::kF32;
   config.codebook.warmup = 0.05;
   config.codebook.revive_every = 4;
   config.optimizer.lr = 1e-3;

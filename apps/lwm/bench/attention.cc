@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bench/bench.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/dist/sequence_plan.h"
@@ -123,9 +124,8 @@ Bench::Measure AddAttention(CLI::App& command) {
               "  mpirun -np 2 lwm bench attention --tokens 16384 --segments 32");
   return [flags](RunContext& context, const RunFlags& run) {
     CheckFlags(*flags);
-    const at::ScalarType dtype = run.dtype == "f32" ? at::kFloat : at::kBFloat16;
     at::manual_seed(run.seed + static_cast<uint64_t>(context.world().rank()));
-    return AttentionBench(*flags, context, dtype).Measure();
+    return AttentionBench(*flags, context, ScalarTypeOf(run)).Measure();
   };
 }
 const Bench attention("attention", "exact attention over all ranks, forward and backward",

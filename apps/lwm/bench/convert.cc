@@ -22,6 +22,7 @@
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/stored_form.h"
+#include "lwm/checkpoint/tensor_file.h"
 
 namespace lwm::app {
 namespace {
@@ -120,12 +121,11 @@ void Copy(const fs::path& from, const fs::path& to) {
 void Convert(const fs::path& from, const fs::path& to, const ConvertBenchFlags& flags) {
   const auto source = checkpoint::OpenModel(from);
   const auto read = [&](const model::TensorSpec& spec) { return source->Read(spec); };
-  const at::ScalarType dtype = flags.weights == "f32"   ? at::kFloat
-                               : flags.weights == "f16" ? at::kHalf
-                                                        : at::kBFloat16;
   const auto blocks = flags.weights == "q8_0"   ? std::optional(io::GgufType::kQ8_0)
                       : flags.weights == "q4_0" ? std::optional(io::GgufType::kQ4_0)
                                                 : std::nullopt;
+  const at::ScalarType dtype =
+      blocks ? at::kBFloat16 : checkpoint::ToScalarType(config::ParseDtype(flags.weights));
   if (flags.format == "gguf") {
     checkpoint::SaveGguf(source->config(), read, to, blocks.value_or(checkpoint::GgufTypeOf(dtype)),
                          "bench", {});

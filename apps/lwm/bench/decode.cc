@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "bench/bench.h"
+#include "flags/dtype_flag.h"
 #include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
@@ -19,7 +21,8 @@ namespace lwm::app {
 namespace {
 
 struct CacheFlags {
-  std::string model = {}, kv = {};
+  std::string model = {};
+  std::optional<config::Dtype> kv = {};
   std::vector<int64_t> depths, prefill;
   int64_t decode = 0;
 
@@ -169,12 +172,13 @@ Bench::Measure AddCacheBench(CLI::App& command, const CacheFlags& defaults) {
   command.add_option("--decode", flags->decode, "tokens read one by one; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.add_option("--kv", flags->kv, "type of keys and values (default: --dtype)")
-      ->check(CLI::IsMember({"bf16", "f32"}));
+  AddDtypeFlag(command, "--kv", flags->kv, {"bf16", "f32"},
+               "type of keys and values (default: --dtype)");
   return [flags, name = command.get_name()](RunContext& context, const RunFlags& run) {
     RequireOneRank(context, ("bench " + name).c_str());
-    LWM_REQUIRE(flags->kv.empty() || flags->kv == run.dtype, "--kv ", flags->kv, " with --dtype ",
-                run.dtype, ": keys and values have the type of the arithmetic");
+    const config::Dtype kv = flags->kv.value_or(run.dtype);
+    LWM_REQUIRE(kv == run.dtype, "--kv ", config::NameOf(kv), " with --dtype ",
+                config::NameOf(run.dtype), ": keys and values have the type of the arithmetic");
     std::erase(flags->prefill, 0);  // none, as with --decode
     LWM_REQUIRE(!flags->prefill.empty() || flags->decode > 0,
                 "nothing to measure: give --prefill or --decode");

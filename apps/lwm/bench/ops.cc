@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bench/bench.h"
+#include "flags/model_flags.h"
 #include "lwm/base/process.h"
 #include "lwm/kernels/elementwise/swiglu.h"
 #include "lwm/ops/feed_forward.h"
@@ -165,7 +166,7 @@ Bench::Measure AddOps(CLI::App& command) {
   AddExamples(command, "  lwm bench ops --tokens 4096 --dim 1024 --threads 1");
   return [flags](RunContext&, const RunFlags& run) {
     at::manual_seed(run.seed);
-    return OpsBench(*flags, run.dtype == "bf16" ? at::kBFloat16 : at::kFloat).Measure();
+    return OpsBench(*flags, ScalarTypeOf(run)).Measure();
   };
 }
 const Bench ops_bench("ops", "norm, rotary, SwiGLU, linear, feed-forward, fused loss", AddOps);

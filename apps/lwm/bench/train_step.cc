@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bench/bench.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
@@ -90,9 +91,8 @@ Timing MeasureStep(const StepFlags& flags, const train::GlobalBatch& batch,
 
 Json Measure(const StepFlags& flags, RunContext& context, const RunFlags& run) {
   const config::ModelConfig model = MakeModel(flags);
-  const bool bf16 = run.dtype == "bf16";
   dist::Mesh mesh(context.world(), dist::ParseMeshShape(flags.mesh, context.world().size()));
-  train::ShardedWeights weights(model, mesh, bf16 ? at::kBFloat16 : at::kFloat);
+  train::ShardedWeights weights(model, mesh, ScalarTypeOf(run));
   train::InitOptions init;
   init.seed = run.seed;
   weights.InitRandom(init);
@@ -111,6 +111,7 @@ Json Measure(const StepFlags& flags, RunContext& context, const RunFlags& run) {
         step == flags.warmup)
       best = timing;
   }
+  const bool bf16 = run.dtype == config::Dtype::kBF16;
   const auto estimate = train::EstimateTraining({.model = model,
                                                  .mesh = mesh.shape(),
                                                  .row_tokens = flags.tokens,

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/ops/attention/whole.h"
@@ -32,7 +33,7 @@ at::Tensor Find(const std::map<std::string, at::Tensor>& tensors, const std::str
 
 ops::WholeAttention ReadProblem(const AttentionFlags& flags) {
   const auto tensors = checkpoint::LoadTensors(flags.input);
-  const auto dtype = flags.run.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType dtype = ScalarTypeOf(flags.run);
   const auto find = [&](const char* name) {
     const at::Tensor x = Find(tensors, name, flags.input);
     LWM_REQUIRE(x.is_floating_point(), flags.input, ": '", name, "' is ", x.scalar_type(),

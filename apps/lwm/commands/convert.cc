@@ -12,6 +12,7 @@
 #include "command.h"
 #include "commands/convert_tokenizer.h"
 #include "commands/convert_vqgan.h"
+#include "flags/dtype_flag.h"
 #include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -22,6 +23,7 @@
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/stored_form.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/data/tokenizer_files.h"
 #include "lwm/io/checkpoint_place.h"
@@ -32,7 +34,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ConvertFlags {
-  std::string from, to, format, dtype, quantize, config, tokenizer;
+  std::string from, to, format, quantize, config, tokenizer;
+  std::optional<config::Dtype> dtype;  // as stored if not given
   bool add_vision = false;
   int64_t vision_vocab = 8448;
   uint64_t seed = 42;
@@ -47,10 +50,7 @@ at::ScalarType StoredDtype(const checkpoint::ModelSource& source) {
 }
 
 at::ScalarType TargetDtype(const ConvertFlags& flags, const checkpoint::ModelSource& source) {
-  if (flags.dtype == "f32") return at::kFloat;
-  if (flags.dtype == "bf16") return at::kBFloat16;
-  if (flags.dtype == "f16") return at::kHalf;
-  return StoredDtype(source);
+  return flags.dtype ? checkpoint::ToScalarType(*flags.dtype) : StoredDtype(source);
 }
 
 // The folder of the weights that `named` leads to, with tokenizer and configs.
@@ -147,8 +147,7 @@ void SettleFormat(ConvertFlags& flags) {
 void RequireConsistent(const ConvertFlags& flags) {
   LWM_REQUIRE(flags.quantize.empty() || flags.format == "gguf" || flags.format == "hf",
               "--quantize goes with --format hf or gguf");
-  LWM_REQUIRE(flags.quantize.empty() || flags.dtype.empty(),
-              "--quantize and --dtype exclude each other");
+  LWM_REQUIRE(flags.quantize.empty() || !flags.dtype, "--quantize and --dtype exclude each other");
   checkpoint::RequireNewFolder(flags.to);
 }
 
@@ -201,8 +200,8 @@ void AddConvert(CLI::App& root) {
       ->add_option("--format", flags->format,
                    "what to write (default: gguf when the target ends in .gguf, else hf)")
       ->check(CLI::IsMember({"hf", "lwm-jax", "gguf", "diffusers"}));
-  command->add_option("--dtype", flags->dtype, "of the weights written (default: as stored)")
-      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  AddDtypeFlag(*command, "--dtype", flags->dtype, {"f32", "bf16", "f16"},
+               "of the weights written (default: as stored)");
   command->add_option("--quantize", flags->quantize, "matrices in blocks of 32 weights")
       ->check(CLI::IsMember({"q8_0", "q4_0"}));
   command->add_option("--config", flags->config,

@@ -8,6 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/io/unwrapped_source.h"
@@ -17,9 +18,7 @@ namespace {
 
 at::ScalarType TargetType(const VqganConversion& conversion,
                           const checkpoint::VqganSource& source) {
-  if (conversion.dtype == "f32") return at::kFloat;
-  if (conversion.dtype == "bf16") return at::kBFloat16;
-  if (conversion.dtype == "f16") return at::kHalf;
+  if (conversion.dtype) return checkpoint::ToScalarType(*conversion.dtype);
   const at::ScalarType stored =
       source.Read(vision::VqganSpecs(source.config()).front()).scalar_type();
   return stored == at::kDouble ? at::kFloat : stored;

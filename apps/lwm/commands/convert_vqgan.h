@@ -3,12 +3,14 @@
 #include <optional>
 #include <string>
 
+#include "lwm/config/dtype.h"
+
 namespace lwm::app {
 
 struct VqganConversion {
   std::string from, to;
   std::string format;  // "hf" and "diffusers": a VQModel directory; "lwm-jax": the pickle
-  std::string dtype;   // "f32", "bf16", "f16"; empty = as stored
+  std::optional<config::Dtype> dtype;  // as stored if not given
   std::optional<std::string> config;
   std::string for_models_only = {};  // a flag that was given and a VQGAN cannot follow
 };

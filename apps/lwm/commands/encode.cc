@@ -301,7 +301,7 @@ void AddEncodeCommand(CLI::App& root) {
   CLI::App* command =
       root.add_subcommand("encode", "images and videos as codes in JSONL, ahead of training");
   auto flags = std::make_shared<EncodeFlags>();
-  flags->run.dtype = "f32";
+  flags->run.dtype = config::Dtype::kF32;
   command->add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
   command
       ->add_option("-i,--input", flags->inputs,

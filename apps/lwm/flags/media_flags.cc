@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "flags/dtype_flag.h"
+
 namespace lwm::app {
 
 void AddMediaFlags(CLI::App& command, MediaFlags& flags) {
@@ -12,9 +14,7 @@ void AddMediaFlags(CLI::App& command, MediaFlags& flags) {
   command.add_option("--frame-size", flags.frame_size, "side of a frame, pixels; 0: the VQGAN's")
       ->check(CLI::Range(0, 1 << 15))
       ->capture_default_str();
-  command.add_option("--vqgan-dtype", flags.dtype, "arithmetic of the VQGAN")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, "--vqgan-dtype", flags.dtype, {"f32", "bf16"}, "arithmetic of the VQGAN");
 }
 
 std::filesystem::path UserCodeCache() {
@@ -36,7 +36,7 @@ std::shared_ptr<data::CodeCache> OpenMedia(const MediaFlags& flags,
   options.vqgan = flags.vqgan;
   options.folder = flags.cache.empty() ? folder : std::filesystem::path(flags.cache);
   options.frame_size = flags.frame_size;
-  options.bf16 = flags.dtype == "bf16";
+  options.dtype = flags.dtype;
   return std::make_shared<data::CodeCache>(options);
 }
 

@@ -11,7 +11,8 @@ namespace lwm::app {
 
 // The VQGAN that makes codes of images and videos.
 struct MediaFlags {
-  std::string vqgan, cache, dtype = "f32";
+  std::string vqgan, cache;
+  config::Dtype dtype = config::Dtype::kF32;
   int64_t frame_size = 0;
 };
 

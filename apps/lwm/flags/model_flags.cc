@@ -6,13 +6,12 @@
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/checkpoint/model_directory.h"
+#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/config/generation_config.h"
 
 namespace lwm::app {
 
-at::ScalarType ScalarTypeOf(const RunFlags& flags) {
-  return flags.dtype == "f32" ? at::kFloat : at::kBFloat16;
-}
+at::ScalarType ScalarTypeOf(const RunFlags& flags) { return checkpoint::ToScalarType(flags.dtype); }
 
 model::ResidentWeights LoadModelFor(const RunFlags& flags, const std::string& path) {
   return checkpoint::LoadModel(path, ScalarTypeOf(flags));

@@ -82,7 +82,8 @@ void AddRecipeCommand(CLI::App& command, const RecipeKind& kind, const std::stri
                 " RECIPE.toml; --template prints one, and see ", kind.name, " --help");
     if (command.count("--seed") > 0)
       flags->overrides.push_back(Cat("train.seed=", flags->run.seed));
-    if (command.count("--dtype") > 0) flags->overrides.push_back("train.dtype=" + flags->run.dtype);
+    if (command.count("--dtype") > 0)
+      flags->overrides.push_back("train.dtype=" + config::NameOf(flags->run.dtype));
     AddFromEnvironment(flags->overrides);
     try {
       run(*flags);
