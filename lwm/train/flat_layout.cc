@@ -3,15 +3,12 @@
 #include <ATen/ATen.h>
 
 #include "lwm/base/error.h"
+#include "lwm/base/round_up.h"
 
 namespace lwm::train {
 namespace {
 
 constexpr int64_t kAlign = 32;  // elements: 64 bytes in bf16
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 

@@ -5,13 +5,12 @@
 #include <cstring>
 
 #include "lwm/base/error.h"
+#include "lwm/base/round_up.h"
 
 namespace lwm::infer {
 namespace {
 
 constexpr int64_t kPageBytes = 4096;
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/round_up.h"
 #include "lwm/ops/scratch_memory.h"
 
 namespace lwm::ops {
@@ -37,7 +38,7 @@ std::vector<int64_t> Shape(const CirculatedTensor& traveller, int64_t slots) {
 int64_t AlignedBytes(const CirculatedTensor& traveller, int64_t slots) {
   int64_t bytes = static_cast<int64_t>(traveller.own.element_size());
   for (const int64_t size : Shape(traveller, slots)) bytes *= size;
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return RoundUp(bytes, kAlignment);
 }
 
 int64_t BundleBytes(const std::vector<CirculatedTensor>& tensors, int64_t slots) {

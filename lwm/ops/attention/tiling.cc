@@ -6,13 +6,10 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/base/round_up.h"
 
 namespace lwm::ops {
 namespace {
-
-int RoundUp(int64_t value, int multiple) {
-  return static_cast<int>((value + multiple - 1) / multiple) * multiple;
-}
 
 // The smallest of a few sizes that holds `wanted`: each shape of tile has kernels and scratch of
 // its own on every thread, so few shapes should ever be made.

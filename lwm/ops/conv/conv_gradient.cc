@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/base/round_up.h"
 #include "lwm/kernels/attention/amx.h"
 #include "lwm/kernels/conv/gradient_amx.h"
 
@@ -15,8 +16,6 @@ namespace {
 
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 constexpr int64_t kRows = kernels::kAmxConvRows, kChannels = kernels::kAmxConvChannels;
-
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 const uint16_t* Bits(const at::Tensor& x) {
   return static_cast<const uint16_t*>(x.const_data_ptr());
