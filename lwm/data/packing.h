@@ -57,7 +57,7 @@ bool HasTarget(const Example& example, const PackingConfig& config);
 // do its vision targets (of an example that was split, those of each part); with kRow the same over
 // the row. `examples` counts what has at least one target. A target is the token after it in the
 // same segment; the last token of a segment has one only where its example was cut from a longer
-// one. Targets with loss weight 0 are -100. Padding is a segment of its own at the row's end.
+// one. Targets with loss weight 0 are kNoTarget. Padding is a segment of its own at the row's end.
 //
 //   Packer packer(config);
 //   while (more) { while (packer.wants_more()) packer.Add(example, id); row = packer.NextRow(); }

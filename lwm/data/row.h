@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-namespace lwm::data {
+#include "lwm/base/no_target.h"
 
-constexpr int32_t kNoTarget = -100;
+namespace lwm::data {
 
 // One training example before packing: n tokens in order. When it was cut from a longer document,
 // next_* is the token that followed there: what its last token is to predict.
@@ -21,8 +21,8 @@ struct Example {
 };
 
 // One packed row of S tokens, as every rank of the sp group sees it. Token i of the row is
-// predicted from tokens before it in its own segment: target_S[i] is the token after i, -100 where
-// there is none to learn.
+// predicted from tokens before it in its own segment: target_S[i] is the token after i,
+// kNoTarget where there is none to learn.
 struct Row {
   std::vector<int32_t> token_S;
   std::vector<uint8_t> vision_S;

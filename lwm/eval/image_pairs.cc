@@ -7,6 +7,7 @@
 
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
+#include "lwm/base/no_target.h"
 #include "lwm/data/documents.h"
 #include "lwm/data/prompt.h"
 #include "lwm/infer/token_batch.h"
@@ -64,7 +65,7 @@ infer::TokenBatch ImageBatch(const std::vector<data::MultimodalSequence>& rows,
   batch.id_BT = at::zeros({count, longest}, at::kLong);
   batch.vision_BT = at::zeros({count, longest}, at::kBool);
   batch.begin_BT = at::zeros({count, longest}, at::kInt);
-  batch.target_BT = at::full({count, longest}, -100, at::kLong);
+  batch.target_BT = at::full({count, longest}, kNoTarget, at::kLong);
   batch.weight_BT = at::ones({count, longest}, at::kFloat);
   for (int64_t p = 0; p < count; ++p) {
     const data::MultimodalSequence& row = rows[static_cast<size_t>(p)];

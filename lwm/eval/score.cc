@@ -8,12 +8,12 @@
 
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
+#include "lwm/base/no_target.h"
 
 namespace lwm::eval {
 namespace {
 
 constexpr int64_t kFirstBucketTokens = 1024;
-constexpr int64_t kNoTarget = -100;
 
 Tally TallyOf(const at::Tensor& nll_N, dist::Communicator* sp) {
   // Counts as doubles, exact up to 2^53: one all-reduce for both.

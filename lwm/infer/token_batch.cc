@@ -7,14 +7,13 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/base/no_target.h"
 #include "lwm/base/text.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/dist/sequence_plan.h"
 
 namespace lwm::infer {
 namespace {
-
-constexpr int64_t kNoTarget = -100;
 
 const std::vector<std::string> kNames = {"input_ids",         "vision_mask",  "labels",
                                          "label_vision_mask", "loss_weights", "segment_ids"};

@@ -16,7 +16,7 @@ struct TokenBatch {
   at::Tensor id_BT;             // i64
   at::Tensor vision_BT;         // bool; undefined = all text
   at::Tensor begin_BT;          // i32, index of the first token of the token's segment
-  at::Tensor target_BT;         // i64, -100 = none; undefined = no targets
+  at::Tensor target_BT;         // i64, kNoTarget = none; undefined = no targets
   at::Tensor target_vision_BT;  // bool; undefined = all text
   at::Tensor weight_BT;         // f32, loss weight of each target; undefined without targets
 
@@ -46,7 +46,7 @@ model::DecoderTargets DecoderTargetsOf(const TokenBatch& batch, const model::Dec
 TokenBatch RowOf(const TokenBatch& batch, int64_t row);
 
 // Throws Error(kInvalidArgument) naming the id unless each is inside its own vocabulary; entries of
-// -100 pass when `may_be_absent`. `what` begins the message.
+// kNoTarget pass when `may_be_absent`. `what` begins the message.
 void CheckTokenIds(const at::Tensor& id_BT, const at::Tensor& vision_BT,
                    const config::ModelConfig& config, bool may_be_absent, const std::string& what);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lwm/base/error.h"
+#include "lwm/base/no_target.h"
 #include "lwm/model/embedding.h"
 #include "lwm/model/layer.h"
 #include "lwm/ops/fused_loss.h"
@@ -14,9 +15,6 @@
 
 namespace lwm::model {
 namespace {
-
-// As in PyTorch's cross_entropy (ignore_index) and Hugging Face's labels.
-constexpr int64_t kNoTarget = -100;
 
 // Dynamic scaling depends on the longest position that any rank of the row holds.
 int64_t RopeTokens(const config::ModelConfig& config, const DecoderInput& input) {

@@ -17,7 +17,7 @@ struct DecoderInput {
 };
 
 struct DecoderTargets {
-  at::Tensor id_BT;      // i64, -100 = none
+  at::Tensor id_BT;      // i64, kNoTarget = none
   at::Tensor vision_BT;  // bool, the target is a vision code; undefined = all text
   at::Tensor weight_BT;  // f32, weight of the token's loss
 };

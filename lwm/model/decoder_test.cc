@@ -10,6 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/model/layer.h"
+#include "lwm/base/no_target.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::model {
@@ -123,7 +124,7 @@ Case PackedCase(const config::ModelConfig& config, int64_t tokens) {
   const int64_t vocabulary = config.has_vision() ? config.vision_vocab_size : config.vocab_size;
   c.input.id_BT = at::randint(vocabulary, {1, tokens}, at::kLong);
   c.targets.id_BT = at::randint(vocabulary, {1, tokens}, at::kLong);
-  c.targets.id_BT.index_put_({at::tensor(0), at::tensor(4)}, -100);
+  c.targets.id_BT.index_put_({at::tensor(0), at::tensor(4)}, kNoTarget);
   c.targets.weight_BT = at::rand({1, tokens});
   if (config.has_vision()) {
     c.input.vision_BT = at::rand({1, tokens}).gt(0.5);
@@ -147,7 +148,7 @@ ReferenceLoss LossReference(const config::ModelConfig& config, const Tensors& w,
   }
   const at::Tensor h_TD = HiddenReference(config, w, x_TD, c.input.position_BT[0], c.allowed_TT);
   const auto score = [&](const at::Tensor& mine_T, const std::string& head) {
-    const at::Tensor at_N = mine_T.logical_and(target_T.ne(-100)).nonzero().squeeze(1);
+    const at::Tensor at_N = mine_T.logical_and(target_T.ne(kNoTarget)).nonzero().squeeze(1);
     const at::Tensor nll =
         NllReference(h_TD.index_select(0, at_N), w.at(head), target_T.index_select(0, at_N));
     return (nll * c.targets.weight_BT[0].index_select(0, at_N)).sum();

@@ -70,7 +70,7 @@ Batch MakeBatch(const std::vector<const data::Row*>& rows, dist::Communicator& s
       at::kInt, [](const Row& r) -> auto& { return r.position_S; }, int32_t{0});
   batch.input.view = ops::MakeSequenceView(plans, &sp);
   batch.targets.id_BT = gather(
-      at::kLong, [](const Row& r) -> auto& { return r.target_S; }, int64_t{data::kNoTarget});
+      at::kLong, [](const Row& r) -> auto& { return r.target_S; }, int64_t{kNoTarget});
   batch.targets.weight_BT = gather(
       at::kFloat, [](const Row& r) -> auto& { return r.weight_S; }, 0.0f);
   if (std::any_of(rows.begin(), rows.end(), [](const Row* r) { return AnySet(r->vision_S); }))
@@ -88,7 +88,7 @@ data::Row EmptyRow(int64_t tokens) {
   data::Row row;
   row.token_S.assign(count, 0);
   row.vision_S.assign(count, 0);
-  row.target_S.assign(count, data::kNoTarget);
+  row.target_S.assign(count, kNoTarget);
   row.target_vision_S.assign(count, 0);
   row.weight_S.assign(count, 0);
   row.position_S.assign(count, 0);

@@ -48,7 +48,7 @@ data::Row MakeRow(const std::vector<int>& lengths, int padding) {
     for (int i = 0; i < length; ++i, ++index) {
       row.token_S.push_back(100 + index);
       row.vision_S.push_back(0);
-      row.target_S.push_back(i + 1 < length ? 101 + index : data::kNoTarget);
+      row.target_S.push_back(i + 1 < length ? 101 + index : kNoTarget);
       row.target_vision_S.push_back(0);
       row.weight_S.push_back(static_cast<float>(index) / 8);
       row.position_S.push_back(i);
@@ -76,7 +76,7 @@ void ExpectCoversRows(const std::vector<data::Row>& rows, int ranks) {
         const data::Row& row = rows[static_cast<size_t>(b)];
         if (i < 0) {
           EXPECT_EQ(at(batch.input.id_BT), 0);
-          EXPECT_EQ(at(batch.targets.id_BT), data::kNoTarget);
+          EXPECT_EQ(at(batch.targets.id_BT), kNoTarget);
           EXPECT_EQ(at(batch.targets.weight_BT), 0);
           continue;
         }
@@ -121,7 +121,7 @@ TEST(BatchTest, EmptyRowHasNoTargetsAndSeesOnlyItself) {
   EXPECT_EQ(row.examples, 0);
   Place alone(0, 1);
   const Batch batch = MakeBatch({&row}, alone);
-  EXPECT_TRUE((batch.targets.id_BT == data::kNoTarget).all().item().toBool());
+  EXPECT_TRUE((batch.targets.id_BT == kNoTarget).all().item().toBool());
 }
 
 TEST(BatchTest, AllowedPairsCountsTrianglesPerSegment) {

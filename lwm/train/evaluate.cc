@@ -36,7 +36,7 @@ void AddTokens(const Batch& batch, const at::Tensor& nll_BT, Sums& sums) {
   const auto* position = position_T.const_data_ptr<int32_t>();
   const auto* nll = nll_T.const_data_ptr<float>();
   for (int64_t t = 0; t < target_T.numel(); ++t) {
-    if (target[t] == data::kNoTarget) continue;
+    if (target[t] == kNoTarget) continue;
     const size_t bucket = BucketOf(position[t]);
     sums.nll(bucket) += nll[t];
     sums.tokens(bucket) += 1;

@@ -49,7 +49,7 @@ class EvaluateTest : public ::testing::Test {
     const Batch batch = MakeBatch({&row}, mesh_.sp());
     const at::Tensor nll_BT =
         model::DecoderForward(weights_.config(), weights_, batch.input, batch.targets, {}).nll_BT;
-    const at::Tensor wanted_BT = batch.targets.id_BT.ne(data::kNoTarget);
+    const at::Tensor wanted_BT = batch.targets.id_BT.ne(kNoTarget);
     return {nll_BT.masked_select(wanted_BT).to(at::kDouble),
             batch.input.position_BT.masked_select(wanted_BT)};
   }

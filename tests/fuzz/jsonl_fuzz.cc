@@ -30,7 +30,7 @@ void CheckRow(const Row& row) {
   double sum = 0;
   for (size_t i = 0; i < row.token_S.size(); ++i) {
     Check(std::isfinite(row.weight_S[i]) && row.weight_S[i] >= 0);
-    Check((row.weight_S[i] > 0) == (row.target_S[i] != lwm::data::kNoTarget));
+    Check((row.weight_S[i] > 0) == (row.target_S[i] != lwm::kNoTarget));
     Check(row.begin_S[i] >= 0 && static_cast<size_t>(row.begin_S[i]) <= i);
     sum += static_cast<double>(row.weight_S[i]);
   }

@@ -60,8 +60,7 @@ data::Row RandomRow(int64_t tokens, int64_t segments, int64_t vocab, uint64_t ke
                        static_cast<int32_t>(begin));
     for (int64_t i = begin; i < end; ++i) {
       row.position_S.push_back(static_cast<int32_t>(i - begin));
-      row.target_S.push_back(i + 1 < end ? row.token_S[static_cast<size_t>(i) + 1]
-                                         : data::kNoTarget);
+      row.target_S.push_back(i + 1 < end ? row.token_S[static_cast<size_t>(i) + 1] : kNoTarget);
       row.weight_S.push_back(1.0f / static_cast<float>(std::max<int64_t>(end - begin - 1, 1)));
     }
   }

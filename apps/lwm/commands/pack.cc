@@ -59,7 +59,7 @@ void AddRow(const data::Row& row, int ranks, Statistics& statistics) {
   for (size_t i = 0; i < row.token_S.size(); ++i) {
     const bool padding = static_cast<int64_t>(i) >= size - row.padding;
     if (row.position_S[i] == 0 && !padding) ++statistics.segments;
-    if (row.target_S[i] == data::kNoTarget) continue;
+    if (row.target_S[i] == kNoTarget) continue;
     ++(row.target_vision_S[i] ? statistics.vision_targets : statistics.text_targets);
   }
   const double zigzag = Balance(dist::PlanZigzag(size, ranks, row.begin_S));
