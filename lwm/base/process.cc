@@ -9,6 +9,9 @@
 #include <limits>
 #include <string>
 
+#include "lwm/base/error.h"
+#include "lwm/base/text.h"
+
 namespace lwm {
 namespace {
 
@@ -57,6 +60,13 @@ int64_t AvailableMemoryBytes(const std::filesystem::path& control_group) {
   const int64_t used = std::max<int64_t>(0, charged - ControlGroupFileBytes(control_group));
   available = std::min(available, std::max<int64_t>(0, limit - used));
   return available;
+}
+
+void RequireMemory(double bytes, const std::string& things, const std::string& advice) {
+  const auto available = static_cast<double>(AvailableMemoryBytes());
+  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, bytes <= available, things, " need ",
+                 FormatBytes(bytes), " of memory, ", FormatBytes(available), " are left",
+                 advice.empty() ? "" : "; ", advice);
 }
 
 int AllowedCores() {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace lwm {
 
@@ -14,6 +15,10 @@ int64_t ResidentMemoryBytes();
 // Memory this machine can still give without swapping, bytes: the smaller of MemAvailable and the
 // rest of the control group's limit; the page cache does not count as taken.
 int64_t AvailableMemoryBytes(const std::filesystem::path& control_group = "/sys/fs/cgroup");
+
+// Throws Error(kResourceExhausted) when that is less than `bytes`: "THINGS need 3.0 GiB of memory,
+// 2.0 GiB are left; ADVICE". The OS would end a process that takes too much without a message.
+void RequireMemory(double bytes, const std::string& things, const std::string& advice = {});
 
 // CPU cores that this process may run on (its affinity mask).
 int AllowedCores();

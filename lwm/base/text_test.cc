@@ -7,6 +7,7 @@
 #include "lwm/base/json.h"
 #include "lwm/base/process.h"
 #include "lwm/base/random.h"
+#include "lwm/testing/message_of.h"
 #include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
@@ -79,6 +80,14 @@ TEST(ProcessTest, MemoryFiguresAreOfThisProcess) {
   EXPECT_GE(PeakMemoryBytes(), before + (int64_t{32} << 20));
   EXPECT_GT(AvailableMemoryBytes(), 0);
   EXPECT_GE(AllowedCores(), 1);
+}
+
+TEST(ProcessTest, MemoryThatIsNotThereIsRefusedWithBothNumbers) {
+  RequireMemory(1 << 20, "a megabyte");
+  const std::string message = testing_support::MessageOf(
+      [] { RequireMemory(1e18, "the weights", "use fewer"); }, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(message.find("the weights need 888.2 PiB of memory, "), 0u) << message;
+  EXPECT_NE(message.find(" are left; use fewer"), std::string::npos) << message;
 }
 
 TEST(ProcessTest, FilesInMemoryDoNotCountAgainstTheControlGroup) {

@@ -353,7 +353,7 @@ TEST(ImportTest, ModelThatMemoryDoesNotHoldIsRefusedBeforeAnyWork) {
     FAIL() << "loaded";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
-    EXPECT_NE(std::string(error.what()).find("the weights need 2.0 TiB of memory in bfloat16"),
+    EXPECT_NE(std::string(error.what()).find("the weights in bfloat16 need 2.0 TiB of memory"),
               std::string::npos)
         << error.what();
   }

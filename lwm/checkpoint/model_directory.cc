@@ -8,7 +8,6 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
-#include "lwm/base/text.h"
 #include "lwm/checkpoint/finite.h"
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/stored_form.h"
@@ -104,16 +103,6 @@ void WriteIndex(const std::vector<Shard>& shards, const fs::path& folder,
   WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-// Else the OS would end a process that takes too much, without a message.
-void RequireMemory(const fs::path& path, const config::ModelConfig& config, at::ScalarType dtype) {
-  const double needed =
-      static_cast<double>(config.ParameterCount()) * static_cast<double>(c10::elementSize(dtype));
-  const auto available = static_cast<double>(AvailableMemoryBytes());
-  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, needed <= available, path.string(),
-                 ": the weights need ", FormatBytes(needed), " of memory in ", DtypeName(dtype),
-                 ", ", FormatBytes(available), " are left");
-}
-
 Json ConfigJson(const config::ModelConfig& config, const SaveOptions& options) {
   Json json =
       config::ModelConfigToJson(config, DtypeName(options.blocks ? at::kFloat : options.dtype));
@@ -149,7 +138,9 @@ void RequireNewFolder(const fs::path& folder) {
 
 model::ResidentWeights LoadModel(const fs::path& path, at::ScalarType dtype) {
   const auto source = OpenModel(path);
-  RequireMemory(path, source->config(), dtype);
+  RequireMemory(static_cast<double>(source->config().ParameterCount()) *
+                    static_cast<double>(c10::elementSize(dtype)),
+                Cat(path.string(), ": the weights in ", DtypeName(dtype)));
   model::ResidentWeights weights(source->config(), dtype);
   weights.Load([&](const model::TensorSpec& spec) { return source->Read(spec); });
   return weights;

@@ -13,7 +13,6 @@
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/process.h"
-#include "lwm/base/text.h"
 #include "lwm/infer/token_batch.h"
 
 namespace lwm::infer {
@@ -88,7 +87,7 @@ class Generation::PaddedRows {
       : model_(model), prompts_(std::move(prompts)) {
     for (const data::MultimodalSequence* prompt : prompts_)
       longest_ = std::max(longest_, prompt->size());
-    RequireMemory(longest_ + new_tokens);
+    RequireRoom(longest_ + new_tokens);
     cache_.emplace(model.config(), rows(), longest_ + new_tokens, model.dtype());
   }
 
@@ -130,17 +129,15 @@ class Generation::PaddedRows {
     return std::find(vision_n.begin(), vision_n.end(), uint8_t{1}) != vision_n.end();
   }
 
-  // The cache commits memory as tokens come. Without this check the OS would end the process in the
-  // middle of an answer. Padding is written like any token, so every row counts as the longest.
-  void RequireMemory(int64_t tokens) const {
-    const auto needed = static_cast<double>(rows()) * static_cast<double>(tokens) *
-                        static_cast<double>(KvBytesPerToken(model_.config(), model_.dtype()));
-    const auto available = static_cast<double>(AvailableMemoryBytes());
-    LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, needed <= available, "keys and values of ",
-                   rows() > 1 ? Cat(rows(), " rows of ") : "", tokens,
-                   " tokens (prompt and new ones) need ", FormatBytes(needed), " of memory, ",
-                   FormatBytes(available), " are left; ask for fewer ",
-                   rows() > 1 ? "rows or tokens" : "tokens");
+  // The cache commits memory as tokens come: without this check memory would end in the middle of an
+  // answer. Padding is written like any token, so every row counts as the longest.
+  void RequireRoom(int64_t tokens) const {
+    const bool several = rows() > 1;
+    RequireMemory(static_cast<double>(rows() * KvBytesPerToken(model_.config(), model_.dtype())) *
+                      static_cast<double>(tokens),
+                  Cat("keys and values of ", several ? Cat(rows(), " rows of ") : "", tokens,
+                      " tokens (prompt and new ones)"),
+                  several ? "ask for fewer rows or tokens" : "ask for fewer tokens");
   }
 
   const DecodeModel& model_;

@@ -151,9 +151,7 @@ void CheckDepths(const CacheFlags& flags, const config::ModelConfig& config, at:
     const int64_t tokens = depth + std::max(flags.longest_prompt(), flags.decode + kWarmTokens);
     const double bytes =
         static_cast<double>(tokens) * static_cast<double>(infer::KvBytesPerToken(config, dtype));
-    LWM_REQUIRE_AS(ErrorCode::kResourceExhausted,
-                   bytes < static_cast<double>(AvailableMemoryBytes()), "keys and values of ",
-                   tokens, " tokens do not fit the memory that is left; ask for less depth");
+    RequireMemory(bytes, Cat("keys and values of ", tokens, " tokens"), "ask for less depth");
   }
 }
 

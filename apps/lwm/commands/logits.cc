@@ -12,7 +12,6 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/process.h"
-#include "lwm/base/text.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/infer/token_batch.h"
 #include "lwm/model/decoder.h"
@@ -32,10 +31,8 @@ struct LogitsFlags {
 void CheckFits(const infer::TokenBatch& batch, const config::ModelConfig& config) {
   const double bytes = 4.0 * static_cast<double>(batch.rows() * batch.tokens()) *
                        static_cast<double>(config.vocab_size + config.vision_vocab_size);
-  const auto available = static_cast<double>(AvailableMemoryBytes());
-  LWM_REQUIRE_AS(ErrorCode::kResourceExhausted, bytes < available, "the logits of ", batch.rows(),
-                 " x ", batch.tokens(), " tokens need ", FormatBytes(bytes), " of memory, ",
-                 FormatBytes(available), " are left; give fewer tokens, or use lwm score");
+  RequireMemory(bytes, Cat("the logits of ", batch.rows(), " x ", batch.tokens(), " tokens"),
+                "give fewer tokens, or use lwm score");
 }
 
 // f32 [B,T,V], made slice by slice so that nothing else of that size exists.
