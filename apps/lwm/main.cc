@@ -67,19 +67,12 @@ void AddAll(CLI::App& root) {
 
 int ExitCode(const Error& error) { return error.code() == ErrorCode::kInvalidArgument ? 2 : 1; }
 
-// This process's rank before or without MPI: what its launcher says.
-int LaunchedRank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
-    if (const char* rank = std::getenv(name)) return std::atoi(rank);
-  return 0;
-}
-
 // Reports on stderr and ends: all ranks when several run, since the others may wait for this one.
 // An error that all ranks have is printed once: other ranks wait for rank 0 to print it and to end
 // them. `alike`: all ranks are known to have it, so the others print nothing.
 int Fail(const std::string& message, int exit_code, bool alike = false) {
   constexpr std::chrono::seconds kTimeForRank0(3);
-  const bool is_other = dist::StartedByLauncher() && LaunchedRank() > 0;
+  const bool is_other = dist::StartedByLauncher() && dist::LaunchedRank() > 0;
   if (is_other) std::this_thread::sleep_for(kTimeForRank0);
   if (is_other && alike) return exit_code;
   std::fprintf(stderr, "lwm: %s\n", WithoutControls(message).c_str());
@@ -94,7 +87,7 @@ int FailWithoutMemory() {
 
 int Main(int argc, char** argv) {
   CLI::App root("lwm: large world models, from 1K to 1M tokens of text and vision", "lwm");
-  if (LaunchedRank() > 0) SilenceNotes();
+  if (dist::LaunchedRank() > 0) SilenceNotes();
   root.require_subcommand(1);
   root.set_version_flag("--version", VersionText);
   root.footer("lwm COMMAND --help teaches by example. Several ranks: mpirun -np N lwm COMMAND ...");
@@ -124,7 +117,7 @@ int Main(int argc, char** argv) {
 // mpirun -np 1 on a machine of many cores would otherwise compute on one of them.
 void UseAllCores(char** argv) {
   if (!dist::UndoDefaultBinding()) return;
-  if (LaunchedRank() == 0)
+  if (dist::LaunchedRank() == 0)
     std::fprintf(stderr,
                  "lwm: mpirun bound each rank to a core; they may now use all %s "
                  "(--bind-to core keeps them there)\n",

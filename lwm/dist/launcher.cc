@@ -40,6 +40,13 @@ bool StartedByLauncher() {
   return std::getenv("SLURM_PROCID") && tasks && std::atoi(tasks) > 1;
 }
 
+int LaunchedRank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(name)) return std::atoi(rank);
+  }
+  return 0;
+}
+
 int LaunchedRanksOnThisNode() {
   for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}) {
     if (const char* ranks = std::getenv(name)) return std::max(1, std::atoi(ranks));

@@ -6,6 +6,9 @@ namespace lwm::dist {
 // when there may be other ranks. Looks at the environment only.
 bool StartedByLauncher();
 
+// This process's rank as the launcher says it, which needs no MPI; 0 without a launcher.
+int LaunchedRank();
+
 // Ranks that the launcher started on this machine, this one included; 1 if it does not say.
 int LaunchedRanksOnThisNode();
 

@@ -48,6 +48,25 @@ void Bound(const char* ranks) {
   setenv("OMPI_COMM_WORLD_LOCAL_SIZE", ranks, 1);
 }
 
+TEST(LaunchedRankTest, ComesFromWhicheverLauncherThereIs) {
+  const auto rank_with = [](const char* name, const char* value) {
+    EXPECT_EXIT(
+        {
+          for (const char* other :
+               {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
+            unsetenv(other);
+          if (value) setenv(name, value, 1);
+          std::exit(LaunchedRank() == (value ? std::atoi(value) : 0) ? 0 : 1);
+        },
+        testing::ExitedWithCode(0), "")
+        << name;
+  };
+  rank_with("", nullptr);
+  rank_with("OMPI_COMM_WORLD_RANK", "3");
+  rank_with("PMI_RANK", "4");
+  rank_with("SLURM_PROCID", "5");
+}
+
 TEST_F(LauncherTest, DefaultBindingOfOpenMpiIsUndone) {
   ExpectUndone(true, [] { Bound("1"); });
 }
