@@ -42,7 +42,7 @@ void AddBench(CLI::App& root) {
     CLI::App* what = command->add_subcommand(bench->name, bench->help);
     auto flags = std::make_shared<RunFlags>();
     AddRunFlags(*what, *flags);
-    what->add_flag("--json")->description("print one JSON object (always done)");
+    what->add_flag("--json")->group("");  // not in help: a bench always prints JSON
     what->callback([measure = bench->add(*what), flags] { Run(measure, *flags); });
   }
   // After the loop: commands inherit what stands here before them.

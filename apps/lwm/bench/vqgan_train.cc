@@ -79,8 +79,8 @@ Bench::Measure AddVqganTrain(CLI::App& command) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   AddExamples(command,
-              "  lwm bench vqgan-train --json\n"
-              "  mpirun -np 2 lwm bench vqgan-train --threads 1 --dtype f32 --json");
+              "  lwm bench vqgan-train\n"
+              "  mpirun -np 2 lwm bench vqgan-train --threads 1 --dtype f32");
   return
       [flags](RunContext& context, const RunFlags& run) { return Measure(context, *flags, run); };
 }
