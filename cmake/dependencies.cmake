@@ -3,7 +3,6 @@
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)  # a parent project links them through lwm's targets
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(MPI QUIET COMPONENTS C)
 
