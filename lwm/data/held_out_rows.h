@@ -17,24 +17,17 @@ struct HeldOutPart {
   std::vector<int64_t> units;
 };
 
-// Packs all held-out units once, the same in every data group; each keeps every size-th row. Groups
-// that get a row fewer end with a row of padding, so that all have as many.
+// The rows of all held-out units, packed once.
 class HeldOutRows final : public RowSequence {
  public:
-  HeldOutRows(std::vector<HeldOutPart> parts, const PackingConfig& packing, int rank, int size);
+  HeldOutRows(std::vector<HeldOutPart> parts, const PackingConfig& packing);
 
   std::optional<Row> Next() override;
 
  private:
-  std::optional<Row> NextOfAll();
-
   std::vector<HeldOutPart> parts_;
-  PackingConfig packing_;
   Packer packer_;
-  int64_t rank_, size_;
   size_t part_ = 0, unit_ = 0;
-  int64_t rows_ = 0;
-  bool padded_ = false;
 };
 
 }  // namespace lwm::data

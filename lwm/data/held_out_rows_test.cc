@@ -26,30 +26,22 @@ class Numbers : public ExampleSource {
   std::string name() const override { return "numbers"; }
 };
 
-// The first token of each row, -1 for padding.
-std::vector<int32_t> FirstTokens(const std::vector<HeldOutPart>& parts, int rank, int size) {
+// The first token of each row.
+std::vector<int32_t> FirstTokens(const std::vector<HeldOutPart>& parts) {
   PackingConfig packing;
   packing.row_tokens = kRowTokens;
   packing.policy = PackingPolicy::kPad;
-  HeldOutRows rows(parts, packing, rank, size);
+  HeldOutRows rows(parts, packing);
   std::vector<int32_t> first;
-  while (const auto row = rows.Next()) first.push_back(row->examples > 0 ? row->token_S[0] : -1);
+  while (const auto row = rows.Next()) first.push_back(row->token_S[0]);
   EXPECT_FALSE(rows.Next());
   return first;
 }
 
 TEST(HeldOutRowsTest, UnitsOfAllSourcesComeInOrder) {
   const auto source = std::make_shared<Numbers>();
-  EXPECT_EQ(FirstTokens({{source, {7, 3}}, {source, {5}}}, 0, 1), (std::vector<int32_t>{7, 3, 5}));
-  EXPECT_TRUE(FirstTokens({}, 0, 1).empty());
-}
-
-TEST(HeldOutRowsTest, GroupsGetAsManyRowsWithPaddingAtTheEnd) {
-  const auto source = std::make_shared<Numbers>();
-  const std::vector<HeldOutPart> parts = {{source, {1, 2, 3, 4}}};
-  EXPECT_EQ(FirstTokens(parts, 0, 3), (std::vector<int32_t>{1, 4}));
-  EXPECT_EQ(FirstTokens(parts, 1, 3), (std::vector<int32_t>{2, -1}));
-  EXPECT_EQ(FirstTokens(parts, 2, 3), (std::vector<int32_t>{3, -1}));
+  EXPECT_EQ(FirstTokens({{source, {7, 3}}, {source, {5}}}), (std::vector<int32_t>{7, 3, 5}));
+  EXPECT_TRUE(FirstTokens({}).empty());
 }
 
 }  // namespace

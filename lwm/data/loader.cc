@@ -85,8 +85,6 @@ void ValidateSource(const SourceConfig& source) {
 void ValidateConfig(const LoaderConfig& config) {
   ValidatePacking(config.packing, 0);
   LWM_REQUIRE(!config.sources.empty(), "no data source is given");
-  LWM_REQUIRE(config.data_size >= 1 && config.data_rank >= 0 && config.data_rank < config.data_size,
-              "data_rank ", config.data_rank, " of data_size ", config.data_size);
   LWM_REQUIRE(config.held_out_fraction >= 0 && config.held_out_fraction < 1, "held_out_fraction ",
               config.held_out_fraction, " is out of range; want 0 up to, not including, 1");
   LWM_REQUIRE(config.prefetch_rows >= 0, "prefetch_rows ", config.prefetch_rows, " is negative");
@@ -101,7 +99,7 @@ std::vector<double> WeightsOf(const std::vector<SourceConfig>& sources) {
 
 // Everything that the next row depends on.
 struct LoaderState {
-  std::vector<int64_t> source_rows;  // over all groups
+  std::vector<int64_t> source_rows;
   std::vector<StreamState> streams;
 };
 
@@ -115,15 +113,13 @@ struct Produced {
 class RowLoader::Impl {
  public:
   Impl(const LoaderConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
-      : config_((ValidateConfig(config), config)),
-        mixture_(WeightsOf(config.sources), config.data_rank, config.data_size) {
+      : config_((ValidateConfig(config), config)), mixture_(WeightsOf(config.sources)) {
     for (size_t s = 0; s < config.sources.size(); ++s) {
       const uint64_t seed = DeriveKey(config.seed, s);
       sources_.push_back(OpenSource(config.sources[s].paths, config.sources[s], config,
                                     DeriveKey(seed, kVisitDraws), tokenizer, notes_));
       orders_.push_back(MakeOrder(*sources_[s], seed));
-      streams_.emplace_back(sources_[s], orders_[s], config.packing, config.data_rank,
-                            config.data_size);
+      streams_.emplace_back(sources_[s], orders_[s], config.packing);
     }
     if (!config.held_out_paths.empty()) held_out_ = OpenHeldOut(tokenizer);
     returned_ = CurrentState();
@@ -140,8 +136,6 @@ class RowLoader::Impl {
     for (const StreamState& stream : returned_.streams)
       streams.push_back(StreamStateToJson(stream));
     Json state = Identity();
-    state["data_rank"] = config_.data_rank;
-    state["data_size"] = config_.data_size;
     state["source_rows"] = returned_.source_rows;
     state["shares"] = mixture_.shares();
     state["streams"] = std::move(streams);
@@ -149,22 +143,19 @@ class RowLoader::Impl {
   }
 
   bool RestoreState(const Json& json) {
-    const std::vector<Json> groups =
-        json.is_array() ? json.get<std::vector<Json>>() : std::vector<Json>{json};
-    for (const Json& group : groups) {
-      const std::string difference = Difference(group);
-      if (difference.empty()) continue;
+    const std::string difference = Difference(json);
+    if (!difference.empty()) {
       LWM_REQUIRE(config_.allow_changed, difference,
                   "; restore the data settings and files, begin a new run in another "
                   "train.run_folder, or set data.allow_changed = true to go on with this data from "
                   "its beginning");
       return false;
     }
-    const LoaderState state = ChooseState(groups);
+    const LoaderState state = ParseState(json);
     ahead_.reset();  // with what it made
     // Rows read under other shares do not count: one source alone would have to catch up for long.
     const bool same_shares =
-        JsonGet(groups[0], "shares", "data state", mixture_.shares()) == mixture_.shares();
+        JsonGet(json, "shares", "data state", mixture_.shares()) == mixture_.shares();
     mixture_.Restore(same_shares ? state.source_rows
                                  : std::vector<int64_t>(state.source_rows.size(), 0));
     for (size_t s = 0; s < streams_.size(); ++s) streams_[s].Restore(state.streams[s]);
@@ -196,8 +187,7 @@ class RowLoader::Impl {
       parts.push_back({held_out_, {}});
       for (int64_t i = 0; i < held_out_->units(); ++i) parts.back().units.push_back(i);
     }
-    return std::make_unique<HeldOutRows>(std::move(parts), config_.packing, config_.data_rank,
-                                         config_.data_size);
+    return std::make_unique<HeldOutRows>(std::move(parts), config_.packing);
   }
 
   Summary summary() const {
@@ -215,7 +205,7 @@ class RowLoader::Impl {
   }
 
   double epoch() const {
-    const auto drawn = static_cast<double>(returned_.streams[0].position * config_.data_size);
+    const auto drawn = static_cast<double>(returned_.streams[0].position);
     return drawn / static_cast<double>(orders_[0].epoch_visits());
   }
 
@@ -340,30 +330,6 @@ class RowLoader::Impl {
         ErrorCode::kCorruptData,
         state.streams.size() == streams_.size() && state.source_rows.size() == streams_.size(),
         "data state: want ", streams_.size(), " sources");
-    return state;
-  }
-
-  // This group's state: its own when the division is the same, else its part of everybody's.
-  LoaderState ChooseState(const std::vector<Json>& groups) const {
-    LWM_REQUIRE_AS(ErrorCode::kCorruptData, !groups.empty(), "data state: empty");
-    std::vector<LoaderState> states;
-    for (const Json& group : groups) {
-      states.push_back(ParseState(group));
-      const auto rank = JsonGet<int>(group, "data_rank", "data state");
-      const auto size = JsonGet<int>(group, "data_size", "data state");
-      if (size == config_.data_size && rank == config_.data_rank) return states.back();
-      LWM_REQUIRE(groups.size() == static_cast<size_t>(size), "the saved run had ", size,
-                  " data groups and this one has ", config_.data_size,
-                  "; the data state of all of them is needed, in order");
-    }
-    LWM_REQUIRE(static_cast<int>(groups.size()) != config_.data_size, "data state: group ",
-                config_.data_rank, " is missing");
-    LoaderState state{states[0].source_rows, {}};
-    for (size_t s = 0; s < streams_.size(); ++s) {
-      std::vector<StreamState> old;
-      for (const LoaderState& group : states) old.push_back(group.streams[s]);
-      state.streams.push_back(Redistribute(old, config_.data_rank, config_.data_size));
-    }
     return state;
   }
 

@@ -34,8 +34,6 @@ struct LoaderConfig {
   std::vector<SourceConfig> sources;
   PackingConfig packing;
   uint64_t seed = 42;
-  int data_rank = 0;  // which of data_size groups of ranks; all ranks of a group see the same rows
-  int data_size = 1;
   double held_out_fraction = 0;             // of the units of each source, never trained on
   std::vector<std::string> held_out_paths;  // instead: files of their own
   bool skip_bad_lines = false;  // JSONL lines that are no example: skip instead of an error
@@ -56,22 +54,20 @@ class RowSequence {
   virtual std::optional<Row> Next() = 0;
 };
 
-// Endless training rows for one group of ranks.
+// Endless training rows. Every rank of a run reads the same ones.
 //
 // Units and epochs. A text file is a document (BOS, tokens, EOS), cut into consecutive units of at
 // most S tokens, so that an epoch shows every token of every book once; with kConcatenate the books
 // are joined first. A JSONL line is one unit. Every epoch visits all units of a source (with
-// weights as often as those say) in an order drawn from (seed, source, epoch); group r takes every
-// data_size-th of them, so groups never share one within an epoch. What else a visit draws follows
-// from (seed, source, epoch, unit). Rows hold units of one source; sources take turns so that over
-// all groups the rows, and so the tokens, keep to the shares.
+// weights as often as those say) in an order drawn from (seed, source, epoch). What else a visit
+// draws follows from (seed, source, epoch, unit). Rows hold units of one source; sources take turns
+// so that the rows, and so the tokens, keep to the shares.
 //
 // Exact resume. RestoreState(SaveState()) in a loader with the same config and files continues with
 // the identical next row; SaveState counts the rows that Next has returned, not the prefetched
-// ones. A changed data_size needs the states of all old groups and goes on exactly too: no unit of
-// the epoch is lost or shown twice, though the rows are composed differently. Other texts, another
-// seed, row length or source list are refused, or with allow_changed begin with their first epoch;
-// other shares hold from there on; media that lines name are not looked at.
+// ones. Other texts, another seed, row length or source list are refused, or with allow_changed
+// begin with their first epoch; other shares hold from there on; media that lines name are not
+// looked at.
 //
 // Errors of the reading thread are thrown by Next. Cost: opening tokenises text sources (10 MB/s,
 // unless cached) and scans JSONL for line ends; memory is the tokens of the text sources (4 B
@@ -85,16 +81,13 @@ class RowLoader {
 
   Row Next();
 
-  // A small JSON object, different for every group; a checkpoint must keep each group's.
+  // A small JSON object.
   Json SaveState() const;
-  // Takes this group's state, or an array of the states of all groups in order of data_rank (as
-  // many as the saving run had). Of other data: with allow_changed returns false, and the rows
-  // begin anew; else throws Error(kInvalidArgument) naming what differs. Throws
-  // Error(kCorruptData) when it is no state.
+  // Of other data: with allow_changed returns false, and the rows begin anew; else throws
+  // Error(kInvalidArgument) naming what differs. Throws Error(kCorruptData) when it is no state.
   bool RestoreState(const Json& state);
 
-  // The held-out rows of this group from their beginning, in a fixed order. Every group gets the
-  // same number of rows; where they do not come out even, the last is all padding (examples = 0).
+  // The held-out rows from their beginning, in a fixed order.
   std::unique_ptr<RowSequence> HeldOut() const;
 
   // Encodes the media of every parts-th line, beginning with line `part`, into their cache, so that

@@ -91,8 +91,6 @@ TEST_F(LoaderTest, ResumesBitForBitFromEveryState) {
   for (const auto policy :
        {PackingPolicy::kMasked, PackingPolicy::kConcatenate, PackingPolicy::kPad}) {
     mixed.packing.policy = policy;
-    mixed.data_size = 2;
-    mixed.data_rank = 1;
     const auto loader = Open(mixed);
     std::vector<std::string> states;
     std::vector<Row> rows;
@@ -126,60 +124,14 @@ TEST_F(LoaderTest, OtherSharesHoldFromTheStateOnThatTheyComeWith) {
   ExpectSameRow(resumed->Next(), changed->Next());
 }
 
-// The segments that a run of all groups shows, in a multiset.
-std::map<std::string, int> Shown(const std::vector<std::unique_ptr<RowLoader>>& groups, int rows) {
-  std::map<std::string, int> shown;
-  for (const auto& group : groups)
-    for (int r = 0; r < rows; ++r)
-      for (const std::string& segment : Segments(group->Next())) ++shown[segment];
-  return shown;
-}
-
-std::vector<std::unique_ptr<RowLoader>> OpenGroups(LoaderConfig config, int size,
-                                                   std::shared_ptr<const Tokenizer> tokenizer) {
-  std::vector<std::unique_ptr<RowLoader>> groups;
-  config.data_size = size;
-  for (config.data_rank = 0; config.data_rank < size; ++config.data_rank)
-    groups.push_back(std::make_unique<RowLoader>(config, tokenizer));
-  return groups;
-}
-
-TEST_F(LoaderTest, GroupsShareNothingWithinAnEpoch) {
-  auto groups = OpenGroups(Lines(), 3, tokenizer_);
-  for (const auto& [segment, count] : Shown(groups, 5)) EXPECT_EQ(count, 1) << segment;
-}
-
-TEST_F(LoaderTest, ChangedDataSizeLosesAndRepeatsNothing) {
-  for (const int new_size : {1, 2, 4}) {
-    auto groups = OpenGroups(Lines(), 3, tokenizer_);
-    std::map<std::string, int> shown = Shown(groups, 5);
-    Json states = Json::array();
-    for (const auto& group : groups) states.push_back(group->SaveState());
-    auto again = OpenGroups(Lines(), new_size, tokenizer_);
-    EXPECT_THROW(again[0]->RestoreState(states[0]), Error);
-    for (const auto& group : again) group->RestoreState(states);
-    int64_t total = 0;
-    for (const auto& [segment, count] : shown) total += count;
-    while (shown.size() < 600) {
-      for (const auto& [segment, count] : Shown(again, 1)) {
-        shown[segment] += count;
-        total += count;
-      }
-      // A group's buffer holds some 30 lines: the next epoch cannot have begun before 480.
-      ASSERT_TRUE(total >= 480 || total == static_cast<int64_t>(shown.size())) << new_size;
-      ASSERT_LT(total, 800) << "a line was lost on the way to " << new_size << " groups";
-    }
-  }
-}
-
-TEST_F(LoaderTest, SharesAreKeptOverGroupsAndSteps) {
+TEST_F(LoaderTest, SharesAreKeptAfterEveryRow) {
   LoaderConfig config = Books(PackingPolicy::kPad);
   config.sources = {Source(Folder("books"), 84), Source(Folder("lines.jsonl"), 16)};
-  auto groups = OpenGroups(config, 2, tokenizer_);
+  const auto loader = Open(config);
   int lines = 0;
-  for (int step = 1; step <= 50; ++step) {
-    for (const auto& group : groups) lines += Segments(group->Next())[0].starts_with("^line");
-    EXPECT_NEAR(lines, 0.16 * 2 * step, 1.01);
+  for (int row = 1; row <= 100; ++row) {
+    lines += Segments(loader->Next())[0].starts_with("^line");
+    EXPECT_NEAR(lines, 0.16 * row, 1.01);
   }
   EXPECT_EQ(lines, 16);
 }
@@ -201,21 +153,6 @@ TEST_F(LoaderTest, HeldOutUnitsAreNeverTrainedOn) {
       trained.insert(segment);
     }
   EXPECT_EQ(trained.size(), 480u);
-}
-
-TEST_F(LoaderTest, HeldOutRowsAreDividedEvenlyAmongGroups) {
-  LoaderConfig config = Books();
-  config.held_out_paths = {Folder("lines.jsonl")};
-  const auto whole = ReadAll(*Open(config)->HeldOut());
-  ASSERT_EQ(whole.size() % 3, 2u) << "the case wants an uneven number";
-  auto groups = OpenGroups(config, 3, tokenizer_);
-  std::vector<std::vector<Row>> parts;
-  for (const auto& group : groups) parts.push_back(ReadAll(*group->HeldOut()));
-  for (size_t r = 0; r < whole.size(); ++r) ExpectSameRow(parts[r % 3][r / 3], whole[r]);
-  const size_t each = whole.size() / 3 + 1;
-  for (const auto& part : parts) ASSERT_EQ(part.size(), each);
-  EXPECT_EQ(parts[2].back().examples, 0);
-  EXPECT_EQ(parts[2].back().padding, 64);
 }
 
 TEST_F(LoaderTest, ReadingErrorReachesTheConsumerAfterTheGoodRows) {

@@ -4,20 +4,15 @@
 
 namespace lwm::data {
 
-Mixture::Mixture(const std::vector<double>& weights, int rank, int size)
-    : rank_(rank), size_(size), rows_(weights.size(), 0) {
+Mixture::Mixture(const std::vector<double>& weights) : rows_(weights.size(), 0) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (const double weight : weights) share_.push_back(weight / sum);
 }
 
 size_t Mixture::Next() {
-  size_t mine = 0;
-  for (int r = 0; r < size_; ++r) {
-    const size_t chosen = MostBehind();
-    ++rows_[chosen];
-    if (r == rank_) mine = chosen;
-  }
-  return mine;
+  const size_t chosen = MostBehind();
+  ++rows_[chosen];
+  return chosen;
 }
 
 size_t Mixture::MostBehind() const {

@@ -187,13 +187,6 @@ std::optional<Row> Packer::Flush() {
   return Build(Choose());
 }
 
-Row Packer::Padding(const PackingConfig& config) {
-  Row row = EmptyRow(config.row_tokens, config.pad_token);
-  SetSegment(row, 0, row.token_S.size());
-  row.padding = config.row_tokens;
-  return row;
-}
-
 std::vector<Packer::Held> Packer::held() const {
   std::vector<Held> held;
   held.reserve(waiting_.size());

@@ -87,9 +87,6 @@ class Packer {
 
   size_t size() const { return waiting_.size(); }  // examples, or parts of them, that wait
 
-  // A row without examples.
-  static Row Padding(const PackingConfig& config);
-
   // The examples, or parts of them, that wait, oldest first. Passing them in this order to AddHeld
   // of an empty packer with the same config, each with its whole example, restores the state.
   std::vector<Held> held() const;
