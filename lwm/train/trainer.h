@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -8,7 +7,7 @@
 #include "lwm/base/json.h"
 #include "lwm/config/train_config.h"
 #include "lwm/dist/communicator.h"
-#include "lwm/run/run_loop.h"
+#include "lwm/run/training_run.h"
 
 namespace lwm::train {
 
@@ -22,12 +21,6 @@ struct TrainHooks : run::RunHooks {
   std::function<Json(const std::filesystem::path& checkpoint, const std::filesystem::path& png,
                      bool last)>
       images;
-};
-
-struct TrainResult {
-  int64_t step = 0;  // the last one done
-  double loss = 0;   // of that step; 0 when no step was left to do
-  std::filesystem::path checkpoint;
 };
 
 // Trains by the recipe until train.steps, train.max_minutes or hooks.stop, going on from the newest
@@ -47,7 +40,7 @@ struct TrainResult {
 // same mesh gives the same bits as one that was never stopped; only max_minutes looks at the clock.
 // Collective over `world`. Throws Error(kInvalidArgument) on a recipe that does not fit its files,
 // Error(kResourceExhausted) when memory or disk do not suffice.
-TrainResult Train(const config::TrainConfig& config, dist::Communicator& world,
-                  const TrainHooks& hooks);
+run::RunResult Train(const config::TrainConfig& config, dist::Communicator& world,
+                     const TrainHooks& hooks);
 
 }  // namespace lwm::train

@@ -3,23 +3,17 @@
 #include <ATen/ATen.h>
 
 #include <memory>
-#include <optional>
+#include <utility>
 #include <vector>
 
 #include "lwm/base/count_of.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
-#include "lwm/base/file.h"
 #include "lwm/base/format.h"
-#include "lwm/base/process.h"
 #include "lwm/base/random.h"
 #include "lwm/base/text.h"
 #include "lwm/io/image_file.h"
-#include "lwm/run/checkpoint_find.h"
-#include "lwm/run/checkpoint_paths.h"
-#include "lwm/run/metrics.h"
 #include "lwm/run/plot.h"
-#include "lwm/run/run_folder.h"
 #include "lwm/vision_train/images.h"
 #include "lwm/vision_train/learner.h"
 #include "lwm/vision_train/measure.h"
@@ -57,59 +51,27 @@ AugmentOptions MakeAugmentOptions(const config::VqganDataSection& data) {
   return options;
 }
 
-// One run from setup to its last checkpoint; every method is a phase and collective.
-class Run {
+// Every method is a phase and collective.
+class Run final : public run::TrainingRun {
  public:
   Run(const config::VqganTrainConfig& config, dist::Communicator& world, const run::RunHooks& hooks)
-      : config_(config),
-        folder_(config.train.run_folder),
-        world_(world),
-        hooks_(hooks),
-        augment_(MakeAugmentOptions(config.data)) {}
-
-  VqganTrainResult Execute() {
-    Prepare();
-    run::RunClock clock(config_.train.max_minutes, hooks_.stop);
-    double loss = 0;
-    auto end = run::EarlyEnd::kNo;
-    while (step_ < config_.train.steps && end == run::EarlyEnd::kNo) {
-      loss = TrainStep(clock);
-      end = clock.EndsEarly(world_);
-      if (end == run::EarlyEnd::kAsked) {
-        Save();  // and nothing else: whoever asked is waiting
-      } else {
-        AfterStep(end == run::EarlyEnd::kOutOfTime || step_ == config_.train.steps);
-      }
-    }
-    if (end != run::EarlyEnd::kNo && step_ < config_.train.steps)
-      Say(clock.StoppedLine(end, step_));
-    return {.step = step_, .loss = loss, .checkpoint = checkpoint_.value_or(fs::path())};
+      : TrainingRun(config.train, config::VqganTrainConfigToJson(config), world, hooks),
+        config_(config),
+        augment_(MakeAugmentOptions(config.data)) {
+    LWM_REQUIRE(config.train.batch >= world.size(), "train.batch = ", config.train.batch,
+                ", want at least one image for each of ", CountOf(world.size(), "rank"));
   }
 
  private:
-  bool is_root() const { return world_.rank() == 0; }
-  void Say(const std::string& line) const {
-    if (is_root() && hooks_.log) hooks_.log(line);
-  }
-
-  void Prepare() {
-    LWM_REQUIRE(config_.train.batch >= world_.size(), "train.batch = ", config_.train.batch,
-                ", want at least one image for each of ", CountOf(world_.size(), "rank"));
-    lock_ = run::PrepareRunFolder(folder_, world_);
-    checkpoint_ =
-        run::FindLatestValid(world_, folder_, [&](const std::string& line) { Say(line); });
+  void Prepare() override {
     images_ = std::make_unique<ImageSet>(MakeImageOptions(config_));
-    learner_ = std::make_unique<Learner>(config_, world_);
+    learner_ = std::make_unique<Learner>(config_, world());
     Describe();
-    if (checkpoint_) Resume();
-    if (!is_root()) return;
-    WriteFileAtomically(folder_ / "config.json",
-                        config::VqganTrainConfigToJson(config_).dump(2) + "\n");
-    metrics_ = std::make_unique<run::StepLog>(folder_ / "metrics.jsonl", step_, /*csv=*/true);
-    evaluations_ = std::make_unique<run::StepLog>(folder_ / "eval.jsonl", step_);
-    for (const auto* log : {metrics_.get(), evaluations_.get()})
-      if (!log->damage().empty()) Say("warning: " + log->damage());
-    fs::create_directories(folder_ / "grids");
+    if (checkpoint()) {
+      const LoadedVqganCheckpoint loaded = LoadVqganCheckpoint(*checkpoint(), *learner_);
+      GoOn(loaded.step, loaded.settings);
+    }
+    if (is_root()) fs::create_directories(folder() / "grids");
   }
 
   void Describe() const {
@@ -118,7 +80,7 @@ class Run {
     Say(fmt::format("VQGAN: {} weights, {} x {} pixels to {} x {} codes of {}; {} a step on {}, {}",
                     ShortCount(static_cast<double>(sizes.ParameterCount())), sizes.sample_size,
                     sizes.sample_size, side, side, sizes.num_vq_embeddings,
-                    CountOf(config_.train.batch, "image"), CountOf(world_.size(), "rank"),
+                    CountOf(config_.train.batch, "image"), CountOf(world().size(), "rank"),
                     config::NameOf(config_.train.dtype)));
     Say(fmt::format(
         "data: {} images and frames to train on, {} held out{}", images_->num_trained(),
@@ -129,20 +91,11 @@ class Run {
                   " skipped")));
   }
 
-  void Resume() {
-    const LoadedVqganCheckpoint loaded = LoadVqganCheckpoint(*checkpoint_, *learner_);
-    step_ = loaded.step;
-    for (const std::string& line :
-         run::ResumeLines(*checkpoint_, step_, config_.train.steps, loaded.settings,
-                          config::VqganTrainConfigToJson(config_)))
-      Say(line);
-  }
-
   // Image i of step s is a function of the seed, s and i alone, whichever rank draws it.
   at::Tensor DrawImages(int64_t first, int64_t end) const {
     const uint64_t key =
         DeriveKey(DeriveKey(static_cast<uint64_t>(config_.train.seed), kImageStream),
-                  static_cast<uint64_t>(step_));
+                  static_cast<uint64_t>(step()));
     std::vector<at::Tensor> images;
     for (int64_t i = first; i < end; ++i) {
       Random random(DeriveKey(key, static_cast<uint64_t>(i)));
@@ -151,68 +104,57 @@ class Run {
     return at::cat(images);
   }
 
-  double TrainStep(run::RunClock& clock) {
-    const double begin = MonotonicSeconds();
+  double Step() override {
     const int64_t batch = config_.train.batch;
     // Parts differ by one image at most; Learner weighs them.
-    const int64_t first = batch * world_.rank() / world_.size();
-    const int64_t end = batch * (world_.rank() + 1) / world_.size();
-    const StepOutcome outcome = learner_->Step(step_, DrawImages(first, end), first, batch);
-    ++step_;
-    revived_ += outcome.revived;
-    const double seconds = MonotonicSeconds() - begin;
-    clock.AddStep(seconds);
-    const double peak_gib = run::PeakGib(world_);
-    if (is_root()) Log(outcome, static_cast<double>(batch) / seconds, peak_gib, clock);
-    return outcome.loss;
+    const int64_t first = batch * world().rank() / world().size();
+    const int64_t end = batch * (world().rank() + 1) / world().size();
+    outcome_ = learner_->Step(step(), DrawImages(first, end), first, batch);
+    revived_ += outcome_.revived;
+    return outcome_.loss;
   }
 
-  void Log(const StepOutcome& outcome, double rate, double peak_gib, const run::RunClock& clock) {
-    metrics_->Append({{"step", step_},
-                      {"pictures", step_ * config_.train.batch},
-                      {"loss", outcome.loss},
-                      {"l1", outcome.l1},
-                      {"mse", outcome.mse},
-                      {"commitment", outcome.commitment},
-                      {"perceptual", outcome.perceptual},
-                      {"adversarial", outcome.adversarial},
-                      {"discriminator", outcome.discriminator},
-                      {"lr", outcome.lr},
-                      {"grad_norm", outcome.grad_norm},
-                      {"codes_in_batch", outcome.codes_used},
-                      {"revived", outcome.revived},
-                      {"pictures_per_s", rate},
-                      {"peak_gib", peak_gib}});
-    const int64_t left = config_.train.steps - step_;
-    if (step_ % config_.train.log_every != 0 && left > 0) return;
-    Say(
-        fmt::format("step {}/{}  loss {:.4f}  L1 {:.4f}  {} revived  {:.0f} pictures/s  {} left  "
-                    "{:.2f} GiB",
-                    step_, config_.train.steps, outcome.loss, outcome.l1, revived_,
-                    static_cast<double>(config_.train.batch) / clock.step_seconds(),
-                    FormatDuration(clock.SecondsLeft(left)), peak_gib));
-    revived_ = 0;
+  Json Metrics(const run::StepCost& cost) override {
+    const int64_t batch = config_.train.batch;
+    return {{"step", step()},
+            {"pictures", step() * batch},
+            {"loss", outcome_.loss},
+            {"l1", outcome_.l1},
+            {"mse", outcome_.mse},
+            {"commitment", outcome_.commitment},
+            {"perceptual", outcome_.perceptual},
+            {"adversarial", outcome_.adversarial},
+            {"discriminator", outcome_.discriminator},
+            {"lr", outcome_.lr},
+            {"grad_norm", outcome_.grad_norm},
+            {"codes_in_batch", outcome_.codes_used},
+            {"revived", outcome_.revived},
+            {"pictures_per_s", static_cast<double>(batch) / cost.seconds},
+            {"peak_gib", cost.peak_gib}};
   }
 
-  bool IsDue(int64_t every, bool last) const { return last || (every > 0 && step_ % every == 0); }
+  std::string ProgressLine(const run::StepCost& cost) override {
+    const int64_t revived = std::exchange(revived_, 0);
+    return fmt::format(
+        "step {}/{}  loss {:.4f}  L1 {:.4f}  {} revived  {:.0f} pictures/s  {} left  {:.2f} GiB",
+        step(), config_.train.steps, outcome_.loss, outcome_.l1, revived,
+        static_cast<double>(config_.train.batch) / cost.mean_seconds,
+        FormatDuration(cost.seconds_left), cost.peak_gib);
+  }
 
-  void AfterStep(bool last) {
+  void AfterStep(bool last) override {
     const bool draws = IsDue(config_.train.grid_every, last);
     const bool measures = draws || IsDue(config_.train.eval_every, last);
     if (measures) MeasureHeldOut(draws);
     if (IsDue(config_.train.checkpoint_every, last))
       Save();
     else if (measures && is_root())
-      DrawCurves();
+      UpdateCurves();
   }
 
-  void Save() {
-    checkpoint_ =
-        SaveVqganCheckpoint(world_, folder_, step_, config_.train.checkpoint_keep,
-                            config::VqganTrainConfigToJson(config_), *learner_,
-                            [&](const std::string& problem) { Say("warning: " + problem); });
-    Say("saved " + checkpoint_->string());
-    if (is_root()) DrawCurves();
+  fs::path WriteCheckpoint() override {
+    return SaveVqganCheckpoint(world(), folder(), step(), config_.train.checkpoint_keep, settings(),
+                               *learner_, [&](const std::string& problem) { Warn(problem); });
   }
 
   // Rank 0 measures while the others wait.
@@ -223,61 +165,46 @@ class Run {
       const at::Tensor images_NHWC = images_->HeldOut();
       const Reconstruction result = Measure(vqgan, images_NHWC);
       Json line = ToJson(result);
-      line["step"] = step_;
-      evaluations_->Append(line);
+      line["step"] = step();
+      LogEvaluation(line);
       Say(fmt::format(
           "held out at step {}: PSNR {:.2f} dB, {:+.2f} over box averages, SSIM {:.3f}, "
           "{:.0f} % of codes used, perplexity {:.0f}",
-          step_, result.psnr_db, result.gain_db(), result.ssim, 100 * result.used_share,
+          step(), result.psnr_db, result.gain_db(), result.ssim, 100 * result.used_share,
           result.perplexity));
-      if (draws) DrawGrid(images_NHWC, result);
+      if (draws)
+        Attempt("grid", [&] {
+          io::WritePng(
+              folder() / "grids" / fmt::format("step_{}.png", step()),
+              ReconstructionGrid(images_NHWC, result.output_NHWC, config_.train.grid_pictures));
+        });
     }
-    world_.Barrier();
+    world().Barrier();
   }
 
-  // Its failure must not end the run.
-  void DrawGrid(const at::Tensor& images_NHWC, const Reconstruction& result) {
-    try {
-      io::WritePng(
-          folder_ / "grids" / fmt::format("step_{}.png", step_),
-          ReconstructionGrid(images_NHWC, result.output_NHWC, config_.train.grid_pictures));
-    } catch (const Error& error) {
-      Say(fmt::format("warning: no grid at step {}: {}", step_, error.what()));
-    }
-  }
-
-  void DrawCurves() {
-    run::Curve psnr = run::CurveOf(folder_ / "eval.jsonl", "psnr_db", "held out");
-    run::Curve box = run::CurveOf(folder_ / "eval.jsonl", "box_psnr_db", "box averages");
-    const std::string title = folder_.filename().string();
-    std::string problem = run::PlotCurves(folder_ / "loss.png", run::LossCurves(folder_),
-                                          {.title = title, .y = "loss"});
-    if (problem.empty() && !psnr.points.empty())
-      problem = run::PlotCurves(folder_ / "psnr.png", {psnr, box},
-                                {.title = title, .y = "PSNR, dB", .falls = false});
-    if (!problem.empty() && !plot_problem_said_) Say("warning: " + problem);
-    plot_problem_said_ = plot_problem_said_ || !problem.empty();
+  std::string DrawCurves() override {
+    const run::Curve psnr = run::CurveOf(folder() / "eval.jsonl", "psnr_db", "held out");
+    const run::Curve box = run::CurveOf(folder() / "eval.jsonl", "box_psnr_db", "box averages");
+    const std::string title = folder().filename().string();
+    const std::string problem = run::PlotCurves(folder() / "loss.png", run::LossCurves(folder()),
+                                                {.title = title, .y = "loss"});
+    if (!problem.empty() || psnr.points.empty()) return problem;
+    return run::PlotCurves(folder() / "psnr.png", {psnr, box},
+                           {.title = title, .y = "PSNR, dB", .falls = false});
   }
 
   const config::VqganTrainConfig& config_;
-  const fs::path folder_;
-  std::unique_ptr<FolderLock> lock_;  // of it, on rank 0
-  dist::Communicator& world_;
-  const run::RunHooks& hooks_;
   const AugmentOptions augment_;
-  std::optional<fs::path> checkpoint_;  // the newest: resumed from, then saved
   std::unique_ptr<ImageSet> images_;
   std::unique_ptr<Learner> learner_;
-  std::unique_ptr<run::StepLog> metrics_, evaluations_;  // rank 0
-  int64_t step_ = 0;                                     // done
-  int64_t revived_ = 0;                                  // since the last line
-  bool plot_problem_said_ = false;
+  StepOutcome outcome_;  // of the last step
+  int64_t revived_ = 0;  // since the last line
 };
 
 }  // namespace
 
-VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const run::RunHooks& hooks) {
+run::RunResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
+                          const run::RunHooks& hooks) {
   return Run(config, world, hooks).Execute();
 }
 

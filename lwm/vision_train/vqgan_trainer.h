@@ -1,19 +1,10 @@
 #pragma once
 
-#include <cstdint>
-#include <filesystem>
-
 #include "lwm/config/vqgan_train_config.h"
 #include "lwm/dist/communicator.h"
-#include "lwm/run/run_loop.h"
+#include "lwm/run/training_run.h"
 
 namespace lwm::vision_train {
-
-struct VqganTrainResult {
-  int64_t step = 0;  // the last one done
-  double loss = 0;   // of that step; 0 when no step was left to do
-  std::filesystem::path checkpoint;
-};
 
 // Trains a VQGAN by the recipe until train.steps, train.max_minutes or hooks.stop, going on from
 // the newest valid checkpoint of the run folder if there is one:
@@ -30,7 +21,7 @@ struct VqganTrainResult {
 // rounding, and a resumed run on as many ranks gives the same bits as one that was never stopped.
 // Collective. Throws Error(kInvalidArgument) on a recipe that does not fit its files or more ranks
 // than images in a batch.
-VqganTrainResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
-                            const run::RunHooks& hooks);
+run::RunResult TrainVqgan(const config::VqganTrainConfig& config, dist::Communicator& world,
+                          const run::RunHooks& hooks);
 
 }  // namespace lwm::vision_train

@@ -66,8 +66,8 @@ checkpoint_keep = 20
     return config::ParseVqganTrainConfig(recipe, "test.toml", overrides);
   }
 
-  VqganTrainResult Train(const config::VqganTrainConfig& config,
-                         const std::function<bool()>& stop = {}) {
+  run::RunResult Train(const config::VqganTrainConfig& config,
+                       const std::function<bool()>& stop = {}) {
     lines_.clear();
     return TrainVqgan(
         config, *world_,
@@ -85,7 +85,7 @@ checkpoint_keep = 20
 };
 
 TEST_F(VqganTrainerTest, ARunLeavesItsModelCurvesAndGrid) {
-  const VqganTrainResult result = Train(Recipe("run"));
+  const run::RunResult result = Train(Recipe("run"));
   EXPECT_EQ(result.step, 12);
   const fs::path run = folder_ / "run";
   const auto metrics = run::ReadStepLog(run / "metrics.jsonl");
