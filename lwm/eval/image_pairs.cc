@@ -13,13 +13,13 @@
 #include "lwm/infer/token_batch.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
+#include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 
 namespace lwm::eval {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 64;    // of generation and scoring
-constexpr int64_t kFramesAtOnce = 16;  // of the VQGAN
+constexpr int64_t kRowsAtOnce = 64;  // of generation and scoring
 
 std::string Trimmed(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \n");
@@ -135,11 +135,7 @@ ImagePairs ReadImagePairs(const std::filesystem::path& file, const std::string& 
   LWM_REQUIRE(pairs.size() >= 2, file.string(), " has ", CountOf(pairs.size(), "image"),
               " with a caption, want at least 2");
   pairs.images_PHWC = vision::TensorOfFrames(images);
-  std::vector<at::Tensor> codes;
-  InParts(pairs.size(), kFramesAtOnce, [&](int64_t begin, int64_t end) {
-    codes.push_back(vqgan.Encode(pairs.images_PHWC.slice(0, begin, end)).flatten(1));
-  });
-  pairs.codes_Pn = at::cat(codes).contiguous();
+  pairs.codes_Pn = vision::EncodeInBatches(vqgan, pairs.images_PHWC).flatten(1).contiguous();
   return pairs;
 }
 
@@ -238,14 +234,14 @@ PairScores MeasurePairs(const infer::Engine& engine, const ImagePairs& pairs,
   log("captions drawn", scores.images);
   scores.codes_equal =
       scores.drawn_codes_Dn.eq(drawn.codes_Pn).to(at::kDouble).mean().item<double>();
-  const at::Tensor images = infer::DecodeFrames(engine.vqgan(), scores.drawn_codes_Dn);
+  const at::Tensor images = vision::DecodeFrames(engine.vqgan(), scores.drawn_codes_Dn);
   const auto share = [&](const at::Tensor& of, const ImagePairs& candidates) {
     return ShareOfRight(NearestImages(of, candidates.images_PHWC), drawn.caption_P,
                         candidates.caption_P);
   };
   scores.nearest = share(images, pairs);
   scores.nearest_of_drawn = share(images, drawn);
-  scores.nearest_ceiling = share(infer::DecodeFrames(engine.vqgan(), drawn.codes_Pn), pairs);
+  scores.nearest_ceiling = share(vision::DecodeFrames(engine.vqgan(), drawn.codes_Pn), pairs);
   scores.read_back = ShareOf(CaptionsOf(engine, scores.drawn_codes_Dn), drawn.caption_P);
   log("images read back", scores.images);
   return scores;

@@ -11,6 +11,7 @@
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model.h"
 #include "lwm/testing/tiny_vqgan.h"
+#include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 
 namespace lwm::eval {
@@ -173,7 +174,7 @@ TEST_F(ImagePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
   const ImagePairs pairs =
       ReadImagePairs(folder_ / "pairs.jsonl", "caption", "image_vision", vqgan_, 12);
   EXPECT_EQ(pairs.codes_Pn.sizes(), at::IntArrayRef({5, 36}));
-  EXPECT_EQ(infer::DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
+  EXPECT_EQ(vision::DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
   EXPECT_EQ(ImagesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
   config_.codes_per_frame = 35;
   EXPECT_THROW(Model(), Error);

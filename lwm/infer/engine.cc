@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "lwm/base/error.h"
@@ -11,12 +9,11 @@
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/data/prompt.h"
+#include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 
 namespace lwm::infer {
 namespace {
-
-constexpr int64_t kFramesAtOnce = 16;  // of the VQGAN
 
 // Refuses a text model before its weights are read.
 model::ResidentWeights LoadWeights(const std::string& path, const EngineOptions& options) {
@@ -87,26 +84,16 @@ at::Tensor Engine::CodesOf(const std::string& path, vision::MediaOptions media,
                            int64_t first) const {
   media.size = layout().frame_size;
   vision::MediaFrames stream({path}, media);
-  std::vector<at::Tensor> codes;
-  std::vector<io::RgbImage> waiting;
-  const auto encode = [&] {
-    codes.push_back(vqgan().Encode(vision::TensorOfFrames(waiting)).flatten(1));
-    waiting.clear();
-  };
   int64_t frames = 0;
-  while (first == 0 || frames < first) {
-    auto frame = stream.Next();
-    if (!frame) break;
-    ++frames;
-    waiting.push_back(std::move(*frame));
-    if (static_cast<int64_t>(waiting.size()) == kFramesAtOnce) encode();
-  }
-  if (!waiting.empty()) encode();
-  return at::cat(codes).contiguous();
+  const auto next = [&]() -> std::optional<io::RgbImage> {
+    if (first > 0 && frames++ == first) return {};
+    return stream.Next();
+  };
+  return vision::EncodeStream(vqgan(), next).flatten(1).contiguous();
 }
 
 std::vector<io::RgbImage> Engine::FramesOf(const at::Tensor& codes_Fn) const {
-  return vision::FramesOfTensor(DecodeFrames(vqgan(), codes_Fn));
+  return vision::FramesOfTensor(vision::DecodeFrames(vqgan(), codes_Fn));
 }
 
 std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& config,
@@ -122,16 +109,6 @@ GenerateRequest TextRequest(std::span<const int32_t> prompt_ids) {
   GenerateRequest request;
   request.prompt.AddText(prompt_ids);
   return request;
-}
-
-at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn) {
-  const int64_t side = std::llround(std::sqrt(static_cast<double>(codes_Pn.size(1))));
-  LWM_CHECK(side * side == codes_Pn.size(1), "frames of ", codes_Pn.size(1), " codes");
-  std::vector<at::Tensor> images;
-  for (int64_t begin = 0; begin < codes_Pn.size(0); begin += kFramesAtOnce)
-    images.push_back(
-        vqgan.Decode(codes_Pn.slice(0, begin, begin + kFramesAtOnce).reshape({-1, side, side})));
-  return at::cat(images);
 }
 
 }  // namespace lwm::infer

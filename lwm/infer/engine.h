@@ -58,7 +58,7 @@ class Engine {
                   const FrameOptions& options, const OnCodes& on_codes = {}) const;
 
   // Codes i32 [frames, n] of an image or video: of the frames that `media` chooses (its size is the
-  // model's) the first `first`; 0 = all. Holds one batch of frames in memory.
+  // model's) the first `first`; 0 = all. Holds two batches of frames in memory.
   at::Tensor CodesOf(const std::string& path, vision::MediaOptions media = {},
                      int64_t first = 0) const;
   // Images of codes i32 [frames, n].
@@ -79,8 +79,5 @@ std::unique_ptr<data::Tokenizer> OpenTokenizerFor(const config::ModelConfig& con
 
 // A request to continue text ids.
 GenerateRequest TextRequest(std::span<const int32_t> prompt_ids);
-
-// f32 images [P,H,W,3] of codes [P,n] of square frames, decoded in batches.
-at::Tensor DecodeFrames(const vision::Vqgan& vqgan, const at::Tensor& codes_Pn);
 
 }  // namespace lwm::infer

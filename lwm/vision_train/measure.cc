@@ -4,8 +4,8 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <vector>
 
+#include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/image_grid.h"
 #include "lwm/vision/image_quality.h"
@@ -13,8 +13,6 @@
 
 namespace lwm::vision_train {
 namespace {
-
-constexpr int64_t kImagesAtOnce = 16;
 
 at::Tensor ToUnit(const at::Tensor& images_NHWC) { return images_NHWC.add(1).mul_(0.5); }
 
@@ -29,17 +27,12 @@ Json ToJson(const Reconstruction& result) {
 
 Reconstruction Measure(const vision::Vqgan& vqgan, const at::Tensor& images_NHWC) {
   c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> codes, outputs;
-  for (const at::Tensor& part_NHWC : images_NHWC.split(kImagesAtOnce)) {
-    codes.push_back(vqgan.Encode(part_NHWC));
-    outputs.push_back(vqgan.Decode(codes.back()).clamp(-1, 1));
-  }
+  const at::Tensor code_Nhw = vision::EncodeInBatches(vqgan, images_NHWC);
   Reconstruction result;
   result.images = images_NHWC.size(0);
-  result.output_NHWC = at::cat(outputs);
+  result.output_NHWC = vision::DecodeInBatches(vqgan, code_Nhw).clamp_(-1, 1);
   const at::Tensor original = ToUnit(images_NHWC);
   const vision::ImageQuality quality = vision::MeanQuality(original, ToUnit(result.output_NHWC));
-  const at::Tensor code_Nhw = at::cat(codes);
   const vision::ImageQuality box =
       vision::MeanQuality(original, vision::BoxAverages(original, code_Nhw.size(1)));
   const CodeUse use = MeasureUse(code_Nhw, vqgan.config().num_vq_embeddings);

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "command.h"
+#include "lwm/io/tensor_source.h"
 
 namespace lwm::app {
 
@@ -21,5 +25,10 @@ struct VqganRunFlags {
   int64_t batch = 4;
 };
 void AddVqganRunFlags(CLI::App& command, VqganRunFlags& flags);
+
+// use(rows of one batch, share of all rows that are done then) over all rows of a tensor in a file,
+// read as they are needed. A tensor without rows is one empty batch.
+void ForEachBatch(const io::TensorSource& source, const std::string& name, int64_t batch,
+                  const std::function<void(const at::Tensor& rows, double share)>& use);
 
 }  // namespace lwm::app

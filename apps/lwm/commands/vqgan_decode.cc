@@ -1,7 +1,6 @@
 // lwm vqgan decode: codes to images or a video.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,7 +10,6 @@
 #include "frame_progress.h"
 #include "frame_sink.h"
 #include "lwm/base/error.h"
-#include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/tensor_source.h"
 
@@ -24,14 +22,6 @@ struct DecodeFlags {
   double rate = 4;
 };
 
-// body(codes of one batch) over all codes of a file, read as they are needed.
-template <class Body>
-void ForEachBatch(const io::TensorSource& source, int64_t batch, const Body& body) {
-  const int64_t count = source.info("codes").shape[0];
-  for (int64_t begin = 0; begin < count; begin += batch)
-    body(checkpoint::ReadTensorRows(source, "codes", begin, std::min(batch, count - begin)));
-}
-
 void RunDecode(const DecodeFlags& flags) {
   RunContext context(flags.common.run);
   RequireOneRank(context, "vqgan decode");
@@ -41,16 +31,13 @@ void RunDecode(const DecodeFlags& flags) {
   const vision::Vqgan vqgan =
       checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
   // All of them before the first image is made: nothing is half done when one is wrong.
-  ForEachBatch(*source, 4096, [&](const at::Tensor& codes) { vqgan.RequireCodes(codes); });
-  const int64_t count = shape[0];
-  const auto sink = MakeFrameSink(flags.output, count, flags.rate);
+  ForEachBatch(*source, "codes", 4096,
+               [&](const at::Tensor& codes, double) { vqgan.RequireCodes(codes); });
+  const auto sink = MakeFrameSink(flags.output, shape[0], flags.rate);
   FrameProgress progress("decoded");
-  if (count == 0) sink->Add(vqgan.Decode(checkpoint::ReadTensor(*source, "codes")));
-  int64_t done = 0;
-  ForEachBatch(*source, flags.common.batch, [&](const at::Tensor& codes_Nhw) {
-    sink->Add(vqgan.Decode(codes_Nhw));
-    done += codes_Nhw.size(0);
-    progress.Add(codes_Nhw.size(0), static_cast<double>(done) / static_cast<double>(count));
+  ForEachBatch(*source, "codes", flags.common.batch, [&](const at::Tensor& codes, double share) {
+    sink->Add(vqgan.Decode(codes));
+    progress.Add(codes.size(0), share);
   });
   sink->Finish();
   progress.Finish(context.threads());

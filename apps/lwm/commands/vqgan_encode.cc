@@ -1,7 +1,6 @@
 // lwm vqgan encode: images and videos to codes.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -20,6 +19,7 @@
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/tensor_source.h"
+#include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/media_frames.h"
 
@@ -74,12 +74,10 @@ void EncodeTensor(const EncodeFlags& flags, CodeWriter& writer, FrameProgress& p
   const std::vector<int64_t>& shape = source->info("images").shape;
   LWM_REQUIRE(shape.size() == 4, flags.input, ": want images [N,H,W,3], got ",
               io::ShapeText(shape));
-  if (shape[0] == 0) writer.Add(checkpoint::ReadTensor(*source, "images"));
-  for (int64_t begin = 0; begin < shape[0]; begin += flags.common.batch) {
-    const int64_t frames = std::min(flags.common.batch, shape[0] - begin);
-    writer.Add(checkpoint::ReadTensorRows(*source, "images", begin, frames));
-    progress.Add(frames, static_cast<double>(begin + frames) / static_cast<double>(shape[0]));
-  }
+  ForEachBatch(*source, "images", flags.common.batch, [&](const at::Tensor& images, double share) {
+    writer.Add(images);
+    progress.Add(images.size(0), share);
+  });
 }
 
 // One JSON object per image or video on stdout: where its codes are.
@@ -111,15 +109,9 @@ void EncodeMedia(const EncodeFlags& flags, const vision::Vqgan& vqgan, CodeWrite
   options.size = flags.size > 0 ? flags.size : vqgan.config().sample_size;
   vision::MediaFrames media({flags.paths.begin(), flags.paths.end()}, options);
   const auto read = [&]() -> std::optional<FrameBatch> {
-    FrameBatch batch;
-    while (static_cast<int64_t>(batch.frames.size()) < flags.common.batch) {
-      auto frame = media.Next();
-      if (!frame) break;
-      batch.frames.push_back(std::move(*frame));
-    }
-    if (batch.frames.empty()) return {};
-    batch.share = media.ShareRead();
-    return batch;
+    auto frames = vision::TakeFrames([&] { return media.Next(); }, flags.common.batch);
+    if (frames.empty()) return {};
+    return FrameBatch{std::move(frames), media.ShareRead()};
   };
   {
     Prefetch<FrameBatch> batches(read, 2);
