@@ -2,7 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+
+#include "lwm/base/count_of.h"
+#include "lwm/base/error.h"
+#include "lwm/base/format.h"
+#include "lwm/base/text.h"
 
 namespace lwm::app {
 namespace {
@@ -12,18 +18,34 @@ constexpr char kClearLine[] = "\r\033[K";
 
 }  // namespace
 
-Progress::Progress() : terminal_(isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(const char* what, const char* unit)
+    : what_(what),
+      unit_(unit),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      pace_(terminal_ ? kSecondsOnTerminal : kSecondsInFile) {}
 
 Progress::~Progress() {
   if (is_open_) std::fprintf(stderr, "%s", kClearLine);
 }
 
-bool Progress::is_due() const {
-  return MonotonicSeconds() - shown_ >= (terminal_ ? kSecondsOnTerminal : kSecondsInFile);
+void Progress::Update(int64_t done, double share) {
+  done_ = done;
+  if (!is_due()) return;
+  const std::string left = share > 0 ? ", " + pace_.Left(share) : "";
+  Show(Cat(what_, " ", CountOf(done_, unit_), ", ", Rate(), left));
+}
+
+void Progress::Finish(int threads) {
+  const double busy =
+      (ProcessSeconds() - start_cpu_) / (std::max(1e-9, seconds()) * std::max(1, threads));
+  Finish(fmt::format("{} {} in {}, {}; {:.0f} % of {}; peak memory {}", what_,
+                     CountOf(done_, unit_), FormatDuration(seconds()), Rate(), 100 * busy,
+                     CountOf(threads, "core"),
+                     FormatBytes(static_cast<double>(PeakMemoryBytes()))));
 }
 
 void Progress::Show(const std::string& line) {
-  shown_ = MonotonicSeconds();
+  pace_.Shown();
   is_open_ = terminal_;
   // Back at its beginning, so that messages of others overwrite it.
   std::fprintf(stderr, terminal_ ? "\r\033[K%s\r" : "%s\n", line.c_str());
@@ -32,6 +54,11 @@ void Progress::Show(const std::string& line) {
 void Progress::Finish(const std::string& line) {
   std::fprintf(stderr, "%s%s\n", is_open_ ? kClearLine : "", line.c_str());
   is_open_ = false;
+}
+
+std::string Progress::Rate() const {
+  const double rate = pace_.Rate(static_cast<double>(done_));
+  return fmt::format("{:.{}f} {}s/s", rate, rate < 100 ? 2 : 0, unit_);
 }
 
 }  // namespace lwm::app

@@ -9,7 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/folder_lock.h"
-#include "lwm/base/process.h"
+#include "lwm/base/pace.h"
 #include "lwm/base/text.h"
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/vqgan_import.h"
@@ -112,24 +112,19 @@ std::shared_ptr<data::CodeCache> OpenMedia(const config::TrainConfig& config) {
 // Every rank encodes its part of the lines; afterwards all are in the cache.
 void EncodeAhead(const data::RowLoader& rows, data::CodeCache& media, dist::Communicator& world,
                  const std::function<void(const std::string&)>& log) {
-  constexpr double kSecondsBetween = 5;
-  const double start = MonotonicSeconds();
-  double shown = start;
+  Pace pace(/*seconds_between_lines=*/5);
   rows.EncodeMedia(world.rank(), world.size(), [&](int64_t done, int64_t total) {
-    const double now = MonotonicSeconds();
-    if (now - shown < kSecondsBetween) return;
-    shown = now;
-    const double left =
-        (now - start) / static_cast<double>(done) * static_cast<double>(total - done);
+    if (!pace.is_due()) return;
+    pace.Shown();
     log(Cat("encoding media: ", done, " of ", CountOf(total, "line"), " of this rank, ",
-            FormatDuration(left), " left"));
+            pace.Left(static_cast<double>(done) / static_cast<double>(total))));
   });
   media.Unload();
   double frames = static_cast<double>(media.counts().frames);
   world.AllReduceSum(std::span(&frames, 1));
   if (frames > 0)
     log(Cat("encoded ", CountOf(static_cast<int64_t>(frames), "frame"), " of media in ",
-            FormatDuration(MonotonicSeconds() - start)));
+            FormatDuration(pace.seconds())));
 }
 
 // Codes that the model has no row for would be found only where they occur.

@@ -1,6 +1,7 @@
 // lwm encode: images and videos as codes in JSONL, ahead of training.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -16,7 +17,6 @@
 #include "lwm/base/error.h"
 #include "lwm/base/format.h"
 #include "lwm/base/json.h"
-#include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/documents.h"
 #include "lwm/data/vision_field.h"
@@ -184,31 +184,6 @@ std::optional<Json> TryEncode(const ItemEncoder& encoder, const Item& item, bool
   }
 }
 
-// Progress of all ranks, estimated from this rank's: each has an equal share of the items.
-class EncodeProgress {
- public:
-  EncodeProgress(size_t share, size_t total)
-      : total_(static_cast<double>(total)),
-        ranks_(total_ / std::max(1.0, static_cast<double>(share))) {}
-
-  // done: items of this rank, in part too; frames: of this rank.
-  void Show(double done, int64_t frames) {
-    if (!progress_.is_due()) return;
-    const double all_done = std::min(total_, done * ranks_);
-    const double left = seconds() / std::max(all_done, 1e-3) * (total_ - all_done);
-    progress_.Show(fmt::format("encoded {:.0f} of {:.0f}, {:.1f} frames/s, {} left", all_done,
-                               total_, static_cast<double>(frames) * ranks_ / seconds(),
-                               FormatDuration(left)));
-  }
-  void Finish(const std::string& line) { progress_.Finish(line); }
-  double seconds() const { return MonotonicSeconds() - start_; }
-
- private:
-  double total_, ranks_;
-  double start_ = MonotonicSeconds();
-  Progress progress_;
-};
-
 // Puts the media of some items into the cache; progress(part done, 0 to 1).
 void FillCache(const EncodeFlags& flags, const std::vector<const Item*>& items,
                const ItemEncoder& encoder, const std::function<void(double)>& progress) {
@@ -230,13 +205,15 @@ void FillCache(const EncodeFlags& flags, const std::vector<const Item*>& items,
   for (const Item* item : items) encoder.Encode(*item);  // throws, naming file and line
 }
 
-// Fills the cache: every rank takes its part of the items.
+// Fills the cache: every rank takes its part of the items. Progress of all of them is estimated
+// from that of rank 0.
 void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder& encoder,
                dist::Communicator& world) {
   const auto& items = inputs.items();
   const auto size = static_cast<size_t>(world.size());
-  const size_t share = (items.size() + size - 1 - static_cast<size_t>(world.rank())) / size;
-  EncodeProgress progress(share, items.size());
+  const auto share = static_cast<double>((items.size() + size - 1) / size);  // of rank 0
+  const double ranks = static_cast<double>(items.size()) / share;
+  Progress progress("encoded", "frame");
   constexpr size_t kItemsAtOnce = 64;  // their frames share batches
   int64_t done = 0;
   for (size_t begin = static_cast<size_t>(world.rank()); begin < items.size();
@@ -245,8 +222,10 @@ void EncodeAll(const EncodeFlags& flags, const Inputs& inputs, const ItemEncoder
     for (size_t i = begin; i < std::min(items.size(), begin + kItemsAtOnce * size); i += size)
       chunk.push_back(&items[i]);
     FillCache(flags, chunk, encoder, [&](double part) {
+      if (world.rank() > 0) return;
       const double at = static_cast<double>(done) + part * static_cast<double>(chunk.size());
-      if (world.rank() == 0) progress.Show(at, encoder.media().counts().frames);
+      const auto frames = static_cast<double>(encoder.media().counts().frames);
+      progress.Update(std::llround(frames * ranks), at / share);
     });
     done += static_cast<int64_t>(chunk.size());
   }

@@ -10,12 +10,8 @@
 
 #include "command.h"
 #include "flags/model_flags.h"
-#include "lwm/base/count_of.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
-#include "lwm/base/format.h"
-#include "lwm/base/process.h"
-#include "lwm/base/text.h"
 #include "lwm/data/text_file.h"
 #include "lwm/infer/engine.h"
 #include "progress.h"
@@ -75,23 +71,17 @@ void RunScore(const ScoreFlags& flags) {
   model::ResidentWeights weights = LoadModelFor(flags.run, flags.model);
   dist::Communicator* sp = context.world().size() > 1 ? &context.world() : nullptr;
   const eval::Scorer scorer{weights.config(), weights, {}, sp};
-  const double start = MonotonicSeconds();
-  Progress progress;
-  const auto on_scored = [&](int64_t done, int64_t all) {
-    if (!context.is_root() || (done < all && !progress.is_due())) return;
-    const std::string line =
-        fmt::format("scored {} of {}, {:.0f} tokens/s", done, CountOf(all, "token"),
-                    static_cast<double>(done) / (MonotonicSeconds() - start));
-    done < all ? progress.Show(line) : progress.Finish(line);
-  };
-  const ScoredFile scored = ScoreFile(flags, scorer, on_scored);
+  Progress progress("scored", "token");
+  const ScoredFile scored = ScoreFile(flags, scorer, [&](int64_t done, int64_t all) {
+    if (context.is_root())
+      progress.Update(done, static_cast<double>(done) / static_cast<double>(all));
+  });
   if (!context.is_root()) return;
+  progress.Finish(context.threads());
   if (flags.json)
     std::printf("%s\n", eval::ScoreToJson(scored.score).dump().c_str());
   else
     PrintTable(scored.score, scored.longest);
-  std::fprintf(stderr, "peak memory %s\n",
-               FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
 }
 
 void AddScore(CLI::App& root) {

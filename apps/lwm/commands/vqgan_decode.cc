@@ -7,11 +7,11 @@
 
 #include "commands/vqgan.h"
 #include "flags/model_flags.h"
-#include "frame_progress.h"
 #include "frame_sink.h"
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/vqgan_import.h"
 #include "lwm/io/tensor_source.h"
+#include "progress.h"
 
 namespace lwm::app {
 namespace {
@@ -34,7 +34,7 @@ void RunDecode(const DecodeFlags& flags) {
   ForEachBatch(*source, "codes", 4096,
                [&](const at::Tensor& codes, double) { vqgan.RequireCodes(codes); });
   const auto sink = MakeFrameSink(flags.output, shape[0], flags.rate);
-  FrameProgress progress("decoded");
+  Progress progress("decoded", "frame");
   ForEachBatch(*source, "codes", flags.common.batch, [&](const at::Tensor& codes, double share) {
     sink->Add(vqgan.Decode(codes));
     progress.Add(codes.size(0), share);

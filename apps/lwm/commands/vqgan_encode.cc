@@ -10,7 +10,6 @@
 
 #include "commands/vqgan.h"
 #include "flags/model_flags.h"
-#include "frame_progress.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
@@ -22,6 +21,7 @@
 #include "lwm/vision/frame_batches.h"
 #include "lwm/vision/frames.h"
 #include "lwm/vision/media_frames.h"
+#include "progress.h"
 
 namespace lwm::app {
 namespace {
@@ -69,7 +69,7 @@ class CodeWriter {
   std::optional<io::SafetensorsRows> rows_;
 };
 
-void EncodeTensor(const EncodeFlags& flags, CodeWriter& writer, FrameProgress& progress) {
+void EncodeTensor(const EncodeFlags& flags, CodeWriter& writer, Progress& progress) {
   const auto source = io::OpenTensorSource(flags.input);
   const std::vector<int64_t>& shape = source->info("images").shape;
   LWM_REQUIRE(shape.size() == 4, flags.input, ": want images [N,H,W,3], got ",
@@ -104,7 +104,7 @@ struct FrameBatch {
 
 // Decodes and resizes on a thread of its own while the batch before is encoded.
 void EncodeMedia(const EncodeFlags& flags, const vision::Vqgan& vqgan, CodeWriter& writer,
-                 FrameProgress& progress) {
+                 Progress& progress) {
   vision::MediaOptions options = flags.media;
   options.size = flags.size > 0 ? flags.size : vqgan.config().sample_size;
   vision::MediaFrames media({flags.paths.begin(), flags.paths.end()}, options);
@@ -131,7 +131,7 @@ void RunEncode(const EncodeFlags& flags) {
   const vision::Vqgan vqgan =
       checkpoint::LoadVqgan(flags.common.model, ScalarTypeOf(flags.common.run));
   CodeWriter writer(vqgan, flags);
-  FrameProgress progress("encoded");
+  Progress progress("encoded", "frame");
   if (flags.input.empty()) {
     EncodeMedia(flags, vqgan, writer, progress);
   } else {
