@@ -178,7 +178,8 @@ TokenBatch MakeTokenBatch(const std::map<std::string, at::Tensor>& tensors,
     batch.weight_BT = reader.Floats("loss_weights");
   } else {
     const auto labels = batch.target_BT.ne(kNoTarget).sum().item<int64_t>();
-    batch.weight_BT = at::full(batch.id_BT.sizes(), labels > 0 ? 1.0 / labels : 0.0, at::kFloat);
+    batch.weight_BT = at::full(batch.id_BT.sizes(),
+                               labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0, at::kFloat);
   }
   return batch;
 }

@@ -10,7 +10,7 @@ namespace {
 // 3 x 2 pixels; a row of digits is its red values.
 RgbImage Image() {
   RgbImage image{3, 2, {}};
-  for (const uint8_t value : {1, 2, 3, 4, 5, 6})
+  for (uint8_t value = 1; value <= 6; ++value)
     image.rgb_HWC.insert(image.rgb_HWC.end(), {value, 0, 9});
   return image;
 }

@@ -26,7 +26,8 @@ at::Tensor NearestCodes(const at::Tensor& z_RC, const at::Tensor& codebook_VC) {
 
 // Latents around `centres` points of a plane.
 at::Tensor Clusters(int64_t rows, int64_t centres, double spread) {
-  const at::Tensor angle = at::arange(rows, at::kFloat).remainder(centres) * (6.2831853 / centres);
+  const at::Tensor angle =
+      at::arange(rows, at::kFloat).remainder(centres) * (6.2831853 / static_cast<double>(centres));
   return at::stack({angle.cos(), angle.sin()}, 1) + at::randn({rows, 2}) * spread;
 }
 

@@ -57,7 +57,8 @@ TEST(KvCacheTest, MemoryIsWhatTheTokensTakeAndTruncatingGivesItBack) {
   for (int64_t l = 0; l < 3; ++l) cache.Write(l, x_BTGK, x_BTGK);
   cache.Advance(tokens);
   const int64_t used = ResidentMemoryBytes() - before;
-  EXPECT_NEAR(static_cast<double>(used), static_cast<double>(bytes), 0.1 * bytes);
+  EXPECT_NEAR(static_cast<double>(used), static_cast<double>(bytes),
+              0.1 * static_cast<double>(bytes));
   cache.Truncate(0);
   EXPECT_LE(ResidentMemoryBytes() - before, bytes / 10);
 }
