@@ -86,7 +86,8 @@ at::Tensor Engine::CodesOf(const std::string& path, vision::MediaOptions media,
   vision::MediaFrames stream({path}, media);
   int64_t frames = 0;
   const auto next = [&]() -> std::optional<io::RgbImage> {
-    if (first > 0 && frames++ == first) return {};
+    if (first > 0 && frames == first) return {};
+    ++frames;
     return stream.Next();
   };
   return vision::EncodeStream(vqgan(), next).flatten(1).contiguous();

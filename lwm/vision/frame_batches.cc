@@ -38,9 +38,12 @@ at::Tensor DecodeFrames(const Vqgan& vqgan, const at::Tensor& codes_Nn) {
 
 at::Tensor EncodeStream(const Vqgan& vqgan, const NextFrame& next) {
   using Frames = std::vector<io::RgbImage>;
+  bool ended = false;
   Prefetch<Frames> batches(
       [&]() -> std::optional<Frames> {
+        if (ended) return {};
         Frames frames = TakeFrames(next, kFramesAtOnce);
+        ended = static_cast<int64_t>(frames.size()) < kFramesAtOnce;
         if (frames.empty()) return {};
         return frames;
       },

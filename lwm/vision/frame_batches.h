@@ -27,8 +27,8 @@ at::Tensor DecodeFrames(const Vqgan& vqgan, const at::Tensor& codes_Nn);
 using NextFrame = std::function<std::optional<io::RgbImage>()>;
 
 // Codes i32 [N,h,w] of the frames that `next` gives, all of one size; it is called on another
-// thread while the batch before is encoded. Throws Error(kInvalidArgument) when there are none, and
-// what `next` throws.
+// thread while the batch before is encoded, and never after its end. Throws Error(kInvalidArgument)
+// when there are none, and what `next` throws.
 at::Tensor EncodeStream(const Vqgan& vqgan, const NextFrame& next);
 
 // The next frames of a stream, `count` or as many as are left.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/plain_image.h"
 #include "lwm/testing/tiny_vqgan.h"
 #include "lwm/vision/frames.h"
@@ -59,7 +60,19 @@ TEST_F(FrameBatchesTest, NoImagesGiveNoCodesButAnEmptyStreamIsAnError) {
   EXPECT_EQ(EncodeInBatches(vqgan_, at::zeros({0, 8, 8, 3})).sizes(), (at::IntArrayRef{0, 4, 4}));
   EXPECT_EQ(DecodeFrames(vqgan_, at::zeros({0, 16}, at::kInt)).sizes(),
             (at::IntArrayRef{0, 8, 8, 3}));
-  EXPECT_THROW(EncodeStream(vqgan_, Colours(0)), Error);
+  EXPECT_ERROR(EncodeStream(vqgan_, Colours(0)), kInvalidArgument);
+}
+
+TEST_F(FrameBatchesTest, AStreamIsNotAskedAgainAfterItsEnd) {
+  for (const int64_t count : {2, 16, 17}) {
+    int64_t calls = 0;
+    const NextFrame next = [&]() -> std::optional<io::RgbImage> {
+      if (calls++ == count) return {};
+      return testing_support::PlainImage(8, 8, 1, 2, 3);
+    };
+    EXPECT_EQ(EncodeStream(vqgan_, next).size(0), count);
+    EXPECT_EQ(calls, count + 1);
+  }
 }
 
 TEST_F(FrameBatchesTest, AFaultOfTheStreamIsThrown) {
@@ -68,7 +81,7 @@ TEST_F(FrameBatchesTest, AFaultOfTheStreamIsThrown) {
     if (left-- == 0) throw Error(ErrorCode::kCorruptData, "torn");
     return testing_support::PlainImage(8, 8, 1, 2, 3);
   };
-  EXPECT_THROW(EncodeStream(vqgan_, next), Error);
+  EXPECT_ERROR(EncodeStream(vqgan_, next), kCorruptData);
 }
 
 TEST_F(FrameBatchesTest, TakenFramesEndWithTheStream) {
