@@ -8,6 +8,7 @@
 #include "lwm/data/prompt.h"
 #include "lwm/io/image_file.h"
 #include "lwm/testing/byte_pieces.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model.h"
 #include "lwm/testing/tiny_vqgan.h"
@@ -177,7 +178,7 @@ TEST_F(ImagePairsTest, FramesAreOfTheSizeThatTheModelWasTrainedOn) {
   EXPECT_EQ(vision::DecodeFrames(vqgan_, pairs.codes_Pn).sizes(), at::IntArrayRef({5, 12, 12, 3}));
   EXPECT_EQ(ImagesOf(model, {"red"}, {}).sizes(), at::IntArrayRef({1, 36}));
   config_.codes_per_frame = 35;
-  EXPECT_THROW(Model(), Error);
+  EXPECT_ERROR(Model(), kInvalidArgument);
 }
 
 TEST_F(ImagePairsTest, BadFilesAreRefused) {
@@ -196,7 +197,7 @@ TEST_F(ImagePairsTest, BadFilesAreRefused) {
   EXPECT_NE(message("{\"caption\": \"x\", \"image_vision\": \"0.png\"}\n").find("at least 2"),
             std::string::npos);
   config_.vision_vocab_size = 11;
-  EXPECT_THROW(data::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_), Error);
+  EXPECT_ERROR(data::MakeFrameLayout(vqgan_.config(), config_, *tokenizer_), kInvalidArgument);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ Json ScoreToJson(const Score& score);
 // score.
 struct Scorer {
   const config::ModelConfig& config;
-  model::WeightStore& weights;
+  const model::WeightReader& weights;
   model::DecoderOptions options;
   dist::Communicator* sp = nullptr;  // nullptr = one rank
 };

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::eval {
@@ -20,11 +21,12 @@ constexpr int32_t kBos = 1;
 void Ignore(int64_t, int64_t) {}
 
 // -log p of each target by a softmax over all logits of one row, f64.
-at::Tensor ReferenceNll(const config::ModelConfig& config, model::WeightStore& weights,
+at::Tensor ReferenceNll(const config::ModelConfig& config, const model::WeightReader& weights,
                         const infer::TokenBatch& row) {
   const model::DecoderInput input = infer::DecoderInputOf(row, nullptr);
   const at::Tensor hidden_TD = model::DecoderHidden(config, weights, input, {}).select(0, 0);
-  const at::Tensor logits_TV = at::linear(hidden_TD, weights.Outer().head_VD).to(at::kDouble);
+  const at::Tensor logits_TV =
+      at::linear(hidden_TD, weights.NonLayer().head_VD.dense()).to(at::kDouble);
   return at::log_softmax(logits_TV, 1)
       .gather(1, row.target_BT.select(0, 0).unsqueeze(1))
       .squeeze(1)
@@ -127,12 +129,14 @@ TEST(ScoreTest, VisionTargetsAreCountedApart) {
 TEST(ScoreTest, NothingToPredictIsRefused) {
   const auto config = TinyConfig();
   auto weights = TinyWeights(config);
-  EXPECT_THROW(ScoreText({config, weights, {}}, kBos, {}, 16, Ignore), Error);
-  EXPECT_THROW(ScoreText({config, weights, {}}, std::nullopt, RandomIds(1, 9), 16, Ignore), Error);
-  EXPECT_THROW(ScoreText({config, weights, {}}, kBos, RandomIds(9, 9), 2049, Ignore), Error);
+  EXPECT_ERROR(ScoreText({config, weights, {}}, kBos, {}, 16, Ignore), kInvalidArgument);
+  EXPECT_ERROR(ScoreText({config, weights, {}}, std::nullopt, RandomIds(1, 9), 16, Ignore),
+               kInvalidArgument);
+  EXPECT_ERROR(ScoreText({config, weights, {}}, kBos, RandomIds(9, 9), 2049, Ignore),
+               kInvalidArgument);
   const infer::TokenBatch batch =
       infer::MakeTokenBatch({{"input_ids", at::zeros({3, 1}, at::kInt)}}, config, "x");
-  EXPECT_THROW(ScoreBatch({config, weights, {}}, batch, Ignore), Error);
+  EXPECT_ERROR(ScoreBatch({config, weights, {}}, batch, Ignore), kInvalidArgument);
 }
 
 TEST(ScoreTest, IdsOutsideTheVocabularyAreRefusedWhereverTheyStand) {

@@ -11,7 +11,8 @@
 
 namespace lwm::eval {
 std::string SampleText(const config::TrainConfig& config, const std::filesystem::path& model) {
-  const infer::Engine engine(model.string(), {.dtype = checkpoint::ToScalarType(config.train.dtype)});
+  const infer::Engine engine(model.string(),
+                             {.dtype = checkpoint::ToScalarType(config.train.dtype)});
   const auto prompt = data::EncodePrompt(engine.tokenizer(), config.train.sample_prompt);
   infer::GenerateRequest request = infer::TextRequest(prompt);
   request.max_new_tokens = config.train.sample_tokens;
@@ -36,7 +37,8 @@ infer::FrameOptions ImageReport::Drawing() const {
 Json ImageReport::operator()(const std::filesystem::path& model, const std::filesystem::path& png,
                              bool last) {
   const config::PicturesSection& section = config_.pictures;
-  const infer::Engine engine(model.string(), {.dtype = checkpoint::ToScalarType(config_.train.dtype), .images = true});
+  const infer::Engine engine(
+      model.string(), {.dtype = checkpoint::ToScalarType(config_.train.dtype), .images = true});
   if (!section.prompts.empty()) {
     const at::Tensor codes_Pn = ImagesOf(engine, section.prompts, Drawing());
     io::WritePng(png, vision::ImageGrid(engine.FramesOf(codes_Pn), {.columns = section.columns}));

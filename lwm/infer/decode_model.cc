@@ -33,7 +33,7 @@ void RequireHead(const config::ModelConfig& config, Head head) {
 
 }  // namespace
 
-at::ScalarType DecodeModel::dtype() const { return weights_.Outer().head_VD.scalar_type(); }
+at::ScalarType DecodeModel::dtype() const { return weights_.NonLayer().head_VD.dtype(); }
 
 void DecodeModel::Check(const NewTokens& tokens, const KvCache& cache) const {
   LWM_CHECK(tokens.id_BT.dim() == 2 && tokens.id_BT.size(0) == cache.rows() &&
@@ -78,7 +78,7 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
       config_, options,
       ops::MakeRopeTable(Positions(cache, new_tokens), frequencies.inverse_frequency_R,
                          frequencies.attention_factor)};
-  at::Tensor x_BTD = model::Embed(chunk.id_BT, chunk.vision_BT, weights_.Outer());
+  at::Tensor x_BTD = model::Embed(chunk.id_BT, chunk.vision_BT, weights_.NonLayer());
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
     const auto over_cache = [&](const model::Qkv& qkv, double scale) {
       // First the new keys, then attention over all: a token sees itself and those before it.
@@ -89,8 +89,8 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
                                cache.begin_B(), /*causal=*/true, scale);
       return result;
     };
-    x_BTD = model::LayerForward(context, weights_.Layer(l), x_BTD, over_cache, /*saved=*/nullptr);
-    weights_.ReleaseLayer(l);
+    const model::LayerHandle layer = weights_.Layer(l);
+    x_BTD = model::LayerForward(context, *layer, x_BTD, over_cache, /*saved=*/nullptr);
   }
   cache.Advance(new_tokens);
   // Only the last token is sampled from, so only it goes through the head.
@@ -99,7 +99,7 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
 
 at::Tensor DecodeModel::Logits(const at::Tensor& x_RD, Head head) const {
   RequireHead(config_, head);
-  const model::NonLayerWeights& outer = weights_.Outer();
+  const model::NonLayerWeights& outer = weights_.NonLayer();
   const at::Tensor xn_RD = ops::RmsNorm(x_RD, outer.norm_D, config_.rms_norm_eps);
   return ops::Gemv(xn_RD, head == Head::kText ? outer.head_VD : outer.vision_head_VD, at::kFloat);
 }

@@ -21,7 +21,7 @@ struct NewTokens {
 // only the last one's logits. Weights are read, never changed.
 class DecodeModel {
  public:
-  DecodeModel(const config::ModelConfig& config, model::WeightStore& weights)
+  DecodeModel(const config::ModelConfig& config, const model::WeightReader& weights)
       : config_(config), weights_(weights) {}
 
   const config::ModelConfig& config() const { return config_; }
@@ -48,7 +48,7 @@ class DecodeModel {
   void Check(const NewTokens& tokens, const KvCache& cache) const;
 
   config::ModelConfig config_;
-  model::WeightStore& weights_;
+  const model::WeightReader& weights_;
 };
 
 // Tokens that one pass over the weights reads during prefill.

@@ -5,6 +5,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/model/decoder.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
@@ -18,15 +19,16 @@ at::Tensor RandomIds(int64_t rows, int64_t tokens, int64_t vocab) {
 }
 
 // Logits of every position by the decoder that training uses, [B,T,V].
-at::Tensor FullLogits(const config::ModelConfig& config, model::WeightStore& weights,
+at::Tensor FullLogits(const config::ModelConfig& config, const model::WeightReader& weights,
                       const NewTokens& tokens, Head head) {
   const int64_t rows = tokens.id_BT.size(0), count = tokens.id_BT.size(1);
   const model::DecoderInput input{tokens.id_BT, tokens.vision_BT,
                                   at::arange(count, at::kInt).expand({rows, count}).contiguous(),
                                   ops::MakeCausalView(rows, count)};
   const at::Tensor hidden_BTD = model::DecoderHidden(config, weights, input, {});
-  const model::NonLayerWeights& outer = weights.Outer();
-  return at::linear(hidden_BTD, head == Head::kText ? outer.head_VD : outer.vision_head_VD)
+  const model::NonLayerWeights& outer = weights.NonLayer();
+  return at::linear(hidden_BTD,
+                    (head == Head::kText ? outer.head_VD : outer.vision_head_VD).dense())
       .to(at::kFloat);
 }
 
@@ -159,10 +161,10 @@ TEST(DecodeModelTest, BadTokensAreRefusedBeforeTheCacheChanges) {
   const auto read = [&](const at::Tensor& id_BT, Head head = Head::kText) {
     return decode.Read({id_BT, {}}, head, cache);
   };
-  EXPECT_THROW(read(at::tensor({3, 61}, at::kLong).unsqueeze(0)), Error);
-  EXPECT_THROW(read(at::tensor({-1}, at::kLong).unsqueeze(0)), Error);
-  EXPECT_THROW(read(RandomIds(1, 5, 60)), Error);
-  EXPECT_THROW(read(RandomIds(1, 2, 60), Head::kVision), Error);
+  EXPECT_ERROR(read(at::tensor({3, 61}, at::kLong).unsqueeze(0)), kInvalidArgument);
+  EXPECT_ERROR(read(at::tensor({-1}, at::kLong).unsqueeze(0)), kInvalidArgument);
+  EXPECT_ERROR(read(RandomIds(1, 5, 60)), kResourceExhausted);
+  EXPECT_ERROR(read(RandomIds(1, 2, 60), Head::kVision), kInvalidArgument);
   EXPECT_EQ(cache.tokens(), 0);
 }
 

@@ -42,7 +42,7 @@ class Engine {
   const config::ModelConfig& config() const { return decoder_.config(); }
   const DecodeModel& decoder() const { return decoder_; }
   // The decoder's, for passes over whole rows (DecoderForward).
-  model::WeightStore& weights() const { return weights_; }
+  const model::WeightReader& weights() const { return weights_; }
   const data::Tokenizer& tokenizer() const;  // must have been opened
   const vision::Vqgan& vqgan() const;        // the same
   const data::FrameLayout& layout() const;   // the same
@@ -65,7 +65,7 @@ class Engine {
   std::vector<io::RgbImage> FramesOf(const at::Tensor& codes_Fn) const;
 
  private:
-  mutable model::ResidentWeights weights_;  // read only; WeightStore has no const access
+  model::ResidentWeights weights_;
   DecodeModel decoder_;
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   std::optional<vision::Vqgan> vqgan_;

@@ -129,8 +129,8 @@ class Generation::PaddedRows {
     return std::find(vision_n.begin(), vision_n.end(), uint8_t{1}) != vision_n.end();
   }
 
-  // The cache commits memory as tokens come: without this check memory would end in the middle of an
-  // answer. Padding is written like any token, so every row counts as the longest.
+  // The cache commits memory as tokens come: without this check memory would end in the middle of
+  // an answer. Padding is written like any token, so every row counts as the longest.
   void RequireRoom(int64_t tokens) const {
     const bool several = rows() > 1;
     RequireMemory(static_cast<double>(rows() * KvBytesPerToken(model_.config(), model_.dtype())) *

@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/infer/frames.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
@@ -262,8 +263,8 @@ TEST_F(GenerationTest, BadRequestsAreRefused) {
   guided.seeds = {1, 2};
   EXPECT_EQ(MessageOf([&] { Frames(prompts_, guided); }),
             "2 seeds for 3 prompts: give one, or one for each");
-  EXPECT_THROW(Frames({}, Greedy(1)), Error);
-  EXPECT_THROW(Frames(prompts_, Greedy(0)), Error);
+  EXPECT_ERROR(Frames({}, Greedy(1)), kInvalidArgument);
+  EXPECT_ERROR(Frames(prompts_, Greedy(0)), kInvalidArgument);
   data::MultimodalSequence video;
   EXPECT_EQ(MessageOf([&] { data::AddVideo(layout_, std::vector<int32_t>(6, 80), video); }),
             "vision code 80 at index 0, want 0 to 79");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::infer {
 namespace {
@@ -130,16 +131,16 @@ TEST(SamplerTest, LogitsThatAreNoNumbersAreRefusedNamingTheToken) {
       }
     }
   Sampler sampler({}, 1);
-  EXPECT_THROW(sampler.Sample(std::vector<float>{-kInfinity, -kInfinity}), Error);
+  EXPECT_ERROR(sampler.Sample(std::vector<float>{-kInfinity, -kInfinity}), kCorruptData);
 }
 
 TEST(SamplerTest, OptionsOutOfRangeAreRefused) {
-  EXPECT_THROW(Sampler({.temperature = -1}, 1), Error);
-  EXPECT_THROW(Sampler({.temperature = std::nan("")}, 1), Error);
-  EXPECT_THROW(Sampler({.repetition_penalty = 0}, 1), Error);
-  EXPECT_THROW(Sampler({.top_k = -1}, 1), Error);
-  EXPECT_THROW(Sampler({.top_p = 0}, 1), Error);
-  EXPECT_THROW(Sampler({.top_p = 1.5}, 1), Error);
+  EXPECT_ERROR(Sampler({.temperature = -1}, 1), kInvalidArgument);
+  EXPECT_ERROR(Sampler({.temperature = std::nan("")}, 1), kInvalidArgument);
+  EXPECT_ERROR(Sampler({.repetition_penalty = 0}, 1), kInvalidArgument);
+  EXPECT_ERROR(Sampler({.top_k = -1}, 1), kInvalidArgument);
+  EXPECT_ERROR(Sampler({.top_p = 0}, 1), kInvalidArgument);
+  EXPECT_ERROR(Sampler({.top_p = 1.5}, 1), kInvalidArgument);
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ std::vector<int64_t> NewIds(const DecodeModel& model, const GenerateRequest& req
 
 // Greedy continuation that computes everything anew for each token.
 std::vector<int64_t> GreedyWithoutCache(const config::ModelConfig& config,
-                                        model::WeightStore& weights, int64_t count,
+                                        const model::WeightReader& weights, int64_t count,
                                         double repetition_penalty = 1) {
   std::vector<int64_t> ids = kPrompt;
   for (int64_t i = 0; i < count; ++i) {
@@ -45,7 +45,7 @@ std::vector<int64_t> GreedyWithoutCache(const config::ModelConfig& config,
                                     ops::MakeCausalView(1, tokens)};
     const at::Tensor last_D =
         model::DecoderHidden(config, weights, input, {}).select(0, 0).select(0, tokens - 1);
-    const at::Tensor logits_V = at::mv(weights.Outer().head_VD, last_D);
+    const at::Tensor logits_V = at::mv(weights.NonLayer().head_VD.dense(), last_D);
     const at::Tensor seen_N = at::tensor(ids, at::kLong), seen_logits_N = logits_V.index({seen_N});
     logits_V.index_put_({seen_N}, at::where(seen_logits_N.lt(0), seen_logits_N * repetition_penalty,
                                             seen_logits_N / repetition_penalty));

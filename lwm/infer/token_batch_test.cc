@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::infer {
@@ -81,7 +82,7 @@ TEST(TokenBatchTest, ASegmentLongerThanTheContextIsRefusedUnlessScalingIsDynamic
   auto config = TinyConfig();
   config.max_position_embeddings = 3;
   const Tensors long_segment = {{"input_ids", Ints({1, 2, 3, 4}, 1)}};
-  EXPECT_THROW(MakeTokenBatch(long_segment, config, "x"), Error);
+  EXPECT_ERROR(MakeTokenBatch(long_segment, config, "x"), kInvalidArgument);
   Tensors two_segments = long_segment;
   two_segments["segment_ids"] = Ints({1, 2, 2, 2}, 1);
   MakeTokenBatch(two_segments, config, "x");

@@ -51,9 +51,9 @@ int64_t LayersKept(const LayerContext& context, const NonLayerWeights& outer,
 }
 
 // Hidden states after the last layer, before the final norm; `saved` gets one entry per layer.
-at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const DecoderInput& input,
-                     std::vector<LayerSaved>* saved) {
-  const NonLayerWeights& outer = weights.Outer();
+at::Tensor RunLayers(const LayerContext& context, const WeightReader& weights,
+                     const DecoderInput& input, std::vector<LayerSaved>* saved) {
+  const NonLayerWeights& outer = weights.NonLayer();
   const Attend over_ring = [&](const Qkv& qkv, double scale) {
     return ops::RingAttentionForward(qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, input.view, scale);
   };
@@ -64,8 +64,8 @@ at::Tensor RunLayers(const LayerContext& context, WeightStore& weights, const De
   for (int64_t l = 0; l < context.config.num_hidden_layers; ++l) {
     LayerSaved* keep = saved ? &saved->emplace_back() : nullptr;
     if (keep) keep->keep_all = l >= first_kept;
-    x_BTD = LayerForward(context, weights.Layer(l), x_BTD, over_ring, keep);
-    weights.ReleaseLayer(l);
+    const LayerHandle layer = weights.Layer(l);
+    x_BTD = LayerForward(context, *layer, x_BTD, over_ring, keep);
   }
   return x_BTD;
 }
@@ -88,9 +88,9 @@ at::Tensor ShareOf(dist::Communicator* tp, const at::Tensor& at_N) {
 
 // dhead_VD is all-reduced in place over tp. It holds the sum of earlier micro-batches, equal on all
 // ranks: only rank 0 contributes it.
-HeadLoss ScoreHead(const at::Tensor& x_TD, const at::Tensor& head_VD, const DecoderTargets& targets,
-                   const at::Tensor& mine_T, double scale, at::Tensor* dhead_VD,
-                   dist::Communicator* tp) {
+HeadLoss ScoreHead(const at::Tensor& x_TD, const ops::LinearWeight& head_VD,
+                   const DecoderTargets& targets, const at::Tensor& mine_T, double scale,
+                   at::Tensor* dhead_VD, dist::Communicator* tp) {
   HeadLoss result;
   result.at_N = ShareOf(tp, mine_T.nonzero().squeeze(-1));
   const at::Tensor weight_N = targets.weight_BT.reshape({-1}).index_select(0, result.at_N);
@@ -117,7 +117,7 @@ struct Scales {
 // wanted.
 DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights& outer,
                         const at::Tensor& xn_TD, const DecoderTargets& targets, Scales scales,
-                        NonLayerWeights* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
+                        NonLayerGradients* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
   const at::Tensor target_T = targets.id_BT.reshape({-1});
   const at::Tensor has_target_T = target_T.ne(kNoTarget);
   const at::Tensor vision_T = targets.vision_BT.defined()
@@ -127,7 +127,7 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights
               "targets of vision need a model with vision_vocab_size > 0");
   at::Tensor nll_T = at::zeros({target_T.size(0)}, at::kFloat);
   if (gradients) *dxn_TD = at::zeros_like(xn_TD);
-  const auto score = [&](const at::Tensor& head_VD, const at::Tensor& mine_T, double scale,
+  const auto score = [&](const ops::LinearWeight& head_VD, const at::Tensor& mine_T, double scale,
                          at::Tensor* dhead_VD) {
     // Each head scores the targets of its own modality only; no token pays for both vocabularies.
     const HeadLoss part = ScoreHead(xn_TD, head_VD, targets, mine_T, scale, dhead_VD, tp);
@@ -154,25 +154,25 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights
 at::Tensor FinalNorm(const config::ModelConfig& config, const NonLayerWeights& outer,
                      const at::Tensor& x_BTD) {
   return ops::RmsNorm(x_BTD, outer.norm_D, config.rms_norm_eps)
-      .to(outer.head_VD.scalar_type())
+      .to(outer.head_VD.dtype())
       .reshape({-1, x_BTD.size(-1)});
 }
 
 }  // namespace
 
-at::Tensor DecoderHidden(const config::ModelConfig& config, WeightStore& weights,
+at::Tensor DecoderHidden(const config::ModelConfig& config, const WeightReader& weights,
                          const DecoderInput& input, const DecoderOptions& options) {
   const at::Tensor x_BTD =
       RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
-  return ops::RmsNorm(x_BTD, weights.Outer().norm_D, config.rms_norm_eps);
+  return ops::RmsNorm(x_BTD, weights.NonLayer().norm_D, config.rms_norm_eps);
 }
 
-DecoderLoss DecoderForward(const config::ModelConfig& config, WeightStore& weights,
+DecoderLoss DecoderForward(const config::ModelConfig& config, const WeightReader& weights,
                            const DecoderInput& input, const DecoderTargets& targets,
                            const DecoderOptions& options) {
   const at::Tensor x_BTD =
       RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
-  const NonLayerWeights& outer = weights.Outer();
+  const NonLayerWeights& outer = weights.NonLayer();
   return ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets, {1, 1}, nullptr,
                      nullptr, options.tp);
 }
@@ -188,8 +188,8 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
   std::vector<LayerSaved> saved;
   const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);
 
-  const NonLayerWeights& outer = weights.Outer();
-  NonLayerWeights& outer_gradients = weights.OuterGradients();
+  const NonLayerWeights& outer = weights.NonLayer();
+  NonLayerGradients& outer_gradients = weights.GradientsOfNonLayer();
   at::Tensor dxn_TD;
   const DecoderLoss loss =
       ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets,
@@ -198,13 +198,12 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
       ops::RmsNormBackward(dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD, outer.norm_D,
                            config.rms_norm_eps, outer_gradients.norm_D);
   for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
-    LayerSaved layer = std::move(saved.back());
+    const LayerHandle layer = weights.Layer(l);
+    LayerSaved values = std::move(saved.back());
     saved.pop_back();
-    dx_BTD = LayerBackward(context, weights.Layer(l), input.view, std::move(layer), dx_BTD,
-                           weights.LayerGradients(l));
-    // Complete: the store may send them while the next layer is computed.
+    dx_BTD = LayerBackward(context, *layer, input.view, std::move(values), dx_BTD,
+                           weights.GradientsOfLayer(l));
     weights.FinishLayerGradients(l);
-    weights.ReleaseLayer(l);
   }
   EmbedBackward(input.id_BT, input.vision_BT, dx_BTD, outer_gradients);
   return loss;

@@ -40,11 +40,11 @@ struct DecoderLoss {
 };
 
 // Final hidden states (after the last norm), [B,T,D] in the residual dtype.
-at::Tensor DecoderHidden(const config::ModelConfig& config, WeightStore& weights,
+at::Tensor DecoderHidden(const config::ModelConfig& config, const WeightReader& weights,
                          const DecoderInput& input, const DecoderOptions& options);
 
 // Loss of this rank's tokens, no gradients.
-DecoderLoss DecoderForward(const config::ModelConfig& config, WeightStore& weights,
+DecoderLoss DecoderForward(const config::ModelConfig& config, const WeightReader& weights,
                            const DecoderInput& input, const DecoderTargets& targets,
                            const DecoderOptions& options);
 

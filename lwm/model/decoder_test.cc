@@ -9,8 +9,9 @@
 #include <map>
 
 #include "lwm/base/error.h"
-#include "lwm/model/layer.h"
 #include "lwm/base/no_target.h"
+#include "lwm/model/layer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/tiny_model.h"
 
 namespace lwm::model {
@@ -208,9 +209,9 @@ TEST(DecoderTest, GradientsAddUpOverMicroBatches) {
   DecoderForwardBackward(config, once, c.input, c.targets, 2, 2, {});
   DecoderForwardBackward(config, twice, c.input, c.targets, 1, 1, {});
   DecoderForwardBackward(config, twice, c.input, c.targets, 1, 1, {});
-  EXPECT_LE(
-      RelativeError(twice.LayerGradients(0).q_HKxD, once.LayerGradients(0).q_HKxD.to(at::kDouble)),
-      2e-6);
+  EXPECT_LE(RelativeError(twice.GradientsOfLayer(0).q_HKxD,
+                          once.GradientsOfLayer(0).q_HKxD.to(at::kDouble)),
+            2e-6);
 }
 
 // Slices of 7 tokens end in one of 3, which runs as Gemv.
@@ -262,7 +263,7 @@ TEST(DecoderTest, VisionTargetsNeedAVisionHead) {
   ResidentWeights store = Resident(config, RandomWeights(config), at::kFloat);
   Case c = PackedCase(config, 9);
   c.targets.vision_BT = at::ones({1, 9}, at::kBool);
-  EXPECT_THROW(DecoderForward(config, store, c.input, c.targets, {}), Error);
+  EXPECT_ERROR(DecoderForward(config, store, c.input, c.targets, {}), kInvalidArgument);
 }
 
 TEST(DecoderTest, IdsOutsideTheirTableAreNamed) {

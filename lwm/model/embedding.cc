@@ -39,7 +39,7 @@ at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT,
 }
 
 void EmbedBackward(const at::Tensor& id_BT, const at::Tensor& vision_BT, const at::Tensor& dx_BTD,
-                   NonLayerWeights& gradients) {
+                   NonLayerGradients& gradients) {
   const at::Tensor id_T = id_BT.reshape({-1});
   const at::Tensor dx_TD = dx_BTD.reshape({id_T.size(0), -1}).to(at::kFloat);
   if (!AnyVision(vision_BT)) {

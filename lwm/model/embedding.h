@@ -16,6 +16,6 @@ at::Tensor Embed(const at::Tensor& id_BT, const at::Tensor& vision_BT,
 
 // Adds dx_BTD to the rows of the f32 tables that Embed took.
 void EmbedBackward(const at::Tensor& id_BT, const at::Tensor& vision_BT, const at::Tensor& dx_BTD,
-                   NonLayerWeights& gradients);
+                   NonLayerGradients& gradients);
 
 }  // namespace lwm::model

@@ -59,9 +59,9 @@ at::Tensor AddNormBackward(const LayerContext& context, const at::Tensor& dxn_TD
 
 at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWeights& weights,
                                      const at::Tensor& h_BTD, ops::FeedForwardSaved saved,
-                                     const at::Tensor& dy_BTD, LayerWeights& gradients) {
+                                     const at::Tensor& dy_BTD, LayerGradients& gradients) {
   // The normalised input is computed again: a pass over T x D costs less than keeping it.
-  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+  const at::ScalarType dtype = weights.o_DxHK.dtype();
   const at::Tensor hn_TD = Flat(Norm(context, h_BTD, weights.ffn_norm_D, dtype));
   const at::Tensor dhn_TD =
       ops::FeedForwardBackward(Flat(dy_BTD).to(dtype), hn_TD, weights.ffn,
@@ -71,8 +71,8 @@ at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWei
 
 at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeights& weights,
                                    const ops::SequenceView& view, const LayerSaved& saved,
-                                   const at::Tensor& dh_BTD, LayerWeights& gradients) {
-  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+                                   const at::Tensor& dh_BTD, LayerGradients& gradients) {
+  const at::ScalarType dtype = weights.o_DxHK.dtype();
   const at::Tensor datt_TxHK =
       ops::LinearBackward(Flat(dh_BTD).to(dtype), FlatHeads(saved.attention.out_BTHK),
                           weights.o_DxHK, gradients.o_DxHK);
@@ -105,7 +105,7 @@ int64_t ActivationBytes(const config::ModelConfig& config, int64_t tokens, int64
 
 at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
                         const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved) {
-  const at::ScalarType dtype = weights.o_DxHK.scalar_type();
+  const at::ScalarType dtype = weights.o_DxHK.dtype();
   // Statements of their own: the normalised input is freed before attention, q, k and v after it.
   Qkv qkv = ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype));
   const bool keep_all = saved && saved->keep_all;
@@ -126,7 +126,7 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
 
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
                          const ops::SequenceView& view, LayerSaved saved, const at::Tensor& dy_BTD,
-                         LayerWeights& gradients) {
+                         LayerGradients& gradients) {
   at::Tensor h_BTD = saved.keep_all
                          ? std::exchange(saved.h_BTD, {})
                          : AddAttention(context, weights, saved.x_BTD, saved.attention.out_BTHK);

@@ -56,6 +56,6 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
 // every tp rank.
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
                          const ops::SequenceView& view, LayerSaved saved, const at::Tensor& dy_BTD,
-                         LayerWeights& gradients);
+                         LayerGradients& gradients);
 
 }  // namespace lwm::model

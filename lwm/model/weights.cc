@@ -16,8 +16,24 @@ void VisitGroup(const std::vector<TensorSpec>& specs, const std::vector<at::Tens
   for (size_t i = 0; i < specs.size(); ++i) visit(specs[i], *weights[i], *gradients[i]);
 }
 
-void TieHead(const config::ModelConfig& config, NonLayerWeights& outer) {
-  if (config.tie_word_embeddings) outer.head_VD = outer.embed_VD;
+at::Tensor* Dense(at::Tensor& matrix) { return &matrix; }
+at::Tensor* Dense(ops::LinearWeight& weight) { return &weight.dense(); }
+
+template <class Matrix>
+std::vector<at::Tensor*> Tensors(const config::ModelConfig& config, NonLayerOf<Matrix>& of) {
+  std::vector<at::Tensor*> tensors = {&of.embed_VD};
+  if (config.has_vision()) tensors.push_back(&of.vision_embed_VD);
+  tensors.push_back(&of.norm_D);
+  if (!config.tie_word_embeddings) tensors.push_back(Dense(of.head_VD));
+  if (config.has_vision()) tensors.push_back(Dense(of.vision_head_VD));
+  return tensors;
+}
+
+template <class Matrix>
+std::vector<at::Tensor*> Tensors(LayerOf<Matrix>& of) {
+  return {&of.attention_norm_D,  Dense(of.q_HKxD),    Dense(of.k_GKxD),
+          Dense(of.v_GKxD),      Dense(of.o_DxHK),    &of.ffn_norm_D,
+          Dense(of.ffn.gate_FD), Dense(of.ffn.up_FD), Dense(of.ffn.down_DF)};
 }
 
 }  // namespace
@@ -49,20 +65,20 @@ std::vector<TensorSpec> LayerTensorSpecs(const config::ModelConfig& config, int6
           {prefix + "mlp.down_proj.weight", {dim, ffn}, Split::kCols}};
 }
 
-std::vector<at::Tensor*> OuterTensors(const config::ModelConfig& config, NonLayerWeights& weights) {
-  std::vector<at::Tensor*> tensors = {&weights.embed_VD};
-  if (config.has_vision()) tensors.push_back(&weights.vision_embed_VD);
-  tensors.push_back(&weights.norm_D);
-  if (!config.tie_word_embeddings) tensors.push_back(&weights.head_VD);
-  if (config.has_vision()) tensors.push_back(&weights.vision_head_VD);
-  return tensors;
+std::vector<at::Tensor*> TensorsOf(const config::ModelConfig& config, NonLayerWeights& weights) {
+  return Tensors(config, weights);
 }
+std::vector<at::Tensor*> TensorsOf(const config::ModelConfig& config,
+                                   NonLayerGradients& gradients) {
+  return Tensors(config, gradients);
+}
+std::vector<at::Tensor*> TensorsOf(LayerWeights& weights) { return Tensors(weights); }
+std::vector<at::Tensor*> TensorsOf(LayerGradients& gradients) { return Tensors(gradients); }
 
-std::vector<at::Tensor*> LayerTensors(LayerWeights& weights) {
-  return {&weights.attention_norm_D, &weights.q_HKxD,    &weights.k_GKxD,
-          &weights.v_GKxD,           &weights.o_DxHK,    &weights.ffn_norm_D,
-          &weights.ffn.gate_FD,      &weights.ffn.up_FD, &weights.ffn.down_DF};
-}
+LayerHandle::LayerHandle(const WeightReader& reader, int64_t layer)
+    : reader_(reader), layer_(layer), weights_(reader.AcquireLayer(layer)) {}
+
+LayerHandle::~LayerHandle() { reader_.ReleaseLayer(layer_); }
 
 ResidentWeights::ResidentWeights(const config::ModelConfig& config, at::ScalarType dtype)
     : config_(config),
@@ -76,23 +92,23 @@ void ResidentWeights::Load(const std::function<at::Tensor(const TensorSpec&)>& r
     LWM_CHECK(whole.sizes() == at::IntArrayRef(spec.shape), spec.name, ": read ", whole.sizes());
     weight = whole.to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
   });
-  TieHead(config_, outer_);
+  if (config_.tie_word_embeddings) non_layer_.head_VD = non_layer_.embed_VD;
 }
 
 void ResidentWeights::Visit(
     const std::function<void(const TensorSpec&, at::Tensor&, at::Tensor&)>& visit) {
-  VisitGroup(NonLayerTensorSpecs(config_), OuterTensors(config_, outer_),
-             OuterTensors(config_, outer_gradients_), visit);
+  VisitGroup(NonLayerTensorSpecs(config_), TensorsOf(config_, non_layer_),
+             TensorsOf(config_, non_layer_gradients_), visit);
   for (size_t l = 0; l < layers_.size(); ++l)
-    VisitGroup(LayerTensorSpecs(config_, static_cast<int64_t>(l)), LayerTensors(layers_[l]),
-               LayerTensors(layer_gradients_[l]), visit);
+    VisitGroup(LayerTensorSpecs(config_, static_cast<int64_t>(l)), TensorsOf(layers_[l]),
+               TensorsOf(layer_gradients_[l]), visit);
 }
 
 void ResidentWeights::EnableGradients() {
   Visit([](const TensorSpec& spec, at::Tensor&, at::Tensor& gradient) {
     gradient = at::zeros(spec.shape, at::kFloat);
   });
-  TieHead(config_, outer_gradients_);
+  if (config_.tie_word_embeddings) non_layer_gradients_.head_VD = non_layer_gradients_.embed_VD;
 }
 
 }  // namespace lwm::model

@@ -22,7 +22,8 @@ constexpr int64_t kGrainElements = 1 << 15;
 void RequireShapes(const char* op, const at::Tensor& x_TD, const FeedForwardWeights& weights,
                    int64_t slice_tokens) {
   RequireFloatOrBf16(op, "x", x_TD);
-  const at::Tensor &gate = weights.gate_FD, &up = weights.up_FD, &down = weights.down_DF;
+  const at::Tensor &gate = weights.gate_FD.dense(), &up = weights.up_FD.dense(),
+                   &down = weights.down_DF.dense();
   LWM_REQUIRE(x_TD.dim() == 2 && x_TD.is_contiguous() && gate.dim() == 2 && down.dim() == 2 &&
                   gate.size(1) == x_TD.size(1) && up.sizes() == gate.sizes() &&
                   down.size(0) == gate.size(1) && down.size(1) == gate.size(0),
@@ -80,7 +81,7 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights
     at::Tensor a_SF = saved ? at::empty_like(gate_SF) : gate_SF;
     Swiglu(gate_SF, up_SF, a_SF);
     at::Tensor y_SD = y_TD.narrow(0, t, count);
-    ProductInto(y_SD, a_SF, weights.down_DF.t());
+    ProductInto(y_SD, a_SF, weights.down_DF.dense().t());
     if (!saved) continue;
     saved->gate_SF.push_back(gate_SF);
     saved->up_SF.push_back(up_SF);
@@ -90,14 +91,16 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights
 
 at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
                                const FeedForwardWeights& weights, int64_t slice_tokens,
-                               FeedForwardWeights& gradients, FeedForwardSaved saved) {
+                               FeedForwardGradients& gradients, FeedForwardSaved saved) {
   RequireShapes("FeedForwardBackward", x_TD, weights, slice_tokens);
   LWM_REQUIRE(dy_TD.sizes() == x_TD.sizes() && dy_TD.scalar_type() == x_TD.scalar_type(),
               "FeedForwardBackward: want dy like x ", x_TD.sizes(), " ", x_TD.scalar_type(),
               ", got ", dy_TD.sizes(), " ", dy_TD.scalar_type());
-  RequireGradient("FeedForwardBackward", "gate", gradients.gate_FD, weights.gate_FD.sizes());
-  RequireGradient("FeedForwardBackward", "up", gradients.up_FD, weights.up_FD.sizes());
-  RequireGradient("FeedForwardBackward", "down", gradients.down_DF, weights.down_DF.sizes());
+  RequireGradient("FeedForwardBackward", "gate", gradients.gate_FD,
+                  weights.gate_FD.dense().sizes());
+  RequireGradient("FeedForwardBackward", "up", gradients.up_FD, weights.up_FD.dense().sizes());
+  RequireGradient("FeedForwardBackward", "down", gradients.down_DF,
+                  weights.down_DF.dense().sizes());
   // gate and up are the widest activations of a layer: recomputing them per slice, two of its eight
   // products, keeps no [T,F] from the forward pass.
   const bool recompute = saved.gate_SF.empty();
@@ -113,14 +116,14 @@ at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
         recompute ? Linear(x_SD, weights.gate_FD) : std::exchange(saved.gate_SF[slice], {});
     at::Tensor up_SF =
         recompute ? Linear(x_SD, weights.up_FD) : std::exchange(saved.up_SF[slice], {});
-    at::Tensor a_SF = Product(dy_SD, weights.down_DF);
+    at::Tensor a_SF = Product(dy_SD, weights.down_DF.dense());
     SwigluBackwardInPlace(a_SF, gate_SF, up_SF);
     AddWeightGradient(dy_SD, a_SF, gradients.down_DF);
     AddWeightGradient(gate_SF, x_SD, gradients.gate_FD);
     AddWeightGradient(up_SF, x_SD, gradients.up_FD);
     at::Tensor dx_SD = dx_TD.narrow(0, t, count);
-    ProductInto(dx_SD, gate_SF, weights.gate_FD);
-    AddProduct(dx_SD, up_SF, weights.up_FD);
+    ProductInto(dx_SD, gate_SF, weights.gate_FD.dense());
+    AddProduct(dx_SD, up_SF, weights.up_FD.dense());
   }
   return dx_TD;
 }

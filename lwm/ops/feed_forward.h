@@ -4,11 +4,16 @@
 
 #include <vector>
 
+#include "lwm/ops/linear_weight.h"
+
 namespace lwm::ops {
 
-struct FeedForwardWeights {
-  at::Tensor gate_FD, up_FD, down_DF;
+template <class Matrix>
+struct FeedForwardOf {
+  Matrix gate_FD, up_FD, down_DF;
 };
+using FeedForwardWeights = FeedForwardOf<LinearWeight>;
+using FeedForwardGradients = FeedForwardOf<at::Tensor>;  // f32
 
 // gate(x) and up(x) of each slice, which the backward pass then need not compute again.
 struct FeedForwardSaved {
@@ -31,6 +36,6 @@ at::Tensor FeedForward(const at::Tensor& x_TD, const FeedForwardWeights& weights
 // empty.
 at::Tensor FeedForwardBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD,
                                const FeedForwardWeights& weights, int64_t slice_tokens,
-                               FeedForwardWeights& gradients, FeedForwardSaved saved = {});
+                               FeedForwardGradients& gradients, FeedForwardSaved saved = {});
 
 }  // namespace lwm::ops

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -17,8 +18,10 @@ FeedForwardWeights RandomWeights(int64_t dim, int64_t ffn, at::ScalarType dtype)
           (at::randn({dim, ffn}) * 0.3).to(dtype)};
 }
 
-FeedForwardWeights Leaves(const FeedForwardWeights& weights) {
-  const auto leaf = [](const at::Tensor& w) { return w.to(at::kDouble).requires_grad_(); };
+FeedForwardGradients Leaves(const FeedForwardWeights& weights) {
+  const auto leaf = [](const LinearWeight& w) {
+    return w.dense().to(at::kDouble).requires_grad_();
+  };
   return {leaf(weights.gate_FD), leaf(weights.up_FD), leaf(weights.down_DF)};
 }
 
@@ -28,14 +31,14 @@ void ExpectMatchesFloat64(at::ScalarType dtype, int64_t tokens, int64_t slice, d
   const FeedForwardWeights weights = RandomWeights(kDim, kFfn, dtype);
   const at::Tensor x_TD = at::randn({tokens, kDim}).to(dtype);
   const at::Tensor dy_TD = at::randn({tokens, kDim}).to(dtype);
-  const FeedForwardWeights leaves = Leaves(weights);
+  const FeedForwardGradients leaves = Leaves(weights);
   const at::Tensor x64_TD = x_TD.to(at::kDouble).requires_grad_();
   const at::Tensor y64_TD = (at::silu(x64_TD.mm(leaves.gate_FD.t())) * x64_TD.mm(leaves.up_FD.t()))
                                 .mm(leaves.down_DF.t());
   y64_TD.backward(dy_TD.to(at::kDouble));
 
-  FeedForwardWeights gradients{at::ones({kFfn, kDim}), at::ones({kFfn, kDim}),
-                               at::ones({kDim, kFfn})};
+  FeedForwardGradients gradients{at::ones({kFfn, kDim}), at::ones({kFfn, kDim}),
+                                 at::ones({kDim, kFfn})};
   const at::Tensor dx_TD = FeedForwardBackward(dy_TD, x_TD, weights, slice, gradients);
   EXPECT_LT(WorstRelative(FeedForward(x_TD, weights, slice), y64_TD.detach()), bound);
   EXPECT_LT(WorstRelative(dx_TD, x64_TD.grad()), bound);
@@ -63,7 +66,7 @@ TEST(OpsFeedForwardTest, FewTokensMatchFloat64) {
 
 TEST(OpsFeedForwardTest, NoTokensGiveNoGradient) {
   const FeedForwardWeights weights = RandomWeights(8, 12, at::kFloat);
-  FeedForwardWeights gradients{at::zeros({12, 8}), at::zeros({12, 8}), at::zeros({8, 12})};
+  FeedForwardGradients gradients{at::zeros({12, 8}), at::zeros({12, 8}), at::zeros({8, 12})};
   EXPECT_EQ(FeedForward(at::empty({0, 8}), weights, 4).size(0), 0);
   EXPECT_EQ(
       FeedForwardBackward(at::empty({0, 8}), at::empty({0, 8}), weights, 4, gradients).size(0), 0);
@@ -82,10 +85,10 @@ TEST(OpsFeedForwardTest, ATokenWithNanLeavesTheOthersAlone) {
 
 TEST(OpsFeedForwardTest, MismatchedInputsAreTheCallersError) {
   FeedForwardWeights weights = RandomWeights(8, 12, at::kFloat);
-  EXPECT_THROW(FeedForward(at::zeros({2, 9}), weights, 4), Error);
-  EXPECT_THROW(FeedForward(at::zeros({2, 8}), weights, 0), Error);
-  weights.down_DF = weights.down_DF.t();
-  EXPECT_THROW(FeedForward(at::zeros({2, 8}), weights, 4), Error);
+  EXPECT_ERROR(FeedForward(at::zeros({2, 9}), weights, 4), kInvalidArgument);
+  EXPECT_ERROR(FeedForward(at::zeros({2, 8}), weights, 0), kInvalidArgument);
+  weights.down_DF = weights.down_DF.dense().t();
+  EXPECT_ERROR(FeedForward(at::zeros({2, 8}), weights, 4), kInvalidArgument);
 }
 
 }  // namespace

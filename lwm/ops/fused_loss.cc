@@ -206,9 +206,10 @@ double WeightedSum(const at::Tensor& weight_T, const at::Tensor& nll_T) {
 
 }  // namespace
 
-LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD,
+LossResult FusedLoss(const at::Tensor& x_TD, const LinearWeight& head,
                      const at::Tensor& target_in_T, const at::Tensor& weight_in_T,
                      at::Tensor* dhead_VD, double scale) {
+  const at::Tensor& head_VD = head.dense();
   const at::Tensor target_T = target_in_T.contiguous(), weight_T = weight_in_T.contiguous();
   RequireInputs(x_TD, head_VD, target_T, weight_T);
   const bool backward = dhead_VD != nullptr;

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lwm/ops/linear_weight.h"
+
 namespace lwm::ops {
 
 struct LossResult {
@@ -12,7 +14,7 @@ struct LossResult {
 
 // Cross entropy of x head^T against targets. Works on slices of tokens: logits, log-sum-exp, loss
 // and both gradients of a slice, then the next one. No [T,V] buffer ever exists: a slice takes at
-// most 256 MiB. bf16 rounds inputs and gradients, never logits: nll is within 2e-5 of f64 of the
+// most 128 MiB. bf16 rounds inputs and gradients, never logits: nll is within 2e-5 of f64 of the
 // same inputs where |logits| <= 100. The bits of nll and loss do not depend on the number of
 // threads.
 //
@@ -24,7 +26,8 @@ struct LossResult {
 //   dhead_VD    in-out  f32 [V,D], the gradient of scale * loss is added; nullptr = forward only,
 //                   no dx
 // Throws Error(kInvalidArgument) on a target out of range, naming it.
-LossResult FusedLoss(const at::Tensor& x_TD, const at::Tensor& head_VD, const at::Tensor& target_T,
-                     const at::Tensor& weight_T, at::Tensor* dhead_VD, double scale = 1);
+LossResult FusedLoss(const at::Tensor& x_TD, const LinearWeight& head_VD,
+                     const at::Tensor& target_T, const at::Tensor& weight_T, at::Tensor* dhead_VD,
+                     double scale = 1);
 
 }  // namespace lwm::ops

@@ -42,16 +42,16 @@ void GemvRows(const at::Tensor& x_TC, const at::Tensor& w_RC, float* y_TR, const
 
 }  // namespace
 
-std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC,
+std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<LinearWeight>& w_RC,
                                  at::ScalarType out_dtype) {
   int64_t all_rows = 0;
-  for (const at::Tensor& w : w_RC) {
-    CheckGemv(x_TC, w, out_dtype);
-    all_rows += w.size(0);
+  for (const LinearWeight& w : w_RC) {
+    CheckGemv(x_TC, w.dense(), out_dtype);
+    all_rows += w.rows();
   }
   const int64_t tokens = x_TC.size(0), cols = x_TC.size(1);
   std::vector<at::Tensor> out_TR;
-  for (const at::Tensor& w : w_RC) out_TR.push_back(at::empty({tokens, w.size(0)}, out_dtype));
+  for (const LinearWeight& w : w_RC) out_TR.push_back(at::empty({tokens, w.rows()}, out_dtype));
   // Kernels write sums in f32; a bf16 result needs room for them first.
   const at::Tensor rounded =
       out_dtype == at::kFloat ? at::Tensor() : at::empty({tokens * all_rows}, at::kFloat);
@@ -61,12 +61,12 @@ std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::T
     at::parallel_for(0, all_rows, grain, [&](int64_t begin, int64_t end) {
       int64_t first = 0;  // row of this matrix when all are stacked
       for (size_t i = 0; i < w_RC.size(); ++i) {
-        const int64_t rows = w_RC[i].size(0);
+        const int64_t rows = w_RC[i].rows();
         const int64_t from = std::max<int64_t>(0, begin - first);
         const int64_t to = std::min(rows, end - first);
         float* const y = rounded.defined() ? rounded.mutable_data_ptr<float>() + tokens * first
                                            : out_TR[i].mutable_data_ptr<float>();
-        if (from < to) GemvRows<decltype(element)>(x_TC, w_RC[i], y, out_TR[i], from, to);
+        if (from < to) GemvRows<decltype(element)>(x_TC, w_RC[i].dense(), y, out_TR[i], from, to);
         first += rows;
       }
     });
@@ -74,7 +74,7 @@ std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::T
   return out_TR;
 }
 
-at::Tensor Gemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType out_dtype) {
+at::Tensor Gemv(const at::Tensor& x_TC, const LinearWeight& w_RC, at::ScalarType out_dtype) {
   return GemvEach(x_TC, {w_RC}, out_dtype).front();
 }
 

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "lwm/ops/linear_weight.h"
+
 namespace lwm::ops {
 
 // Up to this many rows Gemv is at least as fast as LibTorch's matmul (measured on Sapphire Rapids:
@@ -20,10 +22,10 @@ inline constexpr int64_t kGemvRows = 4;
 // Accuracy: as kernels/gemv.h. The same bits for any number of threads and for any other rows in
 // the batch. Threads: over rows of w. Throws Error(kInvalidArgument) on other shapes, dtypes or
 // layouts.
-at::Tensor Gemv(const at::Tensor& x_TC, const at::Tensor& w_RC, at::ScalarType out_dtype);
+at::Tensor Gemv(const at::Tensor& x_TC, const LinearWeight& w_RC, at::ScalarType out_dtype);
 
 // The same for several matrices that read one x, with one wait for all threads instead of several.
-std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC,
+std::vector<at::Tensor> GemvEach(const at::Tensor& x_TC, const std::vector<LinearWeight>& w_RC,
                                  at::ScalarType out_dtype);
 
 }  // namespace lwm::ops

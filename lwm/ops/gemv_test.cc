@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -52,7 +53,7 @@ TEST(GemvOpTest, SeveralMatricesGiveWhatEachGivesAlone) {
   for (const at::ScalarType out : {at::kFloat, at::kBFloat16})
     for (const int64_t tokens : {1, 3}) {
       const at::Tensor x_TC = at::randn({tokens, 600}).to(at::kBFloat16);
-      std::vector<at::Tensor> w_RC;
+      std::vector<LinearWeight> w_RC;
       for (const int64_t rows : {70, 1, 0, 333})
         w_RC.push_back(at::randn({rows, 600}).to(at::kBFloat16));
       const auto together = GemvEach(x_TC, w_RC, out);
@@ -63,11 +64,11 @@ TEST(GemvOpTest, SeveralMatricesGiveWhatEachGivesAlone) {
 
 TEST(GemvOpTest, RefusesWhatItCannotRead) {
   const at::Tensor x_TC = at::zeros({1, 8}), w_RC = at::zeros({4, 8});
-  EXPECT_THROW(Gemv(x_TC, at::zeros({4, 9}), at::kFloat), Error);
-  EXPECT_THROW(Gemv(x_TC, w_RC.to(at::kBFloat16), at::kFloat), Error);
-  EXPECT_THROW(Gemv(x_TC.to(at::kHalf), w_RC.to(at::kHalf), at::kFloat), Error);
-  EXPECT_THROW(Gemv(x_TC, at::zeros({8, 4}).t(), at::kFloat), Error);
-  EXPECT_THROW(Gemv(x_TC, w_RC, at::kHalf), Error);
+  EXPECT_ERROR(Gemv(x_TC, at::zeros({4, 9}), at::kFloat), kInvalidArgument);
+  EXPECT_ERROR(Gemv(x_TC, w_RC.to(at::kBFloat16), at::kFloat), kInvalidArgument);
+  EXPECT_ERROR(Gemv(x_TC.to(at::kHalf), w_RC.to(at::kHalf), at::kFloat), kInvalidArgument);
+  EXPECT_ERROR(Gemv(x_TC, at::zeros({8, 4}).t(), at::kFloat), kInvalidArgument);
+  EXPECT_ERROR(Gemv(x_TC, w_RC, at::kHalf), kInvalidArgument);
 }
 
 }  // namespace

@@ -57,13 +57,14 @@ void AddWeightGradientBf16(const at::Tensor& dy_any_TR, const at::Tensor& x_TC, 
 
 }  // namespace
 
-at::Tensor Linear(const at::Tensor& x_TC, const at::Tensor& w_RC) {
+at::Tensor Linear(const at::Tensor& x_TC, const LinearWeight& w_RC) {
   return LinearEach(x_TC, {w_RC}).front();
 }
 
-std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at::Tensor>& w_RC) {
+std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<LinearWeight>& w_RC) {
   bool contiguous = x_TC.is_contiguous();
-  for (const at::Tensor& w : w_RC) {
+  for (const LinearWeight& weight : w_RC) {
+    const at::Tensor& w = weight.dense();
     LWM_REQUIRE(x_TC.dim() == 2 && w.dim() == 2 && x_TC.size(1) == w.size(1) &&
                     x_TC.scalar_type() == w.scalar_type(),
                 "Linear: want x [tokens,cols] and w [rows,cols] of one dtype, got x ", x_TC.sizes(),
@@ -72,7 +73,7 @@ std::vector<at::Tensor> LinearEach(const at::Tensor& x_TC, const std::vector<at:
   }
   if (x_TC.size(0) <= kGemvRows && contiguous) return GemvEach(x_TC, w_RC, x_TC.scalar_type());
   std::vector<at::Tensor> y_TR;
-  for (const at::Tensor& w : w_RC) y_TR.push_back(ProductTransposed(x_TC, w));
+  for (const LinearWeight& w : w_RC) y_TR.push_back(ProductTransposed(x_TC, w.dense()));
   return y_TR;
 }
 
@@ -88,8 +89,9 @@ void AddWeightGradient(const at::Tensor& dy_TR, const at::Tensor& x_TC, at::Tens
   AddWidenedProduct(dw_RC, dy_TR.t(), x_TC);
 }
 
-at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC, const at::Tensor& w_RC,
-                          at::Tensor& dw_RC) {
+at::Tensor LinearBackward(const at::Tensor& dy_TR, const at::Tensor& x_TC,
+                          const LinearWeight& weight, at::Tensor& dw_RC) {
+  const at::Tensor& w_RC = weight.dense();
   LWM_REQUIRE(dy_TR.dim() == 2 && x_TC.dim() == 2 && w_RC.dim() == 2 &&
                   dy_TR.size(0) == x_TC.size(0) && dy_TR.size(1) == w_RC.size(0) &&
                   x_TC.size(1) == w_RC.size(1),

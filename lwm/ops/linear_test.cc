@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -39,7 +40,7 @@ TEST(OpsLinearTest, EachOfSeveralMatricesGivesItsOwnProduct) {
   at::manual_seed(5);
   for (const int64_t tokens : {3, 17}) {
     const at::Tensor x = at::randn({tokens, 33});
-    const std::vector<at::Tensor> w = {at::randn({70, 33}), at::randn({5, 33})};
+    const std::vector<LinearWeight> w = {at::randn({70, 33}), at::randn({5, 33})};
     const auto y = LinearEach(x, w);
     ASSERT_EQ(y.size(), 2U);
     for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(y[i].equal(Linear(x, w[i])));
@@ -67,11 +68,11 @@ TEST(OpsLinearTest, WeightGradientOfManyRowsIsAddedOnce) {
 
 TEST(OpsLinearTest, MismatchedInputsAreTheCallersError) {
   const at::Tensor x = at::zeros({3, 4}), w = at::zeros({5, 4}), dy = at::zeros({3, 5});
-  EXPECT_THROW(Linear(x, at::zeros({5, 3})), Error);
-  EXPECT_THROW(Linear(x, w.to(at::kBFloat16)), Error);
+  EXPECT_ERROR(Linear(x, at::zeros({5, 3})), kInvalidArgument);
+  EXPECT_ERROR(Linear(x, w.to(at::kBFloat16)), kInvalidArgument);
   at::Tensor dw = at::zeros({5, 4}), wrong = at::zeros({4, 5});
-  EXPECT_THROW(LinearBackward(dy, x, w, wrong), Error);
-  EXPECT_THROW(LinearBackward(at::zeros({2, 5}), x, w, dw), Error);
+  EXPECT_ERROR(LinearBackward(dy, x, w, wrong), kInvalidArgument);
+  EXPECT_ERROR(LinearBackward(at::zeros({2, 5}), x, w, dw), kInvalidArgument);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -97,12 +98,12 @@ TEST(OpsRopeTest, MismatchedInputsAreTheCallersError) {
   at::Tensor f64_THK = at::zeros({4, 1, 8}).to(at::kDouble);
   at::Tensor strided = at::zeros({4, 8, 1}).transpose(1, 2);
   at::Tensor gaps = at::zeros({4, 1, 16}).slice(2, 0, 16, 2);
-  EXPECT_THROW(ApplyRope(short_THK, table, false), Error);
-  EXPECT_THROW(ApplyRope(odd_THK, table, false), Error);
-  EXPECT_THROW(ApplyRope(f64_THK, table, false), Error);
-  EXPECT_THROW(ApplyRope(gaps, table, false), Error);
+  EXPECT_ERROR(ApplyRope(short_THK, table, false), kInvalidArgument);
+  EXPECT_ERROR(ApplyRope(odd_THK, table, false), kInvalidArgument);
+  EXPECT_ERROR(ApplyRope(f64_THK, table, false), kInvalidArgument);
+  EXPECT_ERROR(ApplyRope(gaps, table, false), kInvalidArgument);
   EXPECT_NO_THROW(ApplyRope(strided, table, false));
-  EXPECT_THROW(MakeRopeTable(at::zeros({4}), {1.0}, 1), Error);
+  EXPECT_ERROR(MakeRopeTable(at::zeros({4}), {1.0}, 1), kInvalidArgument);
 }
 
 }  // namespace

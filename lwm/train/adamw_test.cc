@@ -123,9 +123,9 @@ TEST(AdamWTest, ComputeWeightsAreNewAfterAStep) {
   ShardedWeights weights(TinyModel(), alone.mesh, at::kBFloat16);
   weights.InitRandom({.seed = 1});
   AdamW optimizer(weights, {});
-  weights.LayerGradients(1).q_HKxD.fill_(1);
+  weights.GradientsOfLayer(1).q_HKxD.fill_(1);
   optimizer.Step(1, 1);
-  EXPECT_LT(weights.Layer(1).q_HKxD.max().item<float>(), -0.8);
+  EXPECT_LT(weights.Layer(1)->q_HKxD.dense().max().item<float>(), -0.8);
 }
 
 }  // namespace

@@ -51,24 +51,38 @@ std::vector<ShardPiece> FlatLayout::Pieces(int rank) const {
   return pieces;
 }
 
-model::LayerWeights ViewLayer(const FlatLayout& layout, const at::Tensor& flat) {
-  model::LayerWeights weights;
+namespace {
+
+void PointInto(const FlatLayout& layout, const at::Tensor& flat,
+               const std::vector<at::Tensor*>& members) {
   const std::vector<at::Tensor> views = layout.Views(flat);
-  const std::vector<at::Tensor*> members = model::LayerTensors(weights);
   LWM_CHECK(views.size() == members.size(), views.size(), " tensors for ", members.size());
   for (size_t i = 0; i < views.size(); ++i) *members[i] = views[i];
-  return weights;
 }
 
-model::NonLayerWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
-                                 const at::Tensor& flat) {
-  model::NonLayerWeights weights;
-  const std::vector<at::Tensor> views = layout.Views(flat);
-  const std::vector<at::Tensor*> members = model::OuterTensors(config, weights);
-  LWM_CHECK(views.size() == members.size(), views.size(), " tensors for ", members.size());
-  for (size_t i = 0; i < views.size(); ++i) *members[i] = views[i];
-  if (config.tie_word_embeddings) weights.head_VD = weights.embed_VD;
-  return weights;
+}  // namespace
+
+template <class Layer>
+Layer ViewLayer(const FlatLayout& layout, const at::Tensor& flat) {
+  Layer layer;
+  PointInto(layout, flat, model::TensorsOf(layer));
+  return layer;
 }
+
+template <class NonLayer>
+NonLayer ViewNonLayer(const config::ModelConfig& config, const FlatLayout& layout,
+                      const at::Tensor& flat) {
+  NonLayer non_layer;
+  PointInto(layout, flat, model::TensorsOf(config, non_layer));
+  if (config.tie_word_embeddings) non_layer.head_VD = non_layer.embed_VD;
+  return non_layer;
+}
+
+template model::LayerWeights ViewLayer(const FlatLayout&, const at::Tensor&);
+template model::LayerGradients ViewLayer(const FlatLayout&, const at::Tensor&);
+template model::NonLayerWeights ViewNonLayer(const config::ModelConfig&, const FlatLayout&,
+                                             const at::Tensor&);
+template model::NonLayerGradients ViewNonLayer(const config::ModelConfig&, const FlatLayout&,
+                                               const at::Tensor&);
 
 }  // namespace lwm::train

@@ -35,9 +35,12 @@ class FlatLayout {
   int64_t shard_size_;
 };
 
-// Points the struct's members into the flat buffer.
-model::LayerWeights ViewLayer(const FlatLayout& layout, const at::Tensor& flat);
-model::NonLayerWeights ViewOuter(const config::ModelConfig& config, const FlatLayout& layout,
-                                 const at::Tensor& flat);
+// The struct whose members are views into the flat buffer; Layer is model::LayerWeights or
+// LayerGradients, NonLayer the same outside the layers.
+template <class Layer>
+Layer ViewLayer(const FlatLayout& layout, const at::Tensor& flat);
+template <class NonLayer>
+NonLayer ViewNonLayer(const config::ModelConfig& config, const FlatLayout& layout,
+                      const at::Tensor& flat);
 
 }  // namespace lwm::train

@@ -11,16 +11,16 @@ GradientScatter::GradientScatter(const config::ModelConfig& config, dist::Commun
                                  const std::vector<FlatLayout>& layouts)
     : config_(config), ranks_(shard_ranks), shards_(shards), layouts_(layouts) {
   if (!resident()) return;
-  outer_ = ViewOuter(config, layouts[0], shards[0].gradient_n);
+  non_layer_ = ViewNonLayer<model::NonLayerGradients>(config, layouts[0], shards[0].gradient_n);
   for (size_t group = 1; group < layouts.size(); ++group)
-    resident_.push_back(ViewLayer(layouts[group], shards[group].gradient_n));
+    resident_.push_back(ViewLayer<model::LayerGradients>(layouts[group], shards[group].gradient_n));
 }
 
-model::NonLayerWeights& GradientScatter::Outer() {
-  if (resident() || outer_flat_.defined()) return outer_;
-  outer_flat_ = at::zeros({layouts_[0].size()}, at::kFloat);
-  outer_ = ViewOuter(config_, layouts_[0], outer_flat_);
-  return outer_;
+model::NonLayerGradients& GradientScatter::NonLayer() {
+  if (resident() || non_layer_flat_.defined()) return non_layer_;
+  non_layer_flat_ = at::zeros({layouts_[0].size()}, at::kFloat);
+  non_layer_ = ViewNonLayer<model::NonLayerGradients>(config_, layouts_[0], non_layer_flat_);
+  return non_layer_;
 }
 
 dist::Request GradientScatter::StartScatter(const at::Tensor& flat, const at::Tensor& received_n) {
@@ -53,7 +53,7 @@ GradientScatter::Buffer& GradientScatter::Filling(int64_t layer) {
   return *oldest;
 }
 
-model::LayerWeights& GradientScatter::Layer(int64_t layer) {
+model::LayerGradients& GradientScatter::Layer(int64_t layer) {
   if (resident()) return resident_[static_cast<size_t>(layer)];
   for (Buffer& buffer : buffers_) buffer.request.Test();  // lets it move on
   Buffer& buffer = Filling(layer);
@@ -62,7 +62,7 @@ model::LayerWeights& GradientScatter::Layer(int64_t layer) {
   if (!buffer.flat.defined()) {
     buffer.flat = at::empty({layout.size()}, at::kFloat);
     buffer.received_n = at::empty({layout.shard_size()}, at::kFloat);
-    buffer.gradients = ViewLayer(layout, buffer.flat);
+    buffer.gradients = ViewLayer<model::LayerGradients>(layout, buffer.flat);
   }
   buffer.flat.zero_();  // the backward pass adds to it
   buffer.layer = layer;
@@ -81,10 +81,10 @@ void GradientScatter::Finish(int64_t layer) {
 
 void GradientScatter::FinishAll() {
   if (resident()) return;
-  Outer();  // ranks without tokens take part too
+  NonLayer();  // ranks without tokens take part too
   const at::Tensor received_n = at::empty({layouts_[0].shard_size()}, at::kFloat);
   // The outer group is complete only now: the embedding's gradient is the last of a backward pass.
-  dist::Request request = StartScatter(outer_flat_, received_n);
+  dist::Request request = StartScatter(non_layer_flat_, received_n);
   for (Buffer& buffer : buffers_) {
     LWM_CHECK(buffer.layer < 0 || buffer.in_flight, "gradients of layer ", buffer.layer,
               " were not finished");
@@ -92,7 +92,7 @@ void GradientScatter::FinishAll() {
   }
   request.Wait();
   shards_[0].gradient_n.add_(received_n);
-  outer_flat_.zero_();
+  non_layer_flat_.zero_();
 }
 
 }  // namespace lwm::train

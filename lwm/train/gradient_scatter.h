@@ -14,8 +14,8 @@ class GradientScatter {
   GradientScatter(const config::ModelConfig& config, dist::Communicator& shard_ranks,
                   std::vector<GroupShard>& shards, const std::vector<FlatLayout>& layouts);
 
-  model::NonLayerWeights& Outer();
-  model::LayerWeights& Layer(int64_t layer);
+  model::NonLayerGradients& NonLayer();
+  model::LayerGradients& Layer(int64_t layer);
   void Finish(int64_t layer);
   // The outer group's too; after it the shards hold the sums over the shard ranks.
   void FinishAll();
@@ -23,7 +23,7 @@ class GradientScatter {
  private:
   struct Buffer {
     at::Tensor flat, received_n;
-    model::LayerWeights gradients;
+    model::LayerGradients gradients;
     int64_t layer = -1;
     bool in_flight = false;
     int64_t started = 0;
@@ -39,9 +39,9 @@ class GradientScatter {
   dist::Communicator& ranks_;
   std::vector<GroupShard>& shards_;
   const std::vector<FlatLayout>& layouts_;
-  model::NonLayerWeights outer_;
-  at::Tensor outer_flat_;
-  std::vector<model::LayerWeights> resident_;
+  model::NonLayerGradients non_layer_;
+  at::Tensor non_layer_flat_;
+  std::vector<model::LayerGradients> resident_;
   std::array<Buffer, 2> buffers_;
   int64_t clock_ = 0;
 };

@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
 
@@ -47,7 +48,7 @@ TEST(RunSetupTest, TheModelKnowsTheFramesItIsTrainedOn) {
   EXPECT_EQ(Prepared({vision, vqgan}).codes_per_frame, 16);
   EXPECT_EQ(Prepared({vision, vqgan, "data.frame_size=12"}).codes_per_frame, 36);
   EXPECT_EQ(Prepared({"data.codes_per_frame=9"}).codes_per_frame, 0);
-  EXPECT_THROW(Prepared({vision, vqgan, "data.frame_size=13"}), Error);
+  EXPECT_ERROR(Prepared({vision, vqgan, "data.frame_size=13"}), kInvalidArgument);
 }
 
 TEST(RunSetupTest, TheModelEndsTextsAsItsTokenizerDoes) {

@@ -170,17 +170,21 @@ void ShardedWeights::Load(const std::function<at::Tensor(const model::TensorSpec
   MastersChanged();
 }
 
-const model::NonLayerWeights& ShardedWeights::Outer() { return parts_->gather->Outer(); }
+const model::NonLayerWeights& ShardedWeights::NonLayer() const {
+  return parts_->gather->NonLayer();
+}
 
-const model::LayerWeights& ShardedWeights::Layer(int64_t layer) {
+const model::LayerWeights& ShardedWeights::AcquireLayer(int64_t layer) const {
   return parts_->gather->Layer(layer);
 }
 
-void ShardedWeights::ReleaseLayer(int64_t layer) { parts_->gather->Release(layer); }
+void ShardedWeights::ReleaseLayer(int64_t layer) const { parts_->gather->Release(layer); }
 
-model::NonLayerWeights& ShardedWeights::OuterGradients() { return parts_->scatter->Outer(); }
+model::NonLayerGradients& ShardedWeights::GradientsOfNonLayer() {
+  return parts_->scatter->NonLayer();
+}
 
-model::LayerWeights& ShardedWeights::LayerGradients(int64_t layer) {
+model::LayerGradients& ShardedWeights::GradientsOfLayer(int64_t layer) {
   return parts_->scatter->Layer(layer);
 }
 

@@ -74,11 +74,9 @@ class ShardedWeights final : public model::WeightStore {
   void Load(const std::function<at::Tensor(const model::TensorSpec&)>& read);
 
   // model::WeightStore.
-  const model::NonLayerWeights& Outer() override;
-  const model::LayerWeights& Layer(int64_t layer) override;
-  void ReleaseLayer(int64_t layer) override;
-  model::NonLayerWeights& OuterGradients() override;
-  model::LayerWeights& LayerGradients(int64_t layer) override;
+  const model::NonLayerWeights& NonLayer() const override;
+  model::NonLayerGradients& GradientsOfNonLayer() override;
+  model::LayerGradients& GradientsOfLayer(int64_t layer) override;
   void FinishLayerGradients(int64_t layer) override;
 
   // After the last micro-batch of a step: hands over the outer group's gradients, waits for the
@@ -110,6 +108,9 @@ class ShardedWeights final : public model::WeightStore {
   GroupShard& shard(int64_t group) { return shards_[static_cast<size_t>(group + 1)]; }
 
  private:
+  const model::LayerWeights& AcquireLayer(int64_t layer) const override;
+  void ReleaseLayer(int64_t layer) const override;
+
   struct Parts;  // layouts of the flat buffers, gathering and scattering
 
   config::ModelConfig config_;

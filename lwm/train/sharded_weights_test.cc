@@ -58,21 +58,20 @@ TEST(ShardedWeightsTest, ComputeWeightsFollowTheMasters) {
     testing::WholeModel source(TinyModel(), 5);
     weights.Load(std::ref(source));
     const auto whole = Whole(weights);
-    const model::LayerWeights& layer = weights.Layer(1);
-    EXPECT_TRUE(
-        at::equal(layer.ffn.down_DF, whole.at("model.layers.1.mlp.down_proj.weight").to(dtype)));
-    EXPECT_TRUE(
-        at::equal(weights.Outer().vision_head_VD, whole.at("vision_head.weight").to(dtype)));
-    weights.ReleaseLayer(1);
+    const model::LayerHandle layer = weights.Layer(1);
+    EXPECT_TRUE(at::equal(layer->ffn.down_DF.dense(),
+                          whole.at("model.layers.1.mlp.down_proj.weight").to(dtype)));
+    EXPECT_TRUE(at::equal(weights.NonLayer().vision_head_VD.dense(),
+                          whole.at("vision_head.weight").to(dtype)));
   }
 }
 
 TEST(ShardedWeightsTest, TiedHeadIsTheEmbedding) {
   Alone alone;
   ShardedWeights weights(TinyModel(1, false, true), alone.mesh, at::kBFloat16);
-  EXPECT_EQ(weights.Outer().head_VD.data_ptr(), weights.Outer().embed_VD.data_ptr());
-  EXPECT_EQ(weights.OuterGradients().head_VD.data_ptr(),
-            weights.OuterGradients().embed_VD.data_ptr());
+  EXPECT_EQ(weights.NonLayer().head_VD.dense().data_ptr(), weights.NonLayer().embed_VD.data_ptr());
+  EXPECT_EQ(weights.GradientsOfNonLayer().head_VD.data_ptr(),
+            weights.GradientsOfNonLayer().embed_VD.data_ptr());
   EXPECT_FALSE(Whole(weights).contains("lm_head.weight"));
 }
 
@@ -87,9 +86,9 @@ TEST(ShardedWeightsTest, GradientNormCountsEveryWeightOnce) {
       value += 0.5;
     }
   };
-  fill(model::OuterTensors(weights.config(), weights.OuterGradients()));
+  fill(model::TensorsOf(weights.config(), weights.GradientsOfNonLayer()));
   for (const int64_t layer : {1, 0}) {
-    fill(model::LayerTensors(weights.LayerGradients(layer)));
+    fill(model::TensorsOf(weights.GradientsOfLayer(layer)));
     weights.FinishLayerGradients(layer);
   }
   weights.FinishGradients();
@@ -103,7 +102,7 @@ TEST(ShardedWeightsTest, GradientNormIsTheSameForAnyNumberOfThreads) {
   config.vocab_size = 30001;
   Alone alone;
   ShardedWeights weights(config, alone.mesh, at::kFloat);
-  at::Tensor& gradient = weights.OuterGradients().embed_VD;
+  at::Tensor& gradient = weights.GradientsOfNonLayer().embed_VD;
   gradient.copy_(at::sin(at::arange(gradient.numel(), at::kFloat)).view(gradient.sizes()));
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
@@ -117,7 +116,7 @@ TEST(ShardedWeightsTest, GradientNormIsTheSameForAnyNumberOfThreads) {
 TEST(ShardedWeightsTest, GradientNormShowsNaN) {
   Alone alone;
   ShardedWeights weights(TinyModel(), alone.mesh, at::kFloat);
-  weights.LayerGradients(0).q_HKxD.flatten()[3] = std::numeric_limits<float>::quiet_NaN();
+  weights.GradientsOfLayer(0).q_HKxD.flatten()[3] = std::numeric_limits<float>::quiet_NaN();
   weights.FinishLayerGradients(0);
   weights.FinishGradients();
   EXPECT_TRUE(std::isnan(weights.GradientNorm()));

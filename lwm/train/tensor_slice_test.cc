@@ -7,6 +7,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/random.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::train {
 namespace {
@@ -87,7 +88,7 @@ TEST(TensorSliceTest, TextThatNamesNoSliceIsRefused) {
        {"", "whole", "whole:0-73", "whole:5-4", "whole:-1-4", "whole:0-4x", "rows.1of2:0-4",
         "cols.0of2:0-4", "cols.3of2:0-4", "cols.1of5:0-4", "cols.1of3:0-25", "cols.1of0:0-0",
         "diag.1of2:0-4", "whole:0-99999999999999999999"})
-    EXPECT_THROW(ParseSlice(text, spec), Error) << text;
+    EXPECT_ERROR(ParseSlice(text, spec), kCorruptData) << text;
 }
 
 }  // namespace

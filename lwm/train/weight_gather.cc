@@ -22,9 +22,9 @@ WeightGather::WeightGather(const config::ModelConfig& config, dist::Communicator
                            const std::vector<FlatLayout>& layouts)
     : config_(config), ranks_(shard_ranks), shards_(shards), layouts_(layouts) {
   if (!resident()) return;
-  outer_ = ViewOuter(config, layouts[0], shards[0].compute_n);
+  non_layer_ = ViewNonLayer<model::NonLayerWeights>(config, layouts[0], shards[0].compute_n);
   for (size_t group = 1; group < layouts.size(); ++group)
-    resident_.push_back(ViewLayer(layouts[group], shards[group].compute_n));
+    resident_.push_back(ViewLayer<model::LayerWeights>(layouts[group], shards[group].compute_n));
 }
 
 dist::Request WeightGather::StartGather(int64_t group, const at::Tensor& flat) {
@@ -32,18 +32,18 @@ dist::Request WeightGather::StartGather(int64_t group, const at::Tensor& flat) {
                                BytesOf<std::span<std::byte>>(flat));
 }
 
-const model::NonLayerWeights& WeightGather::Outer() {
-  if (resident() || outer_fresh_) return outer_;
-  if (!outer_flat_.defined()) {
-    outer_flat_ = at::empty({layouts_[0].size()}, compute(0).options());
-    outer_ = ViewOuter(config_, layouts_[0], outer_flat_);
+const model::NonLayerWeights& WeightGather::NonLayer() {
+  if (resident() || non_layer_fresh_) return non_layer_;
+  if (!non_layer_flat_.defined()) {
+    non_layer_flat_ = at::empty({layouts_[0].size()}, compute(0).options());
+    non_layer_ = ViewNonLayer<model::NonLayerWeights>(config_, layouts_[0], non_layer_flat_);
   }
-  dist::Request request = StartGather(0, outer_flat_);
+  dist::Request request = StartGather(0, non_layer_flat_);
   // Layer 0 is used next: its gather runs behind this one.
   if (config_.num_hidden_layers > 0 && !Find(0)) Start(0);
   request.Wait();
-  outer_fresh_ = true;
-  return outer_;
+  non_layer_fresh_ = true;
+  return non_layer_;
 }
 
 WeightGather::Slot* WeightGather::Find(int64_t layer) {
@@ -69,7 +69,7 @@ WeightGather::Slot* WeightGather::Start(int64_t layer) {
   const auto group = static_cast<size_t>(layer + 1);
   if (!slot->flat.defined()) {
     slot->flat = at::empty({layouts_[group].size()}, compute(layer + 1).options());
-    slot->weights = ViewLayer(layouts_[group], slot->flat);
+    slot->weights = ViewLayer<model::LayerWeights>(layouts_[group], slot->flat);
   }
   slot->layer = layer;
   slot->last_use = ++clock_;
@@ -96,7 +96,7 @@ const model::LayerWeights& WeightGather::Layer(int64_t layer) {
   Slot* slot = Find(layer);
   if (!slot) slot = Start(layer);
   LWM_CHECK(slot, "more than ", kMostSlots, " layers in use at a time");
-  slot->in_use = true;
+  ++slot->in_use;
   slot->last_use = ++clock_;
   const int64_t next = NextLayer(layer);
   // Started before the wait below, so that it travels while this layer is computed.
@@ -109,7 +109,7 @@ void WeightGather::Release(int64_t layer) {
   if (resident()) return;
   Slot* slot = Find(layer);
   LWM_CHECK(slot && slot->in_use, "layer ", layer, " is not in use");
-  slot->in_use = false;
+  --slot->in_use;
 }
 
 void WeightGather::WaitForAll() {
@@ -118,7 +118,7 @@ void WeightGather::WaitForAll() {
 
 void WeightGather::Forget() {
   WaitForAll();
-  outer_fresh_ = false;
+  non_layer_fresh_ = false;
   for (const auto& slot : slots_) {
     LWM_CHECK(!slot->in_use, "weights changed while layer ", slot->layer, " is in use");
     slot->layer = -1;

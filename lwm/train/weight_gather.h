@@ -16,7 +16,7 @@ class WeightGather {
   WeightGather(const config::ModelConfig& config, dist::Communicator& shard_ranks,
                const std::vector<GroupShard>& shards, const std::vector<FlatLayout>& layouts);
 
-  const model::NonLayerWeights& Outer();
+  const model::NonLayerWeights& NonLayer();
   const model::LayerWeights& Layer(int64_t layer);
   void Release(int64_t layer);
   // Waits for gathers under way: after it the masters may be changed.
@@ -30,7 +30,7 @@ class WeightGather {
     at::Tensor flat;
     model::LayerWeights weights;
     int64_t layer = -1;  // the one it holds or is being filled with; -1 = none
-    bool in_use = false;
+    int in_use = 0;      // handles
     int64_t last_use = 0;
     dist::Request request;  // last: waits before flat goes
   };
@@ -50,9 +50,9 @@ class WeightGather {
   dist::Communicator& ranks_;
   const std::vector<GroupShard>& shards_;
   const std::vector<FlatLayout>& layouts_;
-  model::NonLayerWeights outer_;
-  at::Tensor outer_flat_;
-  bool outer_fresh_ = false;
+  model::NonLayerWeights non_layer_;
+  at::Tensor non_layer_flat_;
+  bool non_layer_fresh_ = false;
   std::vector<model::LayerWeights> resident_;
   std::vector<std::unique_ptr<Slot>> slots_;
   int64_t last_layer_ = -1, direction_ = 1, clock_ = 0;

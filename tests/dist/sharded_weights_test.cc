@@ -41,9 +41,9 @@ void ExpectWeights(const std::vector<model::TensorSpec>& specs,
 }
 
 void ExpectLayer(ShardedWeights& weights, int64_t layer, WholeModel& whole, at::ScalarType dtype) {
-  model::LayerWeights tensors = weights.Layer(layer);
-  ExpectWeights(weights.GroupSpecs(layer), model::LayerTensors(tensors), weights.mesh(), whole,
-                dtype);
+  const model::LayerHandle handle = weights.Layer(layer);
+  model::LayerWeights tensors = *handle;
+  ExpectWeights(weights.GroupSpecs(layer), model::TensorsOf(tensors), weights.mesh(), whole, dtype);
 }
 
 TEST(ShardedWeightsDistTest, GatheredGroupsEqualTheWholeTensors) {
@@ -58,14 +58,11 @@ TEST(ShardedWeightsDistTest, GatheredGroupsEqualTheWholeTensors) {
         } else {
           weights.Load(std::ref(*whole));
         }
-        model::NonLayerWeights outer = weights.Outer();
-        ExpectWeights(weights.GroupSpecs(-1), model::OuterTensors(config, outer), mesh, *whole,
-                      dtype);
+        model::NonLayerWeights outer = weights.NonLayer();
+        ExpectWeights(weights.GroupSpecs(-1), model::TensorsOf(config, outer), mesh, *whole, dtype);
         // Two forward passes, the second with its backward, and an order that nobody predicts.
-        for (const int64_t layer : {0, 1, 2, 3, 0, 1, 2, 3, 3, 2, 1, 0, 2, 0, 3, 1, 0}) {
+        for (const int64_t layer : {0, 1, 2, 3, 0, 1, 2, 3, 3, 2, 1, 0, 2, 0, 3, 1, 0})
           ExpectLayer(weights, layer, *whole, dtype);
-          weights.ReleaseLayer(layer);
-        }
       }
     }
   });
@@ -77,14 +74,11 @@ TEST(ShardedWeightsDistTest, TwoLayersMayBeInUse) {
     WholeModel whole(config, kSeed);
     ShardedWeights weights(config, mesh, at::kFloat);
     weights.InitRandom(kInit);
-    for (int64_t layer = 0; layer < 4; ++layer) {
+    for (int64_t layer = 1; layer < 4; ++layer) {
+      const model::LayerHandle before = weights.Layer(layer - 1), now = weights.Layer(layer);
       ExpectLayer(weights, layer, whole, at::kFloat);
-      if (layer > 0) {
-        ExpectLayer(weights, layer - 1, whole, at::kFloat);
-        weights.ReleaseLayer(layer - 1);
-      }
+      ExpectLayer(weights, layer - 1, whole, at::kFloat);
     }
-    weights.ReleaseLayer(3);
   });
 }
 
@@ -113,10 +107,10 @@ void Backward(ShardedWeights& weights, int micro_batches) {
     const int contributor =
         (micro * mesh.data_size() + mesh.data_rank()) * mesh.shape().sp + mesh.sp_rank();
     AddGradients(weights.GroupSpecs(-1),
-                 model::OuterTensors(weights.config(), weights.OuterGradients()), mesh,
+                 model::TensorsOf(weights.config(), weights.GradientsOfNonLayer()), mesh,
                  contributor);
     for (int64_t layer = layers - 1; layer >= 0; --layer) {
-      AddGradients(weights.GroupSpecs(layer), model::LayerTensors(weights.LayerGradients(layer)),
+      AddGradients(weights.GroupSpecs(layer), model::TensorsOf(weights.GradientsOfLayer(layer)),
                    mesh, contributor);
       weights.FinishLayerGradients(layer);
     }

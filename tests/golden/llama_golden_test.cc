@@ -66,7 +66,7 @@ double LargestDifference(const at::Tensor& a, const at::Tensor& b) {
 at::Tensor AllLogits(model::ResidentWeights& weights, const TokenBatch& batch) {
   const at::Tensor hidden_BTD =
       model::DecoderHidden(weights.config(), weights, DecoderInputOf(batch, nullptr), {});
-  return at::linear(hidden_BTD, weights.Outer().head_VD);
+  return at::linear(hidden_BTD, weights.NonLayer().head_VD.dense());
 }
 
 // The golden labels are shifted inside the loss, ours are the target of their own position.
@@ -192,7 +192,7 @@ TEST_F(TextCheckpointGoldenTest, PackedRowsGiveTheLogitsAndTheLossOfPaddedOnes) 
   const at::Tensor want_LD = golden.at("grad/transformer/h/scan_decoder/ffn_norm/kernel");
   const at::Tensor want_LDG = golden.at("grad/transformer/h/scan_decoder/attention/wv/kernel");
   for (int64_t l = 0; l < want_LD.size(0); ++l) {
-    const model::LayerWeights& got = weights_.LayerGradients(l);
+    const model::LayerGradients& got = weights_.GradientsOfLayer(l);
     EXPECT_LE(LargestDifference(got.ffn_norm_D, want_LD[l]),
               1e-5 * want_LD[l].abs().max().item<double>());
     EXPECT_LE(LargestDifference(got.v_GKxD.t(), want_LDG[l]),

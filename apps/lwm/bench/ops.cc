@@ -126,8 +126,8 @@ class OpsBench {
     const at::Tensor x = Random({tokens, dim}), dy = Random({tokens, dim});
     const ops::FeedForwardWeights weights{Random({ffn, dim}, 0.03), Random({ffn, dim}, 0.03),
                                           Random({dim, ffn}, 0.03)};
-    ops::FeedForwardWeights gradients{at::zeros({ffn, dim}), at::zeros({ffn, dim}),
-                                      at::zeros({dim, ffn})};
+    ops::FeedForwardGradients gradients{at::zeros({ffn, dim}), at::zeros({ffn, dim}),
+                                        at::zeros({dim, ffn})};
     const double flop = 6.0 * static_cast<double>(tokens * dim * ffn);
     Speed("feed_forward", flop, [&] { ops::FeedForward(x, weights, 2048); });
     // Recomputes gate and up: 8 products against the forward's 3.

@@ -36,10 +36,10 @@ void CheckFits(const infer::TokenBatch& batch, const config::ModelConfig& config
 }
 
 // f32 [B,T,V], made slice by slice so that nothing else of that size exists.
-at::Tensor AllLogits(const at::Tensor& hidden_BTD, const at::Tensor& head_VD) {
+at::Tensor AllLogits(const at::Tensor& hidden_BTD, const ops::LinearWeight& head_VD) {
   const int64_t rows = hidden_BTD.size(0), tokens = hidden_BTD.size(1);
-  const at::Tensor hidden_TD = hidden_BTD.reshape({rows * tokens, -1}).to(head_VD.scalar_type());
-  at::Tensor logits_TV = at::empty({rows * tokens, head_VD.size(0)}, at::kFloat);
+  const at::Tensor hidden_TD = hidden_BTD.reshape({rows * tokens, -1}).to(head_VD.dtype());
+  at::Tensor logits_TV = at::empty({rows * tokens, head_VD.rows()}, at::kFloat);
   for (int64_t begin = 0; begin < rows * tokens; begin += kSliceTokens) {
     const int64_t end = std::min(rows * tokens, begin + kSliceTokens);
     logits_TV.slice(0, begin, end).copy_(ops::Linear(hidden_TD.slice(0, begin, end), head_VD));
@@ -81,7 +81,7 @@ void RunLogits(const LogitsFlags& flags) {
 
   checkpoint::NamedTensors out;
   const at::Tensor hidden_BTD = model::DecoderHidden(weights.config(), weights, input, {});
-  const model::NonLayerWeights& outer = weights.Outer();
+  const model::NonLayerWeights& outer = weights.NonLayer();
   out.emplace_back("logits", AllLogits(hidden_BTD, outer.head_VD));
   if (weights.config().has_vision())
     out.emplace_back("vision_logits", AllLogits(hidden_BTD, outer.vision_head_VD));

@@ -10,6 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/testing/attention_problem.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -327,9 +328,9 @@ TEST(AttentionBlockTest, CallsProgressOnTheCallingThreadAndPassesItsExceptionOn)
   Result r = Compute(p);
   const QueryGradientBlock queries{p.queries(), p.dout_BTHK, r.lse_BHT,
                                    AttentionDelta(p.dout_BTHK, r.out_BTHK)};
-  EXPECT_THROW(
+  EXPECT_ERROR(
       AttentionBlockBackward(queries, p.keys(), p.scale, r.dq_BTHK, r.dk_BUGK, r.dv_BUGK, fail),
-      Error);
+      kInternal);
   at::set_num_threads(before);
 }
 
@@ -342,14 +343,14 @@ TEST(AttentionBlockTest, WrongShapesAndTypesAreNamed) {
   };
   KeyBlock odd_heads = p.keys();
   odd_heads.k_BUGK = odd_heads.v_BUGK = at::zeros({1, 10, 3, 8}, at::kFloat);
-  EXPECT_THROW(forward(p.queries(), odd_heads, 1), Error);
+  EXPECT_ERROR(forward(p.queries(), odd_heads, 1), kInvalidArgument);
   KeyBlock other_type = p.keys();
   other_type.k_BUGK = other_type.k_BUGK.to(at::kBFloat16);
-  EXPECT_THROW(forward(p.queries(), other_type, 1), Error);
+  EXPECT_ERROR(forward(p.queries(), other_type, 1), kInvalidArgument);
   QueryBlock long_index = p.queries();
   long_index.index_BT = long_index.index_BT.to(at::kLong);
-  EXPECT_THROW(forward(long_index, p.keys(), 1), Error);
-  EXPECT_THROW(forward(p.queries(), p.keys(), std::nan("")), Error);
+  EXPECT_ERROR(forward(long_index, p.keys(), 1), kInvalidArgument);
+  EXPECT_ERROR(forward(p.queries(), p.keys(), std::nan("")), kInvalidArgument);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -169,11 +170,11 @@ TEST(OpsCachedAttentionTest, NanOfARowWithOneKeyIsNotLost) {
 
 TEST(OpsCachedAttentionTest, MismatchedInputsAreTheCallersError) {
   const at::Tensor q = at::zeros({1, 2, 4, 16}), k = at::zeros({1, 9, 2, 16});
-  EXPECT_THROW(CachedAttention(q, k, k, 8, {}, true, 1), Error);
-  EXPECT_THROW(CachedAttention(q, k, k.narrow(1, 0, 8), 0, {}, true, 1), Error);
-  EXPECT_THROW(CachedAttention(q.to(at::kBFloat16), k, k, 0, {}, true, 1), Error);
-  EXPECT_THROW(CachedAttention(q, k, k, 0, at::zeros({1}, at::kLong), true, 1), Error);
-  EXPECT_THROW(CachedAttention(at::zeros({1, 2, 3, 16}), k, k, 0, {}, true, 1), Error);
+  EXPECT_ERROR(CachedAttention(q, k, k, 8, {}, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q, k, k.narrow(1, 0, 8), 0, {}, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q.to(at::kBFloat16), k, k, 0, {}, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q, k, k, 0, at::zeros({1}, at::kLong), true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(at::zeros({1, 2, 3, 16}), k, k, 0, {}, true, 1), kInvalidArgument);
 }
 
 }  // namespace

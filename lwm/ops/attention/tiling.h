@@ -82,7 +82,7 @@ class QueryTile {
 std::vector<const void*> KeyRows(const AttentionTiling& tiling, const at::Tensor& x_BUGK, int64_t b,
                                  int64_t g, int64_t tile);
 
-// Throws unless the tensors have the shapes, types and layouts of attention_block.h.
+// Throws unless the tensors have the shapes, types and layouts of block.h.
 void CheckAttentionBlock(const QueryBlock& queries, const KeyBlock& keys, double scale);
 void CheckLikeQueries(const at::Tensor& x_BTHK, const at::Tensor& q_BTHK, const char* name);
 void CheckF32(const at::Tensor& x, at::IntArrayRef shape, const char* name);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -88,9 +89,9 @@ TEST_F(ConvWeightGradientTest, NanStaysInItsChannelsAndTaps) {
 
 TEST_F(ConvWeightGradientTest, WrongInputsAreTheCallersError) {
   const Case c({1, 4, 16, 6, 6, 3, 1, 1});
-  EXPECT_THROW(ConvWeightGradient(c.x_NCHW, c.dy_NCHW, 3, 1, 0), Error);
-  EXPECT_THROW(ConvWeightGradient(c.x_NCHW.to(at::kFloat), c.dy_NCHW, 3, 1, 1), Error);
-  EXPECT_THROW(ConvWeightGradient(c.x_NCHW, c.dy_NCHW.narrow(1, 0, 15), 3, 1, 1), Error);
+  EXPECT_ERROR(ConvWeightGradient(c.x_NCHW, c.dy_NCHW, 3, 1, 0), kInvalidArgument);
+  EXPECT_ERROR(ConvWeightGradient(c.x_NCHW.to(at::kFloat), c.dy_NCHW, 3, 1, 1), kInvalidArgument);
+  EXPECT_ERROR(ConvWeightGradient(c.x_NCHW, c.dy_NCHW.narrow(1, 0, 15), 3, 1, 1), kInvalidArgument);
 }
 
 }  // namespace

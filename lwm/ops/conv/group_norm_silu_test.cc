@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -122,11 +123,11 @@ TEST(OpsGroupNormSiluTest, NoImagesAndMixedDtypesAreFine) {
 
 TEST(OpsGroupNormSiluTest, WrongInputsAreTheCallersError) {
   const at::Tensor x = at::zeros({1, 6, 2, 2}), c = at::ones({6});
-  EXPECT_THROW(GroupNormSilu(x, c, c, 4, kEps), Error);
-  EXPECT_THROW(GroupNormSilu(x, at::ones({5}), c, 2, kEps), Error);
-  EXPECT_THROW(GroupNormSilu(x, c, c, 2, 0), Error);
-  EXPECT_THROW(GroupNormSilu(x.to(at::kHalf), c, c, 2, kEps), Error);
-  EXPECT_THROW(GroupNormSilu(x[0], c, c, 2, kEps), Error);
+  EXPECT_ERROR(GroupNormSilu(x, c, c, 4, kEps), kInvalidArgument);
+  EXPECT_ERROR(GroupNormSilu(x, at::ones({5}), c, 2, kEps), kInvalidArgument);
+  EXPECT_ERROR(GroupNormSilu(x, c, c, 2, 0), kInvalidArgument);
+  EXPECT_ERROR(GroupNormSilu(x.to(at::kHalf), c, c, 2, kEps), kInvalidArgument);
+  EXPECT_ERROR(GroupNormSilu(x[0], c, c, 2, kEps), kInvalidArgument);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::ops {
 namespace {
@@ -111,9 +112,9 @@ TEST(WinogradTrainedConv2dTest, GradientsDoNotDependOnTheNumberOfThreads) {
 
 TEST(WinogradTrainedConv2dTest, WrongInputsAreTheCallersError) {
   const Case c = MakeCase(1, 4, 6, 5, 5);
-  EXPECT_THROW(WinogradTrainedConv2d(c.x, at::zeros({6, 4, 1, 1}), c.bias), Error);
-  EXPECT_THROW(WinogradTrainedConv2d(at::zeros({1, 5, 5, 5}), c.weight, c.bias), Error);
-  EXPECT_THROW(WinogradTrainedConv2d(at::zeros({0, 4, 5, 5}), c.weight, c.bias), Error);
+  EXPECT_ERROR(WinogradTrainedConv2d(c.x, at::zeros({6, 4, 1, 1}), c.bias), kInvalidArgument);
+  EXPECT_ERROR(WinogradTrainedConv2d(at::zeros({1, 5, 5, 5}), c.weight, c.bias), kInvalidArgument);
+  EXPECT_ERROR(WinogradTrainedConv2d(at::zeros({0, 4, 5, 5}), c.weight, c.bias), kInvalidArgument);
 }
 
 // The four outputs of a tile share products, so a NaN reaches a pixel further than by definition.
@@ -130,13 +131,14 @@ TEST(WinogradConv2dTest, NanStaysNearAndInItsImage) {
 
 TEST(WinogradConv2dTest, WrongInputsAreTheCallersError) {
   const Case c = MakeCase(1, 4, 6, 5, 5);
-  EXPECT_THROW(WinogradConv2d(at::zeros({6, 4, 1, 1}), c.bias), Error);
-  EXPECT_THROW(WinogradConv2d(c.weight, at::zeros({4})), Error);
+  EXPECT_ERROR(WinogradConv2d(at::zeros({6, 4, 1, 1}), c.bias), kInvalidArgument);
+  EXPECT_ERROR(WinogradConv2d(c.weight, at::zeros({4})), kInvalidArgument);
   const WinogradConv2d conv(c.weight, c.bias);
-  EXPECT_THROW(conv.Run(at::zeros({1, 5, 5, 5})), Error);
-  EXPECT_THROW(conv.Run(c.x.to(at::kDouble)), Error);
-  EXPECT_THROW(conv.AddTo(at::zeros({1, 6, 5, 5}), c.x), Error);
-  EXPECT_THROW(conv.AddTo(at::zeros({1, 6, 4, 5}).contiguous(kChannelsLast), c.x), Error);
+  EXPECT_ERROR(conv.Run(at::zeros({1, 5, 5, 5})), kInvalidArgument);
+  EXPECT_ERROR(conv.Run(c.x.to(at::kDouble)), kInvalidArgument);
+  EXPECT_ERROR(conv.AddTo(at::zeros({1, 6, 5, 5}), c.x), kInvalidArgument);
+  EXPECT_ERROR(conv.AddTo(at::zeros({1, 6, 4, 5}).contiguous(kChannelsLast), c.x),
+               kInvalidArgument);
   EXPECT_EQ(conv.Run(at::zeros({0, 4, 5, 5})).size(0), 0);
 }
 
