@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
@@ -207,12 +208,12 @@ TEST_F(FileTest, FolderAppearsWholeOrNotAtAll) {
   WriteFolderAtomically(folder_ / "done/",  // as shells complete names
                         [](const fs::path& place) { WriteFileAtomically(place / "inside", "2"); });
   EXPECT_EQ(ReadFile(folder_ / "done" / "inside"), "2");
-  EXPECT_THROW(WriteFolderAtomically(folder_ / "failed",
+  EXPECT_ERROR(WriteFolderAtomically(folder_ / "failed",
                                      [](const fs::path& place) {
                                        WriteFileAtomically(place / "inside", "1");
                                        throw Error(ErrorCode::kInternal, "half way");
                                      }),
-               Error);
+               kInternal);
   EXPECT_EQ(Entries(), 1u);
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 
 namespace lwm {
@@ -28,7 +29,7 @@ TEST(FolderLockTest, OneAtATimeHoldsIt) {
 
 TEST(FolderLockTest, FolderThatIsNotThereIsNamed) {
   const testing_support::TemporaryFolder folder;
-  EXPECT_THROW(FolderLock{folder / "none"}, Error);
+  EXPECT_ERROR(FolderLock{folder / "none"}, kInvalidArgument);
 }
 
 }  // namespace

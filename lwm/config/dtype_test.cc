@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/config/fields.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/message_of.h"
 
 namespace lwm::config {
@@ -14,7 +15,7 @@ TEST(DtypeTest, EveryNameReadsBackAndOthersAreRefused) {
     EXPECT_EQ(Json(dtype), Json(NameOf(dtype)));
   }
   for (const char* name : {"", "F32", "float32", "f3"})
-    EXPECT_THROW(ParseDtype(name), Error) << name;
+    EXPECT_ERROR(ParseDtype(name), kInvalidArgument) << name;
 }
 
 TEST(DtypeTest, AFieldTakesItsChoicesOnly) {
@@ -25,7 +26,7 @@ TEST(DtypeTest, AFieldTakesItsChoicesOnly) {
   EXPECT_EQ(testing_support::MessageOf([&] { SetField("train.dtype", "f16", limits, dtype); },
                                        ErrorCode::kInvalidArgument),
             "train.dtype: want one of bf16, f32, got \"f16\"");
-  EXPECT_THROW(SetField("train.dtype", 16, limits, dtype), Error);
+  EXPECT_ERROR(SetField("train.dtype", 16, limits, dtype), kInvalidArgument);
   EXPECT_EQ(dtype, Dtype::kBF16);
 }
 

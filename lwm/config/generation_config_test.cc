@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 
 namespace lwm::config {
@@ -37,7 +38,7 @@ TEST(GenerationConfigTest, WhatIsWrittenNamesThemAll) {
             Json::parse(R"({"eos_token_id": [2, 7], "top_k": 5})"));
   EXPECT_EQ(Json::parse(WithEosOf(ModelConfig(), "{}"))["eos_token_id"], 2);
   EXPECT_EQ(WithEosOf(two, R"({"eos_token_id":[2,7]})"), R"({"eos_token_id":[2,7]})");
-  EXPECT_THROW(WithEosOf(two, "[]"), Error);
+  EXPECT_ERROR(WithEosOf(two, "[]"), kCorruptData);
 }
 
 TEST(GenerationConfigTest, DamagedIdsAreRefusedByName) {

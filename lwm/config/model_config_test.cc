@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::config {
 namespace {
@@ -144,7 +145,7 @@ TEST(ModelConfigTest, MalformedConfigsAreRefusedByField) {
       EXPECT_EQ(message.find('\n'), std::string::npos) << message;
     }
   }
-  EXPECT_THROW(ParseModelConfig(Json::array(), "list"), Error);
+  EXPECT_ERROR(ParseModelConfig(Json::array(), "list"), kCorruptData);
 }
 
 TEST(ModelConfigTest, ValidateBlamesTheCaller) {

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::config {
 namespace {
@@ -87,7 +88,7 @@ TEST(VqganConfigTest, FramesAreAWholeNumberOfCodes) {
   const VqganConfig config;  // 16 pixels a code, made for 256
   EXPECT_EQ(config.CodesPerFrame(0), 256);
   EXPECT_EQ(config.CodesPerFrame(32), 4);
-  for (const int64_t size : {8, 40}) EXPECT_THROW(config.CodesPerFrame(size), Error);
+  for (const int64_t size : {8, 40}) EXPECT_ERROR(config.CodesPerFrame(size), kInvalidArgument);
 }
 
 TEST(VqganConfigTest, MissingSizeIsNamedNotGuessed) {

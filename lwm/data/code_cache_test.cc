@@ -12,6 +12,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/resample.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
 #include "lwm/vision/frames.h"
@@ -228,7 +229,7 @@ TEST_F(CodeCacheTest, WhatCannotBeEncodedIsNamedAndLeavesNothing) {
   EXPECT_FALSE(fs::exists(folder_ / "cache"));
   CodeCacheOptions options = Options();
   options.frame_size = 20;
-  EXPECT_THROW(CodeCache{options}, Error);
+  EXPECT_ERROR(CodeCache{options}, kInvalidArgument);
   options = Options();
   options.folder = folder_ / "a.png" / "cache";
   CodeCache unwritable(options);

@@ -30,7 +30,7 @@ std::vector<double> Numbers(const io::SafetensorsFile& file, const std::string& 
     int32_t value = 0;
     std::memcpy(&value, bytes.data() + i * width, width);
     const bool is_float = file.info(name).dtype == io::DType::kF32;
-    numbers.push_back(is_float ? std::bit_cast<float>(value) : value);
+    numbers.push_back(is_float ? std::bit_cast<float>(value) : static_cast<float>(value));
   }
   return numbers;
 }

@@ -6,6 +6,7 @@
 #include "lwm/base/file.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/io/gguf_writer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
 
@@ -30,8 +31,8 @@ TEST(ForeignVocabularyTest, Llama2cTokenizerEncodesLikeItsModelExpects) {
 
 TEST(ForeignVocabularyTest, WrongSizeOfLlama2cTokenizerIsRefused) {
   const auto path = GoldenFolder("tiny_stories") / "tok512.bin";
-  EXPECT_THROW(ReadLlama2cVocabulary(path, 511), Error);
-  EXPECT_THROW(ReadLlama2cVocabulary(path, 513), Error);
+  EXPECT_ERROR(ReadLlama2cVocabulary(path, 511), kCorruptData);
+  EXPECT_ERROR(ReadLlama2cVocabulary(path, 513), kCorruptData);
 }
 
 io::GgufKeys Keys(const std::vector<float>& scores, const std::vector<int32_t>& types) {
@@ -129,9 +130,9 @@ TEST(ForeignVocabularyTest, FlagsOfGgufDecideWhatStandsAroundATextAndUnknownOnes
 }
 
 TEST(ForeignVocabularyTest, GgufListsThatDisagreeAreRefused) {
-  EXPECT_THROW(VocabularyOfKeys(Keys({0, -1.5f}, {})), Error);
-  EXPECT_THROW(VocabularyOfKeys(Keys({0, -1.5f, 0}, {2, 1})), Error);
-  EXPECT_THROW(VocabularyOfKeys(Keys({0, -1.5f, 0}, {2, 1, 9})), Error);
+  EXPECT_ERROR(VocabularyOfKeys(Keys({0, -1.5f}, {})), kCorruptData);
+  EXPECT_ERROR(VocabularyOfKeys(Keys({0, -1.5f, 0}, {2, 1})), kCorruptData);
+  EXPECT_ERROR(VocabularyOfKeys(Keys({0, -1.5f, 0}, {2, 1, 9})), kCorruptData);
   EXPECT_FALSE(VocabularyOfKeys({}).has_value());
 }
 

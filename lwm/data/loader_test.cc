@@ -9,6 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/gzip_bytes.h"
 #include "lwm/testing/loader_fixture.h"
 
@@ -181,7 +182,7 @@ TEST_F(LoaderTest, DataWithNothingToLearnIsAnErrorNotAnEndlessLoop) {
   std::ofstream(folder_ / "bad.jsonl") << "{\n{\n";
   config.sources = {Source(Folder("bad.jsonl"))};
   const auto loader = Open(config);
-  EXPECT_THROW(loader->Next(), Error);
+  EXPECT_ERROR(loader->Next(), kInvalidArgument);
 }
 
 // Two epochs may have all their bad lines next to each other, with the good one at the ends.
@@ -229,24 +230,24 @@ TEST_F(LoaderTest, EpochsThatPassOverEveryLineAreNoReasonToEndTheRun) {
   std::ofstream(folder_ / "never.jsonl") << R"({"text": "a", "weight": 1e-9})"
                                          << "\n";
   config.sources[0].paths = {Folder("never.jsonl")};
-  EXPECT_THROW(Open(config), Error);
+  EXPECT_ERROR(Open(config), kInvalidArgument);
 }
 
 TEST_F(LoaderTest, StateOfOtherDataIsRefused) {
   const Json state = Open(Lines())->SaveState();
   LoaderConfig config = Lines();
   config.seed = 1;
-  EXPECT_THROW(Open(config)->RestoreState(state), Error);
+  EXPECT_ERROR(Open(config)->RestoreState(state), kInvalidArgument);
   config = Lines();
   config.packing.row_tokens = 65;
-  EXPECT_THROW(Open(config)->RestoreState(state), Error);
-  EXPECT_THROW(Open(Books())->RestoreState(state), Error);
-  EXPECT_THROW(Open(Lines())->RestoreState(Json("no state")), Error);
+  EXPECT_ERROR(Open(config)->RestoreState(state), kInvalidArgument);
+  EXPECT_ERROR(Open(Books())->RestoreState(state), kInvalidArgument);
+  EXPECT_ERROR(Open(Lines())->RestoreState(Json("no state")), kCorruptData);
   Json damaged = state;
   damaged["streams"][0]["position"] = -4;
-  EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
+  EXPECT_ERROR(Open(Lines())->RestoreState(damaged), kCorruptData);
   damaged["streams"][0].erase("position");
-  EXPECT_THROW(Open(Lines())->RestoreState(damaged), Error);
+  EXPECT_ERROR(Open(Lines())->RestoreState(damaged), kCorruptData);
 }
 
 TEST_F(LoaderTest, StateOfOtherTextIsRefusedOrBeginsAnew) {
@@ -311,7 +312,7 @@ TEST_F(LoaderTest, CachedTokensGiveTheSameRows) {
     ExpectSameRow(second->Next(), row);
   }
   for (const auto& entry : fs::directory_iterator(config.cache)) fs::resize_file(entry, 30);
-  EXPECT_THROW(Open(config), Error);
+  EXPECT_ERROR(Open(config), kCorruptData);
 }
 
 TEST_F(LoaderTest, CachedTokensAreThoseOfTheirEnd) {
@@ -335,7 +336,7 @@ TEST_F(LoaderTest, DocumentsOutsideTheLengthLimitsAreLeftOut) {
   config.sources[0].max_document_tokens = 610;
   EXPECT_EQ(Open(config)->summary().files, 3);
   config.sources[0].min_document_tokens = 10000;
-  EXPECT_THROW(Open(config), Error);
+  EXPECT_ERROR(Open(config), kInvalidArgument);
 }
 
 TEST_F(LoaderTest, MissingDataIsNamed) {

@@ -9,6 +9,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/random.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::data {
 namespace {
@@ -298,8 +299,8 @@ TEST(PackingTest, RefilledPackerGoesOnWithTheSameRows) {
 
 TEST(PackingTest, RowLongerThanTheModelIsRefused) {
   EXPECT_NO_THROW(ValidatePacking(Config(PackingPolicy::kMasked, 4096), 4096));
-  EXPECT_THROW(ValidatePacking(Config(PackingPolicy::kMasked, 4097), 4096), Error);
-  EXPECT_THROW(ValidatePacking(Config(PackingPolicy::kMasked, 1), 0), Error);
+  EXPECT_ERROR(ValidatePacking(Config(PackingPolicy::kMasked, 4097), 4096), kInvalidArgument);
+  EXPECT_ERROR(ValidatePacking(Config(PackingPolicy::kMasked, 1), 0), kInvalidArgument);
 }
 
 TEST(PackingTest, MisspeltPolicyNamesTheNearest) {

@@ -10,6 +10,7 @@
 #include "lwm/base/random.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/utf8.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/llama_pieces.h"
 #include "lwm/testing/temporary_folder.h"
 
@@ -97,7 +98,7 @@ TEST_F(TokenizerTest, VocabularyThatDoesNotFitTheDataSaysWhatFits) {
   ASSERT_NE(large.find(mark), std::string::npos) << large;
   const int32_t fits = std::stoi(large.substr(large.find(mark) + mark.size()));
   EXPECT_NO_THROW(Train(fits));
-  EXPECT_THROW(Train(fits + 1), Error);
+  EXPECT_ERROR(Train(fits + 1), kInvalidArgument);
   const std::string small = MessageOf([] { Train(262); });
   EXPECT_NE(small.find("the smallest that fits is 3"), std::string::npos) << small;
   EXPECT_NE(MessageOf([] { Train(10); }).find("too small"), std::string::npos);
@@ -218,8 +219,8 @@ TEST_F(TokenizerTest, StreamedPiecesJoinToTheWholeAndNeverSplitACharacter) {
 
 TEST_F(TokenizerTest, IdsOutsideTheVocabularyAreRefused) {
   const auto tokenizer = Open();
-  EXPECT_THROW(tokenizer->TokenBytes(700), Error);
-  EXPECT_THROW(tokenizer->TokenBytes(-1), Error);
+  EXPECT_ERROR(tokenizer->TokenBytes(700), kInvalidArgument);
+  EXPECT_ERROR(tokenizer->TokenBytes(-1), kInvalidArgument);
 }
 
 TEST_F(TokenizerTest, DamagedFilesAreNamed) {
@@ -269,17 +270,17 @@ TEST(LlamaTokenizerTest, StreamsAsSoonAsACharacterIsWhole) {
 TEST(LlamaTokenizerTest, InconsistentVocabularyIsRefused) {
   PieceVocabulary vocabulary = LlamaPieces();
   vocabulary.score_V.pop_back();
-  EXPECT_THROW(MakePieceTokenizer(vocabulary, "x.gguf"), Error);
+  EXPECT_ERROR(MakePieceTokenizer(vocabulary, "x.gguf"), kCorruptData);
   vocabulary = LlamaPieces();
   vocabulary.eos_id = 32000;
-  EXPECT_THROW(MakePieceTokenizer(vocabulary, "x.gguf"), Error);
+  EXPECT_ERROR(MakePieceTokenizer(vocabulary, "x.gguf"), kCorruptData);
   vocabulary = LlamaPieces();
   vocabulary.piece_V[400] = vocabulary.piece_V[29871];
   vocabulary.type_V[400] = PieceVocabulary::Type::kNormal;
-  EXPECT_THROW(MakePieceTokenizer(vocabulary, "x.gguf"), Error);
+  EXPECT_ERROR(MakePieceTokenizer(vocabulary, "x.gguf"), kCorruptData);
   vocabulary = LlamaPieces();
   vocabulary.piece_V[10] = "<0xZZ>";
-  EXPECT_THROW(MakePieceTokenizer(vocabulary, "x.gguf"), Error);
+  EXPECT_ERROR(MakePieceTokenizer(vocabulary, "x.gguf"), kCorruptData);
 }
 
 TEST(Utf8Test, LengthsFollowTheStandard) {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::data {
 namespace {
@@ -47,7 +48,7 @@ TEST(UnitOrderTest, WeightsOfOneChangeNothing) {
 }
 
 TEST(UnitOrderTest, OnlyZerosAreRefused) {
-  EXPECT_THROW(UnitOrder(3, 50, 5, [](int64_t) { return 0.0; }), Error);
+  EXPECT_ERROR(UnitOrder(3, 50, 5, [](int64_t) { return 0.0; }), kInvalidArgument);
 }
 
 }  // namespace

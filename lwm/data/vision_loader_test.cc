@@ -9,6 +9,7 @@
 #include "lwm/base/error.h"
 #include "lwm/data/loader.h"
 #include "lwm/testing/byte_tokenizer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/loader_fixture.h"
 
 namespace lwm::data {
@@ -143,7 +144,7 @@ TEST_F(VisionLoaderTest, RunsWithDrawsResumeBitForBit) {
     for (size_t i = from; i < rows.size(); ++i) ExpectSameRow(resumed->Next(), rows[i]);
   }
   config.sources[0].line_weights = false;
-  EXPECT_THROW(Open(config)->RestoreState(states[3]), Error);
+  EXPECT_ERROR(Open(config)->RestoreState(states[3]), kInvalidArgument);
 }
 
 TEST_F(VisionLoaderTest, BadLinesAreCountedOnceHoweverOftenTheyCome) {
@@ -167,7 +168,7 @@ TEST_F(VisionLoaderTest, BadLinesAreCountedOnceHoweverOftenTheyCome) {
   EXPECT_EQ(loader->skipped(), 5);
   config.skip_bad_lines = false;
   const auto strict = Open(config);
-  EXPECT_THROW(Take(*strict, 60), Error);
+  EXPECT_ERROR(Take(*strict, 60), kCorruptData);
 }
 
 }  // namespace

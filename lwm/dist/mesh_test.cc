@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::dist {
 namespace {
@@ -42,7 +43,7 @@ TEST(MeshTest, OfOneRankIsAllGroupsOfOne) {
        {&mesh.dp(), &mesh.tp(), &mesh.sp(), &mesh.shard(), &mesh.data()})
     EXPECT_EQ(group->size(), 1);
   EXPECT_EQ(mesh.data_size(), 1);
-  EXPECT_THROW(Mesh(*world, MeshShape{1, 1, 1, 2}), Error);
+  EXPECT_ERROR(Mesh(*world, MeshShape{1, 1, 1, 2}), kInvalidArgument);
 }
 
 TEST(SelfCommunicatorTest, MessagesToItselfMatchByTagInOrder) {

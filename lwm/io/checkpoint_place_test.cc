@@ -155,7 +155,7 @@ TEST_F(IncompleteFolderTest, NamesOfAHubAreToldFromPaths) {
   };
   expect("acme-org/tiny-3.2-1B", "download it first");
   expect("acme-org/tiny/model.safetensors", "no such file or folder");
-  EXPECT_THROW(OpenTensorSource("/acme-org/tiny"), Error);
+  EXPECT_ERROR(OpenTensorSource("/acme-org/tiny"), kNotFound);
 }
 
 }  // namespace

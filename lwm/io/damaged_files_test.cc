@@ -16,6 +16,7 @@
 #include "lwm/io/safetensors_source.h"
 #include "lwm/io/torch_source.h"
 #include "lwm/testing/damage.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/read_stored.h"
 #include "lwm/testing/source_values.h"
@@ -138,7 +139,7 @@ void DamageShards(const fs::path& index, const fs::path& shard) {
   shards.ChangeEveryByte(std::max<size_t>(1, content.size() / 150));
   shards.ExpectEnoughAndLittleMemory();
   fs::remove(shard);
-  EXPECT_THROW(OpenTensorSource(index), Error);
+  EXPECT_ERROR(OpenTensorSource(index), kNotFound);
 }
 
 TEST(DamagedFilesTest, SafetensorsShards) {

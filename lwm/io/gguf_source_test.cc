@@ -9,6 +9,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/gguf_writer.h"
 #include "lwm/testing/damage.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/source_values.h"
 #include "lwm/testing/temporary_folder.h"
 
@@ -88,9 +89,9 @@ TEST(GgufSourceTest, WrittenFileReadsBackWithMetadata) {
   EXPECT_EQ(source.metadata().Numbers("scores"), (std::vector<double>{1, -2.5}));
   EXPECT_EQ(source.metadata().Numbers("types"), (std::vector<double>{3, -4, 5}));
   EXPECT_EQ(source.metadata().Integer("absent"), std::nullopt);
-  EXPECT_THROW(source.metadata().Integer("pi"), Error);
-  EXPECT_THROW(source.metadata().Text("words"), Error);
-  EXPECT_THROW(source.metadata().Texts("types"), Error);
+  EXPECT_ERROR(source.metadata().Integer("pi"), kCorruptData);
+  EXPECT_ERROR(source.metadata().Text("words"), kCorruptData);
+  EXPECT_ERROR(source.metadata().Texts("types"), kCorruptData);
   EXPECT_EQ(ValuesOf(source, "last"), (std::vector<double>{-5, -4, -3}));
   EXPECT_EQ(source.info("blocks").shape, (std::vector<int64_t>{2, 32}));
   EXPECT_EQ(source.Encoding(source.IndexOf("blocks")), "Q8_0");

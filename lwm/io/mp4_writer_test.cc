@@ -10,6 +10,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/video_reader.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/plain_image.h"
 #include "lwm/testing/temporary_folder.h"
 
@@ -61,12 +62,12 @@ TEST(Mp4WriterTest, UnfinishedOrEmptyClipLeavesNothing) {
   {
     Mp4Writer writer(folder / "x.mp4", 10);
     writer.Add(PlainImage(16, 16, 1, 2, 3));
-    EXPECT_THROW(writer.Add(PlainImage(18, 16, 1, 2, 3)), Error);
+    EXPECT_ERROR(writer.Add(PlainImage(18, 16, 1, 2, 3)), kInvalidArgument);
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
   Mp4Writer writer(folder / "y.mp4", 10);
-  EXPECT_THROW(writer.Finish(), Error);
-  EXPECT_THROW(Mp4Writer(folder / "z.mp4", 0), Error);
+  EXPECT_ERROR(writer.Finish(), kInvalidArgument);
+  EXPECT_ERROR(Mp4Writer(folder / "z.mp4", 0), kInvalidArgument);
 }
 
 TEST(Mp4WriterTest, MissingFolderIsAnError) {

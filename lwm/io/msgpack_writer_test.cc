@@ -4,6 +4,7 @@
 
 #include "lwm/base/file.h"
 #include "lwm/io/msgpack_stream.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
 
@@ -51,17 +52,17 @@ TEST(MsgpackWriterTest, PublishedArraysAreWrittenByteForByte) {
 TEST(MsgpackWriterTest, ArrayBeyondTheFormatsLimitIsRefusedBeforeWriting) {
   TemporaryFolder folder;
   MsgpackWriter writer(folder / "a");
-  EXPECT_THROW(writer.Begin({"x", DType::kF32, {int64_t{1} << 30}}), Error);
+  EXPECT_ERROR(writer.Begin({"x", DType::kF32, {int64_t{1} << 30}}), kInvalidArgument);
 }
 
 TEST(MsgpackWriterTest, IncompleteRecordIsNoticed) {
   TemporaryFolder folder;
   MsgpackWriter writer(folder / "a");
   writer.Begin({"x", DType::kF32, {2}});
-  EXPECT_THROW(writer.Write(std::vector<std::byte>(9)), Error);
+  EXPECT_ERROR(writer.Write(std::vector<std::byte>(9)), kInternal);
   writer.Write(std::vector<std::byte>(4));
-  EXPECT_THROW(writer.Begin({"y", DType::kF32, {2}}), Error);
-  EXPECT_THROW(writer.Finish(), Error);
+  EXPECT_ERROR(writer.Begin({"y", DType::kF32, {2}}), kInternal);
+  EXPECT_ERROR(writer.Finish(), kInternal);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::io {
 namespace {
@@ -51,16 +52,16 @@ TEST(StridedTest, WhatDoesNotLieInTheStorageIsRefused) {
   check({2, 4}, {4, 1}, 4);
   check({}, {}, 11);
   check({0, 9}, {1, 1}, 99);
-  EXPECT_THROW(check({2, 4}, {4, 1}, 5), Error);
-  EXPECT_THROW(check({3, 4}, {5, 1}, 0), Error);
-  EXPECT_THROW(check({3}, {-1}, 5), Error);
-  EXPECT_THROW(check({3}, {1}, -1), Error);
-  EXPECT_THROW(check({13}, {0}, 0), Error);  // expanded
-  EXPECT_THROW(check({2, 2}, {1}, 0), Error);
-  EXPECT_THROW(check({2}, {INT64_MAX}, 1), Error);
-  EXPECT_THROW(check({-1}, {1}, 0), Error);
-  EXPECT_THROW(check({INT64_MAX, INT64_MAX}, {1, 1}, 0), Error);
-  EXPECT_THROW(check({}, {}, 12), Error);
+  EXPECT_ERROR(check({2, 4}, {4, 1}, 5), kCorruptData);
+  EXPECT_ERROR(check({3, 4}, {5, 1}, 0), kCorruptData);
+  EXPECT_ERROR(check({3}, {-1}, 5), kCorruptData);
+  EXPECT_ERROR(check({3}, {1}, -1), kCorruptData);
+  EXPECT_ERROR(check({13}, {0}, 0), kCorruptData);  // expanded
+  EXPECT_ERROR(check({2, 2}, {1}, 0), kCorruptData);
+  EXPECT_ERROR(check({2}, {INT64_MAX}, 1), kCorruptData);
+  EXPECT_ERROR(check({-1}, {1}, 0), kCorruptData);
+  EXPECT_ERROR(check({INT64_MAX, INT64_MAX}, {1, 1}, 0), kCorruptData);
+  EXPECT_ERROR(check({}, {}, 12), kCorruptData);
 }
 
 }  // namespace

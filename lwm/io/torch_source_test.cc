@@ -6,6 +6,7 @@
 #include "lwm/io/safetensors_source.h"
 #include "lwm/io/zip.h"
 #include "lwm/testing/damage.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/read_stored.h"
 #include "lwm/testing/source_values.h"
@@ -90,10 +91,10 @@ TEST(TorchSourceTest, ShardsAreJoinedThroughTheirIndex) {
   EXPECT_TRUE(source.contains("rows"));
   WriteFileAtomically(folder / "pytorch_model.bin.index.json",
                       R"({"weight_map":{"absent":"a.bin"}})");
-  EXPECT_THROW(TorchSource(folder / "pytorch_model.bin.index.json"), Error);
+  EXPECT_ERROR(TorchSource(folder / "pytorch_model.bin.index.json"), kCorruptData);
   WriteFileAtomically(folder / "pytorch_model.bin.index.json",
                       R"({"weight_map":{"rows":"b.bin"}})");
-  EXPECT_THROW(TorchSource(folder / "pytorch_model.bin.index.json"), Error);
+  EXPECT_ERROR(TorchSource(folder / "pytorch_model.bin.index.json"), kNotFound);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/mp4_writer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/message_of.h"
 #include "lwm/testing/plain_image.h"
@@ -239,7 +240,7 @@ TEST(VideoThreadsTest, FramesAreTheSameWithMoreThreads) {
   SetVideoThreads(1);
   ASSERT_EQ(one.size(), three.size());
   for (size_t i = 0; i < one.size(); ++i) EXPECT_EQ(one[i].rgb_HWC, three[i].rgb_HWC) << i;
-  EXPECT_THROW(SetVideoThreads(0), Error);
+  EXPECT_ERROR(SetVideoThreads(0), kInvalidArgument);
 }
 
 TEST(UniformFramesTest, IsLinspaceCutToWholeNumbers) {
@@ -248,7 +249,7 @@ TEST(UniformFramesTest, IsLinspaceCutToWholeNumbers) {
   EXPECT_EQ(UniformFrames(10, 4), (std::vector<int64_t>{0, 3, 6, 9}));
   EXPECT_EQ(UniformFrames(8, 5), (std::vector<int64_t>{0, 1, 3, 5, 7}));
   EXPECT_EQ(UniformFrames(100, 1), (std::vector<int64_t>{0}));
-  EXPECT_THROW(UniformFrames(0, 3), Error);
+  EXPECT_ERROR(UniformFrames(0, 3), kInvalidArgument);
 }
 
 }  // namespace

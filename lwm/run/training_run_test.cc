@@ -10,6 +10,7 @@
 #include "lwm/base/file.h"
 #include "lwm/run/checkpoint_paths.h"
 #include "lwm/run/manifest.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 
 namespace lwm::run {
@@ -156,7 +157,8 @@ TEST_F(TrainingRunTest, AResumedRunGoesOnFromItsNewestCheckpoint) {
 TEST_F(TrainingRunTest, ASecondRunInTheFolderIsRefused) {
   Counting first(loop_, Json::object(), *world_, hooks_);
   hooks_.stop = [&] {
-    EXPECT_THROW(Counting(loop_, Json::object(), *world_, RunHooks()).Execute(), Error);
+    EXPECT_ERROR(Counting(loop_, Json::object(), *world_, RunHooks()).Execute(),
+                 kResourceExhausted);
     return true;
   };
   EXPECT_EQ(first.Execute().step, 1);

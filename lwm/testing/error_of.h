@@ -25,4 +25,21 @@ inline void ExpectError(const std::function<void()>& action, ErrorCode code,
   }
 }
 
+// Whether `action` throws an Error of this code.
+inline testing::AssertionResult ThrowsError(const std::function<void()>& action, ErrorCode code) {
+  try {
+    action();
+  } catch (const Error& error) {
+    if (error.code() == code) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << "code " << static_cast<int>(error.code()) << ", want "
+                                       << static_cast<int>(code) << ": " << error.what();
+  }
+  return testing::AssertionFailure() << "no error";
+}
+
 }  // namespace lwm::testing_support
+
+// EXPECT_THROW for an Error of a code (kInvalidArgument ...): a failure inside the program must not
+// pass for a refusal.
+#define EXPECT_ERROR(statement, error_code) \
+  EXPECT_TRUE(::lwm::testing_support::ThrowsError([&] { statement; }, ::lwm::ErrorCode::error_code))

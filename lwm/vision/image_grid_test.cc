@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::vision {
 namespace {
@@ -54,12 +55,12 @@ TEST(ImageGridTest, PairsStandOverEachOther) {
 }
 
 TEST(ImageGridTest, UnequalImagesAreRefused) {
-  EXPECT_THROW(ImageGrid({}), Error);
-  EXPECT_THROW(ImageGrid({Dot(1), {1, 1, {0, 0, 0}}}), Error);
-  EXPECT_THROW(ImageGrid(Dots(1, 2), {.columns = 0}), Error);
-  EXPECT_THROW(ImageGrid(Dots(1, 2), {.padding = -1}), Error);
-  EXPECT_THROW(PairGrid(Dots(1, 2), Dots(1, 3)), Error);
-  EXPECT_THROW(PairGrid(Dots(1, 1), {{1, 1, {0, 0, 0}}}), Error);
+  EXPECT_ERROR(ImageGrid({}), kInvalidArgument);
+  EXPECT_ERROR(ImageGrid({Dot(1), {1, 1, {0, 0, 0}}}), kInvalidArgument);
+  EXPECT_ERROR(ImageGrid(Dots(1, 2), {.columns = 0}), kInvalidArgument);
+  EXPECT_ERROR(ImageGrid(Dots(1, 2), {.padding = -1}), kInvalidArgument);
+  EXPECT_ERROR(PairGrid(Dots(1, 2), Dots(1, 3)), kInvalidArgument);
+  EXPECT_ERROR(PairGrid(Dots(1, 1), {{1, 1, {0, 0, 0}}}), kInvalidArgument);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/image_file.h"
 #include "lwm/io/mp4_writer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/vision/frames.h"
 
@@ -98,7 +99,7 @@ TEST(MediaFramesTest, FramesAreChosenByNumberOrByRate) {
   MediaFrames by_rate({folder / "a.mp4"}, options);
   EXPECT_EQ(Values(by_rate), (std::vector{20, 50, 70, 100, 120}));
   options.max_frames = 2;
-  EXPECT_THROW(MediaFrames({folder / "a.mp4"}, options), Error);
+  EXPECT_ERROR(MediaFrames({folder / "a.mp4"}, options), kInvalidArgument);
 }
 
 TEST(MediaFramesTest, BrokenFilesStopOrAreCounted) {
@@ -110,7 +111,7 @@ TEST(MediaFramesTest, BrokenFilesStopOrAreCounted) {
   io::WritePng(folder / "d.png", Plain(8, 8, 60));
   MediaFrames strict({folder.path()}, Small());
   EXPECT_TRUE(strict.Next().has_value());
-  EXPECT_THROW(strict.Next(), Error);
+  EXPECT_ERROR(strict.Next(), kCorruptData);
   MediaOptions options = Small();
   options.skip_bad = true;
   MediaFrames lenient({folder.path()}, options);
@@ -140,8 +141,8 @@ TEST(MediaFramesTest, ImagesTooThinToCropAreNamedOrCounted) {
 
 TEST(MediaFramesTest, NothingToReadIsAnError) {
   const TemporaryFolder folder;
-  EXPECT_THROW(MediaFrames({folder.path()}, Small()), Error);
-  EXPECT_THROW(MediaFrames({folder / "none.png"}, Small()), Error);
+  EXPECT_ERROR(MediaFrames({folder.path()}, Small()), kInvalidArgument);
+  EXPECT_ERROR(MediaFrames({folder / "none.png"}, Small()), kNotFound);
 }
 
 TEST(FramesTest, BytesSurviveTheTensor) {
@@ -162,8 +163,8 @@ TEST(FramesTest, ValuesBeyondTheRangeAreClipped) {
 }
 
 TEST(FramesTest, MixedSizesAreRefused) {
-  EXPECT_THROW(TensorOfFrames({Plain(4, 4, 1), Plain(4, 5, 1)}), Error);
-  EXPECT_THROW(TensorOfFrames({}), Error);
+  EXPECT_ERROR(TensorOfFrames({Plain(4, 4, 1), Plain(4, 5, 1)}), kInvalidArgument);
+  EXPECT_ERROR(TensorOfFrames({}), kInvalidArgument);
 }
 
 }  // namespace

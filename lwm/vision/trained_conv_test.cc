@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 
 namespace lwm::vision {
 namespace {
@@ -65,9 +66,9 @@ TEST(TrainedConvTest, StridesHaveGradientsToo) {
 }
 
 TEST(TrainedConvTest, OtherDtypesAreRefused) {
-  EXPECT_THROW(TrainedConv(at::zeros({1, 2, 3, 3}), at::zeros({2, 2, 1, 1}, at::kBFloat16),
+  EXPECT_ERROR(TrainedConv(at::zeros({1, 2, 3, 3}), at::zeros({2, 2, 1, 1}, at::kBFloat16),
                            at::zeros({2}), 1, 0),
-               Error);
+               kInvalidArgument);
 }
 
 }  // namespace

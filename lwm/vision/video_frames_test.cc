@@ -5,6 +5,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/io/gif_writer.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"
 
@@ -66,9 +67,9 @@ TEST_F(VideoFramesTest, RateAndStartGoByTheTimeOfAFrameNotByItsNumber) {
 }
 
 TEST_F(VideoFramesTest, NegativeOptionsAreRefused) {
-  EXPECT_THROW(Chosen({.max_frames = -1}), Error);
-  EXPECT_THROW(Chosen({.frames_per_second = -1}), Error);
-  EXPECT_THROW(Chosen({.start_seconds = -1}), Error);
+  EXPECT_ERROR(Chosen({.max_frames = -1}), kInvalidArgument);
+  EXPECT_ERROR(Chosen({.frames_per_second = -1}), kInvalidArgument);
+  EXPECT_ERROR(Chosen({.start_seconds = -1}), kInvalidArgument);
 }
 
 TEST_F(VideoFramesTest, StartBeyondTheEndIsAnError) {

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "lwm/base/error.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/gradient_check.h"
 
 namespace lwm::vision_train {
@@ -149,11 +150,12 @@ TEST(PatchDiscriminatorTest, Learns) {
 }
 
 TEST(PatchDiscriminatorTest, BadConfigsAndImagesAreRefused) {
-  EXPECT_THROW(PatchDiscriminator({.channels = 6, .levels = 2, .norm_groups = 4}, 1), Error);
-  EXPECT_THROW(PatchDiscriminator({.channels = 8, .levels = 0}, 1), Error);
+  EXPECT_ERROR(PatchDiscriminator({.channels = 6, .levels = 2, .norm_groups = 4}, 1),
+               kInvalidArgument);
+  EXPECT_ERROR(PatchDiscriminator({.channels = 8, .levels = 0}, 1), kInvalidArgument);
   const PatchDiscriminator discriminator(Small(), 1);
-  EXPECT_THROW(discriminator.Logits(at::zeros({1, 11, 16, 3})), Error);
-  EXPECT_THROW(discriminator.Logits(at::zeros({1, 3, 16, 16})), Error);
+  EXPECT_ERROR(discriminator.Logits(at::zeros({1, 11, 16, 3})), kInvalidArgument);
+  EXPECT_ERROR(discriminator.Logits(at::zeros({1, 3, 16, 16})), kInvalidArgument);
 }
 
 TEST(HingeLossTest, IsTheMeanOfWhatFallsShortOfTheMargin) {

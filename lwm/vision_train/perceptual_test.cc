@@ -8,6 +8,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/io/safetensors.h"
+#include "lwm/testing/error_of.h"
 #include "lwm/testing/gradient_check.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/vision_train/discriminator.h"
@@ -102,10 +103,10 @@ TEST(PerceptualDistanceTest, IsZeroForEqualsAndAtMostFourForOpposites) {
 
 TEST(PerceptualDistanceTest, FeaturesThatDoNotFitAreRefused) {
   const at::Tensor a = at::zeros({1, 2, 3, 3});
-  EXPECT_THROW(PerceptualDistance({}, {}), Error);
-  EXPECT_THROW(PerceptualDistance({a}, {a, a}), Error);
-  EXPECT_THROW(PerceptualDistance({a}, {at::zeros({1, 2, 3, 4})}), Error);
-  EXPECT_THROW(PerceptualDistance({a}, {a}, {at::ones({3})}), Error);
+  EXPECT_ERROR(PerceptualDistance({}, {}), kInvalidArgument);
+  EXPECT_ERROR(PerceptualDistance({a}, {a, a}), kInvalidArgument);
+  EXPECT_ERROR(PerceptualDistance({a}, {at::zeros({1, 2, 3, 4})}), kInvalidArgument);
+  EXPECT_ERROR(PerceptualDistance({a}, {a}, {at::ones({3})}), kInvalidArgument);
 }
 
 TEST(FeatureNetTest, GradientOfTheDistanceMatchesDifferences) {
@@ -181,11 +182,11 @@ TEST(FeatureNetTest, WrongFilesAreNamed) {
 }
 
 TEST(FeatureNetTest, BadNetsAndImagesAreRefused) {
-  EXPECT_THROW(FeatureNet::Random({}, 1), Error);
-  EXPECT_THROW(FeatureNet::Random({4, 0}, 1), Error);
+  EXPECT_ERROR(FeatureNet::Random({}, 1), kInvalidArgument);
+  EXPECT_ERROR(FeatureNet::Random({4, 0}, 1), kInvalidArgument);
   const FeatureNet net = FeatureNet::Random({4, 4, 4}, 1);
-  EXPECT_THROW(net.Features(at::zeros({1, 3, 8, 3})), Error);
-  EXPECT_THROW(net.Features(at::zeros({1, 3, 8, 8})), Error);
+  EXPECT_ERROR(net.Features(at::zeros({1, 3, 8, 3})), kInvalidArgument);
+  EXPECT_ERROR(net.Features(at::zeros({1, 3, 8, 8})), kInvalidArgument);
 }
 
 TEST(FeatureNetTest, DiscriminatorFeaturesServeToo) {

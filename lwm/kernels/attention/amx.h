@@ -9,7 +9,7 @@ namespace lwm::kernels {
 
 // Attention of tile pairs in bf16 with Intel AMX. Scores, softmax and products of one block of
 // queries follow each other in the first-level cache, and every operand is laid out in whole tile
-// registers of 1 KB. Arguments and layouts as in attention_bf16.h, and
+// registers of 1 KB. Arguments and layouts as in bf16.h, and
 //
 //   rows of x_CN       [C/16][N/32] of 16 rows c x 32 columns n
 

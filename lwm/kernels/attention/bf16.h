@@ -8,7 +8,7 @@
 namespace lwm::kernels {
 
 // Attention of tile pairs in bf16 with AVX512-BF16, for processors without AMX. Layouts and shapes
-// are shared with the AMX kernels (attention_amx.h). Same mathematics and arguments as
+// are shared with the AMX kernels (amx.h). Same mathematics and arguments as
 // AttentionForwardTile and AttentionBackwardTile; dim (K) is padded to 32, rows (R) and keys (N)
 // are multiples of 64, at most 1024. Blocks of 32 queries x 32 keys that a mask hides are skipped.
 // Matrices are bf16 unless said otherwise, and 64-byte aligned.

@@ -37,7 +37,7 @@ struct DecodeState {
 // Domain: queries, dim >= 1, keys >= 0, scale finite, any alignment. NaN in a query stays in
 // that query.
 // Accuracy: relative error of acc / sum below 2^-24 * (64 + 2 * max |score|) of the largest |v|
-// against f64 (decode_attention_test.cc).
+// against f64 (decode_test.cc).
 // Cost: reads 2 * keys * dim elements once; every 4 queries read the tile again from L1. On one
 // Sapphire Rapids core, dim 128, bf16: 24 GB/s of K and V for 1 query, 17 for 4, 9 for 8. Threads:
 // call on disjoint runs, then MergeDecode.
