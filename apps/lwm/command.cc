@@ -8,9 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <iterator>
-#include <vector>
 
-#include "commands.h"
 #include "flags/dtype_flag.h"
 #include "lwm/base/core_contention.h"
 #include "lwm/base/count_of.h"
@@ -20,16 +18,6 @@
 #include "lwm/io/video_reader.h"
 
 namespace lwm::app {
-
-std::vector<const Command*>& Commands() {
-  static std::vector<const Command*> commands;
-  return commands;
-}
-
-Command::Command(Job command_job, const char* command_name, void (*add_command)(CLI::App& root))
-    : job(command_job), name(command_name), add(add_command) {
-  Commands().push_back(this);
-}
 
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command

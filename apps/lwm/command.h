@@ -10,18 +10,6 @@
 
 namespace lwm::app {
 
-// The jobs that `lwm --help` groups commands by, in its order; it leaves out the hidden ones.
-enum class Job { kUse, kTrain, kEvaluate, kConvert, kLookInside, kHidden };
-
-// One subcommand: `add` declares it on the root with its flags, help and examples, and sets a
-// callback that does the work. A file defines one static Command; main.cc lists them all.
-struct Command {
-  Command(Job command_job, const char* command_name, void (*add_command)(CLI::App& root));
-  Job job;
-  const char* name;
-  void (*add)(CLI::App& root);
-};
-
 // Flags that every computing command takes.
 struct RunFlags {
   int threads = 0;  // 0 = cores of this machine / ranks on it

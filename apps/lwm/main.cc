@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -11,9 +10,8 @@
 #include <cstring>
 #include <filesystem>
 #include <new>
-#include <string_view>
+#include <string>
 #include <thread>
-#include <utility>
 
 #include "arguments.h"
 #include "commands.h"
@@ -33,35 +31,11 @@
 namespace lwm::app {
 namespace {
 
-const char* GroupOf(Job job) {
-  switch (job) {
-    case Job::kUse:
-      return "Use a model";
-    case Job::kTrain:
-      return "Train";
-    case Job::kEvaluate:
-      return "Evaluate";
-    case Job::kConvert:
-      return "Convert";
-    case Job::kLookInside:
-      return "Look inside";
-    case Job::kHidden:
-      return "";
-  }
-  return "";
-}
-
-// By job, then by name.
 void AddAll(CLI::App& root) {
-  auto commands = Commands();
-  const auto key = [](const Command* command) {
-    return std::pair(command->job, std::string_view(command->name));
-  };
-  std::sort(commands.begin(), commands.end(),
-            [&](const Command* a, const Command* b) { return key(a) < key(b); });
-  for (const Command* command : commands) {
-    command->add(root);
-    root.get_subcommand(command->name)->group(GroupOf(command->job));
+  for (const Command& command : Commands()) {
+    CLI::App* added = root.add_subcommand(command.name, command.summary);
+    command.add(*added);
+    added->group(command.group);  // last: subcommands of its own would inherit the heading
   }
 }
 

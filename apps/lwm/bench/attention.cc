@@ -105,7 +105,9 @@ class AttentionBench {
   at::Tensor q_BTHK_, k_BTGK_, v_BTGK_, dout_BTHK_;
 };
 
-Bench::Measure AddAttention(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddAttentionBench(CLI::App& command) {
   auto flags = std::make_shared<AttentionFlags>();
   const auto count = [&](const char* name, int64_t& value, const char* help) {
     command.add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str();
@@ -128,8 +130,5 @@ Bench::Measure AddAttention(CLI::App& command) {
     return AttentionBench(*flags, context, ScalarTypeOf(run)).Measure();
   };
 }
-const Bench attention("attention", "exact attention over all ranks, forward and backward",
-                      AddAttention);
 
-}  // namespace
 }  // namespace lwm::app

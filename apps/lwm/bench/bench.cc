@@ -5,19 +5,14 @@
 #include <cstdio>
 #include <memory>
 #include <utility>
-#include <vector>
 
+#include "commands.h"
 #include "lwm/base/process.h"
 #include "lwm/ops/product.h"
 #include "lwm/run/run_loop.h"
 
 namespace lwm::app {
 namespace {
-
-std::vector<const Bench*>& Benches() {
-  static std::vector<const Bench*> benches;
-  return benches;
-}
 
 void Run(const Bench::Measure& measure, const RunFlags& flags) {
   RunContext context(flags);
@@ -30,33 +25,39 @@ void Run(const Bench::Measure& measure, const RunFlags& flags) {
   if (context.is_root()) std::printf("%s\n", result.dump().c_str());
 }
 
-Bench::Measure AddMatmul(CLI::App&) {
+// Nothing of its own: every bench reports the product.
+Bench::Measure AddMatmulBench(CLI::App&) {
   return [](RunContext&, const RunFlags&) { return Json::object(); };
 }
-const Bench matmul("matmul", "bf16 2048^3 through LibTorch", AddMatmul);
 
-void AddBench(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("bench", "measure this machine and this program");
-  command->require_subcommand(1);
-  for (const Bench* bench : Benches()) {
-    CLI::App* what = command->add_subcommand(bench->name, bench->help);
-    auto flags = std::make_shared<RunFlags>();
-    AddRunFlags(*what, *flags);
-    what->add_flag("--json")->group("");  // not in help: a bench always prints JSON
-    what->callback([measure = bench->add(*what), flags] { Run(measure, *flags); });
-  }
-  // After the loop: commands inherit what stands here before them.
-  AddExamples(*command,
-              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
-              "  mpirun -np 2 lwm bench train-step --tokens 4096");
-}
-const Command bench(Job::kEvaluate, "bench", AddBench);
+// In the order of `lwm bench --help`.
+constexpr Bench kBenches[] = {
+    {"attention", "exact attention over all ranks, forward and backward", AddAttentionBench},
+    {"matmul", "bf16 2048^3 through LibTorch", AddMatmulBench},
+    {"convert", "a 7B-shaped file into another format, against a copy of it", AddConvertBench},
+    {"decode", "tokens/s one by one, at some depths of the cache", AddDecodeBench},
+    {"prefill", "tokens/s of prompts of some lengths", AddPrefillBench},
+    {"ops", "norm, rotary, SwiGLU, linear, feed-forward, fused loss", AddOpsBench},
+    {"train-step", "one optimizer step on random tokens", AddTrainStepBench},
+    {"vqgan", "images to codes and back", AddVqganBench},
+    {"vqgan-train", "optimizer steps of a small VQGAN", AddVqganTrainBench},
+};
 
 }  // namespace
 
-Bench::Bench(const char* bench_name, const char* bench_help, Measure (*add_bench)(CLI::App&))
-    : name(bench_name), help(bench_help), add(add_bench) {
-  Benches().push_back(this);
+void AddBench(CLI::App& command) {
+  command.require_subcommand(1);
+  for (const Bench& bench : kBenches) {
+    CLI::App* what = command.add_subcommand(bench.name, bench.summary);
+    auto flags = std::make_shared<RunFlags>();
+    AddRunFlags(*what, *flags);
+    what->add_flag("--json")->group("");  // not in help: a bench always prints JSON
+    what->callback([measure = bench.add(*what), flags] { Run(measure, *flags); });
+  }
+  // After the loop: commands inherit what stands here before them.
+  AddExamples(command,
+              "  lwm bench attention --tokens 16384 --heads 4 --head-dim 128\n"
+              "  mpirun -np 2 lwm bench train-step --tokens 4096");
 }
 
 double MeasureMatmulGflops() {

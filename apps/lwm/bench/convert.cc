@@ -170,6 +170,8 @@ Json MeasureConvert(const ConvertBenchFlags& flags) {
           {"ratio", copy_seconds / seconds}};
 }
 
+}  // namespace
+
 Bench::Measure AddConvertBench(CLI::App& command) {
   auto flags = std::make_shared<ConvertBenchFlags>();
   command.add_option("--gigabytes", flags->gigabytes, "size of the bf16 file, 10^9 bytes (13: 7B)")
@@ -194,8 +196,5 @@ Bench::Measure AddConvertBench(CLI::App& command) {
     return MeasureConvert(*flags);
   };
 }
-const Bench convert_bench("convert", "a 7B-shaped file into another format, against a copy of it",
-                          AddConvertBench);
 
-}  // namespace
 }  // namespace lwm::app

@@ -191,17 +191,16 @@ Bench::Measure AddCacheBench(CLI::App& command, const CacheFlags& defaults) {
   };
 }
 
-Bench::Measure AddDecode(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddDecodeBench(CLI::App& command) {
   AddExamples(command, "  lwm bench decode --model models/smollm2 --depths 0,4096 --decode 64");
   return AddCacheBench(command, {.depths = {0, 4096}, .prefill = {512}, .decode = 32});
 }
-const Bench decode_bench("decode", "tokens/s one by one, at some depths of the cache", AddDecode);
 
-Bench::Measure AddPrefill(CLI::App& command) {
+Bench::Measure AddPrefillBench(CLI::App& command) {
   AddExamples(command, "  lwm bench prefill --model models/smollm2 --prefill 512,4096");
   return AddCacheBench(command, {.depths = {0}, .prefill = {512, 4096}});
 }
-const Bench prefill_bench("prefill", "tokens/s of prompts of some lengths", AddPrefill);
 
-}  // namespace
 }  // namespace lwm::app

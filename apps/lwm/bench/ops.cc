@@ -151,7 +151,9 @@ class OpsBench {
   Json result_ = Json::object();
 };
 
-Bench::Measure AddOps(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddOpsBench(CLI::App& command) {
   auto flags = std::make_shared<OpsFlags>();
   const auto size = [&](const char* name, int64_t& value, const char* help) {
     command.add_option(name, value, help)
@@ -169,7 +171,5 @@ Bench::Measure AddOps(CLI::App& command) {
     return OpsBench(*flags, ScalarTypeOf(run)).Measure();
   };
 }
-const Bench ops_bench("ops", "norm, rotary, SwiGLU, linear, feed-forward, fused loss", AddOps);
 
-}  // namespace
 }  // namespace lwm::app

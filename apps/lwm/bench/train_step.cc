@@ -131,7 +131,9 @@ Json Measure(const StepFlags& flags, RunContext& context, const RunFlags& run) {
           {"estimate_gib", estimate.total() * mesh.shape().ranks() / (int64_t{1} << 30)}};
 }
 
-Bench::Measure AddTrainStep(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddTrainStepBench(CLI::App& command) {
   auto flags = std::make_shared<StepFlags>();
   const auto size = [&](const char* name, int64_t& value, const char* help) {
     command.add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str();
@@ -163,7 +165,5 @@ Bench::Measure AddTrainStep(CLI::App& command) {
   return
       [flags](RunContext& context, const RunFlags& run) { return Measure(*flags, context, run); };
 }
-const Bench train_step("train-step", "one optimizer step on random tokens", AddTrainStep);
 
-}  // namespace
 }  // namespace lwm::app

@@ -67,7 +67,9 @@ Json Measure(RunContext& context, const VqganBenchFlags& flags, const RunFlags& 
   return result;
 }
 
-Bench::Measure AddVqgan(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddVqganBench(CLI::App& command) {
   auto flags = std::make_shared<VqganBenchFlags>();
   command.add_option("-m,--model", flags->model,
                      "VQGAN directory (default: random weights of the published size)");
@@ -80,7 +82,5 @@ Bench::Measure AddVqgan(CLI::App& command) {
   return
       [flags](RunContext& context, const RunFlags& run) { return Measure(context, *flags, run); };
 }
-const Bench vqgan_bench("vqgan", "images to codes and back", AddVqgan);
 
-}  // namespace
 }  // namespace lwm::app

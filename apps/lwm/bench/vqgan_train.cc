@@ -68,7 +68,9 @@ Json Measure(RunContext& context, const VqganTrainBenchFlags& flags, const RunFl
           {"loss", loss}};
 }
 
-Bench::Measure AddVqganTrain(CLI::App& command) {
+}  // namespace
+
+Bench::Measure AddVqganTrainBench(CLI::App& command) {
   auto flags = std::make_shared<VqganTrainBenchFlags>();
   command.add_option("--config", flags->recipe,
                      "recipe whose model and loss are measured (default: as vqgan-clipart.toml)");
@@ -84,7 +86,5 @@ Bench::Measure AddVqganTrain(CLI::App& command) {
   return
       [flags](RunContext& context, const RunFlags& run) { return Measure(context, *flags, run); };
 }
-const Bench vqgan_train("vqgan-train", "optimizer steps of a small VQGAN", AddVqganTrain);
 
-}  // namespace
 }  // namespace lwm::app

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/tensor_file.h"
@@ -66,30 +67,27 @@ void RunAttention(const AttentionFlags& flags) {
   checkpoint::SaveTensors(flags.output, tensors);
 }
 
-void AddAttention(CLI::App& root) {
-  CLI::App* command =
-      root.add_subcommand("attention", "exact attention over the tensors of a file");
+}  // namespace
+
+void AddAttention(CLI::App& command) {
   auto flags = std::make_shared<AttentionFlags>();
   command
-      ->add_option("-i,--input", flags->input,
-                   "safetensors: q [B,H,T,K], k and v [B,G,S,K]; optional segment_ids [B,S], dout")
+      .add_option("-i,--input", flags->input,
+                  "safetensors: q [B,H,T,K], k and v [B,G,S,K]; optional segment_ids [B,S], dout")
       ->required();
-  command->add_option("-o,--output", flags->output, "safetensors: out, lse; dq, dk, dv (all f32)")
+  command.add_option("-o,--output", flags->output, "safetensors: out, lse; dq, dk, dv (all f32)")
       ->required();
-  command->add_option("--causal", flags->causal, "a query sees no later key")
+  command.add_option("--causal", flags->causal, "a query sees no later key")->capture_default_str();
+  command.add_flag("--backward", flags->backward, "gradients for the tensor dout, too");
+  command.add_option("--scale", flags->scale, "of the scores (default 1 / sqrt(K))");
+  command.add_option("--q-offset", flags->q_offset, "absolute position of query 0")
       ->capture_default_str();
-  command->add_flag("--backward", flags->backward, "gradients for the tensor dout, too");
-  command->add_option("--scale", flags->scale, "of the scores (default 1 / sqrt(K))");
-  command->add_option("--q-offset", flags->q_offset, "absolute position of query 0")
-      ->capture_default_str();
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
+  AddRunFlags(command, flags->run);
+  AddExamples(command,
               "  lwm attention --input qkv.safetensors --output out.safetensors\n"
               "  mpirun -np 4 lwm attention --input qkv.safetensors --output grads.safetensors "
               "--backward --dtype f32");
-  command->callback([flags] { RunAttention(*flags); });
+  command.callback([flags] { RunAttention(*flags); });
 }
-const Command attention(Job::kLookInside, "attention", AddAttention);
 
-}  // namespace
 }  // namespace lwm::app

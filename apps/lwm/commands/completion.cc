@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "lwm/base/error.h"
 
 namespace lwm::app {
@@ -160,21 +161,20 @@ void PrintFish(const std::vector<Place>& places) {
   std::fputs((text + rules).c_str(), stdout);
 }
 
-void AddCompletion(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("completion", "completion of lwm for a shell");
+}  // namespace
+
+void AddCompletion(CLI::App& command) {
   auto shell = std::make_shared<std::string>();
-  command->add_option("shell", *shell, "whose script to print")
+  command.add_option("shell", *shell, "whose script to print")
       ->required()
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-  command->callback([&root, shell] {
+  command.callback([&command, shell] {
     std::vector<Place> places;
-    Walk(root, "lwm", places);
+    Walk(*command.get_parent(), "lwm", places);
     if (*shell == "bash") PrintBash(places);
     if (*shell == "zsh") PrintZsh(places);
     if (*shell == "fish") PrintFish(places);
   });
 }
-const Command completion(Job::kHidden, "completion", AddCompletion);
 
-}  // namespace
 }  // namespace lwm::app

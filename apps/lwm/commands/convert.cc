@@ -10,6 +10,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "commands/convert_tokenizer.h"
 #include "commands/convert_vqgan.h"
 #include "flags/dtype_flag.h"
@@ -188,42 +189,42 @@ void RunConvert(const ConvertFlags& flags) {
                FormatBytes(static_cast<double>(PeakMemoryBytes())).c_str());
 }
 
-void AddConvert(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("convert", "turn a checkpoint into another format");
+}  // namespace
+
+void AddConvert(CLI::App& command) {
   auto flags = std::make_shared<ConvertFlags>();
   command
-      ->add_option("from,--from", flags->from,
-                   "checkpoint: a file or a folder, of any known format")
+      .add_option("from,--from", flags->from, "checkpoint: a file or a folder, of any known format")
       ->required();
-  command->add_option("to,--to", flags->to, "folder to create, or a .gguf file")->required();
+  command.add_option("to,--to", flags->to, "folder to create, or a .gguf file")->required();
   command
-      ->add_option("--format", flags->format,
-                   "what to write (default: gguf when the target ends in .gguf, else hf)")
+      .add_option("--format", flags->format,
+                  "what to write (default: gguf when the target ends in .gguf, else hf)")
       ->check(CLI::IsMember({"hf", "lwm-jax", "gguf", "diffusers"}));
-  AddDtypeFlag(*command, "--dtype", flags->dtype, {"f32", "bf16", "f16"},
+  AddDtypeFlag(command, "--dtype", flags->dtype, {"f32", "bf16", "f16"},
                "of the weights written (default: as stored)");
-  command->add_option("--quantize", flags->quantize, "matrices in blocks of 32 weights")
+  command.add_option("--quantize", flags->quantize, "matrices in blocks of 32 weights")
       ->check(CLI::IsMember({"q8_0", "q4_0"}));
-  command->add_option("--config", flags->config,
-                      "config.json in Hugging Face form, for what the source does not say");
-  command->add_option("--tokenizer", flags->tokenizer,
-                      "tokenizer to put beside the weights (default: the source's)");
+  command.add_option("--config", flags->config,
+                     "config.json in Hugging Face form, for what the source does not say");
+  command.add_option("--tokenizer", flags->tokenizer,
+                     "tokenizer to put beside the weights (default: the source's)");
   CLI::Option* add_vision =
-      command->add_flag("--add-vision", flags->add_vision,
-                        "give a text model a vision table and head, drawn at random");
-  command->add_option("--vision-vocab", flags->vision_vocab, "codes of the vision table")
+      command.add_flag("--add-vision", flags->add_vision,
+                       "give a text model a vision table and head, drawn at random");
+  command.add_option("--vision-vocab", flags->vision_vocab, "codes of the vision table")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->needs(add_vision);
-  command->add_option("--seed", flags->seed, "seed of --add-vision")
+  command.add_option("--seed", flags->seed, "seed of --add-vision")
       ->capture_default_str()
       ->needs(add_vision);
-  command->add_option("--max-shard-gb", flags->max_shard_gb, "largest file, 10^9 bytes")
+  command.add_option("--max-shard-gb", flags->max_shard_gb, "largest file, 10^9 bytes")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("-t,--threads", flags->threads, "threads (0: all cores)")
+  command.add_option("-t,--threads", flags->threads, "threads (0: all cores)")
       ->check(CLI::NonNegativeNumber);
-  AddExamples(*command,
+  AddExamples(command,
               "  lwm convert model.gguf model\n"
               "  lwm convert --from streaming_params --config config.json --to model --dtype bf16\n"
               "  lwm convert --from vqgan --config vq.json --to vqgan-dir --format diffusers\n"
@@ -231,12 +232,10 @@ void AddConvert(CLI::App& root) {
               "  lwm convert --from model --to model-q8_0 --quantize q8_0\n"
               "  lwm convert --from model --to model-jax --format lwm-jax --dtype bf16\n"
               "  lwm convert --from text-model --to any-model --add-vision --vision-vocab 8448");
-  command->callback([flags] {
+  command.callback([flags] {
     SettleFormat(*flags);
     RunConvert(*flags);
   });
 }
-const Command convert(Job::kConvert, "convert", AddConvert);
 
-}  // namespace
 }  // namespace lwm::app

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
@@ -276,44 +277,42 @@ void RunEncode(EncodeFlags flags) {
   context.world().Barrier();
 }
 
-void AddEncodeCommand(CLI::App& root) {
-  CLI::App* command =
-      root.add_subcommand("encode", "images and videos as codes in JSONL, ahead of training");
+}  // namespace
+
+void AddEncode(CLI::App& command) {
   auto flags = std::make_shared<EncodeFlags>();
   flags->run.dtype = config::Dtype::kF32;
-  command->add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
+  command.add_option("--vqgan", flags->media.vqgan, "model directory of the VQGAN")->required();
   command
-      ->add_option("-i,--input", flags->inputs,
-                   "JSONL whose vision fields name media, or images, videos, folders of them")
+      .add_option("-i,--input", flags->inputs,
+                  "JSONL whose vision fields name media, or images, videos, folders of them")
       ->required();
-  command->add_option("-o,--output", flags->output, "the JSONL file with codes")->required();
-  command->add_option("--code-cache", flags->media.cache,
-                      "folder of what was encoded (default: code_cache beside --output)");
+  command.add_option("-o,--output", flags->output, "the JSONL file with codes")->required();
+  command.add_option("--code-cache", flags->media.cache,
+                     "folder of what was encoded (default: code_cache beside --output)");
   command
-      ->add_option("--frame-size", flags->media.frame_size,
-                   "side of a frame, pixels; 0: the VQGAN's")
+      .add_option("--frame-size", flags->media.frame_size,
+                  "side of a frame, pixels; 0: the VQGAN's")
       ->check(CLI::Range(0, 1 << 15))
       ->capture_default_str();
   command
-      ->add_option("--fps", flags->frames_per_second,
-                   "frames taken of every second of a video that does not say itself; 0: all")
+      .add_option("--fps", flags->frames_per_second,
+                  "frames taken of every second of a video that does not say itself; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
-      ->add_option("--frames", flags->frames,
-                   "most frames of such a video; without --fps spread evenly over it; 0: all")
+      .add_option("--frames", flags->frames,
+                  "most frames of such a video; without --fps spread evenly over it; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_flag("--skip-bad", flags->skip_bad,
-                    "leave out lines and files that cannot be encoded, and count them");
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
+  command.add_flag("--skip-bad", flags->skip_bad,
+                   "leave out lines and files that cannot be encoded, and count them");
+  AddRunFlags(command, flags->run);
+  AddExamples(command,
               "  lwm encode --vqgan models/vqgan --input captions.jsonl --output coded.jsonl\n"
               "  lwm encode --vqgan models/vqgan --input clips --fps 2 --output clips.jsonl\n"
               "A run that was stopped goes on where it was when it is started again.");
-  command->callback([flags] { RunEncode(*flags); });
+  command.callback([flags] { RunEncode(*flags); });
 }
-const Command encode(Job::kTrain, "encode", AddEncodeCommand);
 
-}  // namespace
 }  // namespace lwm::app

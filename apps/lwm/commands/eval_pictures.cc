@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
 #include "lwm/base/error.h"
@@ -69,43 +70,41 @@ void RunEvalPictures(const EvalPicturesFlags& flags) {
   Print(flags, ToJson(scores));
 }
 
-void AddEvalPictures(CLI::App& root) {
-  CLI::App* command =
-      root.add_subcommand("eval-pictures", "measure images from captions and captions of them");
+}  // namespace
+
+void AddEvalPictures(CLI::App& command) {
   auto flags = std::make_shared<EvalPicturesFlags>();
   flags->options.drawing.sampling.temperature = 0.5;
-  command->add_option("-m,--model", flags->model, "model directory")->required();
-  command->add_option("--vqgan", flags->vqgan, "VQGAN directory (default: vqgan in the model's)");
-  command->add_option("--pairs", flags->pairs, "JSONL of images and captions")->required();
-  command->add_option("--caption-key", flags->caption_key, "of its lines")->capture_default_str();
-  command->add_option("--picture-key", flags->picture_key, "of its lines: a path")
+  command.add_option("-m,--model", flags->model, "model directory")->required();
+  command.add_option("--vqgan", flags->vqgan, "VQGAN directory (default: vqgan in the model's)");
+  command.add_option("--pairs", flags->pairs, "JSONL of images and captions")->required();
+  command.add_option("--caption-key", flags->caption_key, "of its lines")->capture_default_str();
+  command.add_option("--picture-key", flags->picture_key, "of its lines: a path")
       ->capture_default_str();
   command
-      ->add_option("--count", flags->options.images,
-                   "captions that are drawn, spread evenly over the file; 0 = all")
+      .add_option("--count", flags->options.images,
+                  "captions that are drawn, spread evenly over the file; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
-      ->add_option("--describe", flags->options.captions,
-                   "images that are described and scored; 0 = all")
+      .add_option("--describe", flags->options.captions,
+                  "images that are described and scored; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  AddScaleFlag(*command, flags->options.drawing.scale);
-  AddSamplingFlags(*command, flags->options.drawing.sampling);
-  command->add_option("--grid", flags->grid, "PNG: images over what was drawn for their captions");
-  command->add_flag("--json", flags->json, "print one JSON object");
-  command->add_option("-o,--output", flags->output, "write that object here instead");
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
+  AddScaleFlag(command, flags->options.drawing.scale);
+  AddSamplingFlags(command, flags->options.drawing.sampling);
+  command.add_option("--grid", flags->grid, "PNG: images over what was drawn for their captions");
+  command.add_flag("--json", flags->json, "print one JSON object");
+  command.add_option("-o,--output", flags->output, "write that object here instead");
+  AddRunFlags(command, flags->run);
+  AddExamples(command,
               "  lwm eval-pictures --model runs/any-to-any-small/model --pairs "
               "samples/clipart/train.jsonl --count 48 --json");
-  command->callback([flags, command] {
-    FollowAdvice(*command, flags->model, flags->options.drawing);
+  command.callback([flags, &command] {
+    FollowAdvice(command, flags->model, flags->options.drawing);
     flags->options.drawing.seeds = {flags->run.seed};
     RunEvalPictures(*flags);
   });
 }
-const Command eval_pictures(Job::kEvaluate, "eval-pictures", AddEvalPictures);
 
-}  // namespace
 }  // namespace lwm::app

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/grammar_flags.h"
 #include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
@@ -75,24 +76,22 @@ void Run(ExamplesFlags flags) {
   if (bad > 0) std::fprintf(stderr, "lwm: skipped %s\n", CountOf(bad, "line").c_str());
 }
 
-void AddExamplesCommand(CLI::App& root) {
-  CLI::App* command = root.add_subcommand(
-      "examples", "apply the field grammar to JSONL: tokens, modality and loss of every line");
+}  // namespace
+
+void AddExamplesCommand(CLI::App& command) {
   auto flags = std::make_shared<ExamplesFlags>();
   command
-      ->add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
+      .add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
       ->required();
-  command->add_option("-i,--input", flags->input, "the JSONL file")->required();
-  AddGrammarFlags(*command, flags->grammar);
-  AddMediaFlags(*command, flags->media);
-  command->add_flag("--strict", flags->strict, "end at a bad line instead of skipping it");
-  AddExamples(*command,
+  command.add_option("-i,--input", flags->input, "the JSONL file")->required();
+  AddGrammarFlags(command, flags->grammar);
+  AddMediaFlags(command, flags->media);
+  command.add_flag("--strict", flags->strict, "end at a bad line instead of skipping it");
+  AddExamples(command,
               "  lwm examples --tokenizer tokenizer.model --input captions.jsonl --max-frames 8\n"
               "  a line: {\"fields\": \"[question],[vision],answer\", \"question\": \"What is "
               "it?\",\n           \"vision\": [256 codes per frame], \"answer\": \"A dog.\"}");
-  command->callback([flags] { Run(*flags); });
+  command.callback([flags] { Run(*flags); });
 }
-const Command examples(Job::kLookInside, "examples", AddExamplesCommand);
 
-}  // namespace
 }  // namespace lwm::app

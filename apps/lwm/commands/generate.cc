@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
 #include "image_folder.h"
@@ -236,12 +237,13 @@ void AddImageFlags(CLI::App& command, GenerateFlags& flags) {
   command.add_option("--vqgan", flags.vqgan, "VQGAN directory (default: vqgan in the model's)");
 }
 
-void AddGenerate(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("generate", "continue a text");
+}  // namespace
+
+void AddGenerate(CLI::App& command) {
   auto flags = std::make_shared<GenerateFlags>();
   flags->sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
-  command->add_option("-m,--model", flags->model, "model directory")->required();
-  CLI::Option_group* prompt = command->add_option_group("prompt");
+  command.add_option("-m,--model", flags->model, "model directory")->required();
+  CLI::Option_group* prompt = command.add_option_group("prompt");
   prompt->add_option("-p,--prompt", flags->prompt, "text to continue");
   prompt->add_option("-f,--prompt-file", flags->prompt_file,
                      "file with the text to continue; - reads stdin");
@@ -251,20 +253,20 @@ void AddGenerate(CLI::App& root) {
           ->delimiter(',');
   prompt->require_option(0, 1);
   command
-      ->add_flag("--parse-special", flags->parse_special,
-                 "names such as <|im_start|> in the prompt are special tokens")
+      .add_flag("--parse-special", flags->parse_special,
+                "names such as <|im_start|> in the prompt are special tokens")
       ->excludes(ids);
-  AddChatFlags(*command, *flags)->excludes(ids)->excludes("--parse-special");
-  command->add_option("-n,--max-new-tokens", flags->max_new_tokens, "stop after this many")
+  AddChatFlags(command, *flags)->excludes(ids)->excludes("--parse-special");
+  command.add_option("-n,--max-new-tokens", flags->max_new_tokens, "stop after this many")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  AddSamplingFlags(*command, flags->sampling);
-  AddRepetitionPenaltyFlag(*command, flags->sampling.repetition_penalty);
-  AddImageFlags(*command, *flags);
-  command->add_flag("--ignore-eos", flags->ignore_eos, "go on after the end of the text");
-  AddRunFlags(*command, flags->run);
+  AddSamplingFlags(command, flags->sampling);
+  AddRepetitionPenaltyFlag(command, flags->sampling.repetition_penalty);
+  AddImageFlags(command, *flags);
+  command.add_flag("--ignore-eos", flags->ignore_eos, "go on after the end of the text");
+  AddRunFlags(command, flags->run);
   AddExamples(
-      *command,
+      command,
       "  lwm generate -m DIR -p 'It was a dark night' -n 100\n"
       "  lwm generate --model DIR --chat --prompt 'What is the capital of France?'\n"
       "  echo 'It was a dark night' | lwm generate --model DIR --prompt-file -\n"
@@ -273,20 +275,18 @@ void AddGenerate(CLI::App& root) {
       "  lwm generate --model DIR --image photo.jpg --temperature 0\n"
       "  lwm generate --model DIR --image clip.mp4 --prompt $'USER: What happens?\\n{image} "
       "ASSISTANT:'");
-  command->callback([flags, command, prompt] {
+  command.callback([flags, &command, prompt] {
     for (const char* flag : {"--vqgan", "--max-frames"})
-      LWM_REQUIRE(flags->has_images() || command->count(flag) == 0, flag,
+      LWM_REQUIRE(flags->has_images() || command.count(flag) == 0, flag,
                   " is for --image and --pictures: give one of them, or leave it out");
     LWM_REQUIRE(!flags->chat || !flags->has_images(),
                 "--chat is for text: leave out --image and --pictures, or write the prompt's form "
                 "yourself");
     LWM_REQUIRE(prompt->count_all() > 0 || flags->has_images(),
                 "lwm generate wants one of --prompt, --prompt-file, --ids and --image");
-    FollowModelAdvice(*command, *flags);
+    FollowModelAdvice(command, *flags);
     RunGenerate(*flags);
   });
 }
-const Command generate_command(Job::kUse, "generate", AddGenerate);
 
-}  // namespace
 }  // namespace lwm::app

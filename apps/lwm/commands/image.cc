@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/draw_flags.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
@@ -60,38 +61,37 @@ void RunImage(const ImageFlags& flags) {
   for (const io::RgbImage& image : images) folder->Add(image);
 }
 
-void AddImage(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("image", "draw images from text");
+}  // namespace
+
+void AddImage(CLI::App& command) {
   auto flags = std::make_shared<ImageFlags>();
   flags->options.scale = 5;
-  command->add_option("-p,--prompt", flags->prompts, "what to draw; may be given several times")
+  command.add_option("-p,--prompt", flags->prompts, "what to draw; may be given several times")
       ->required()
       ->take_all()
       ->allow_extra_args(false);
   command
-      ->add_option("-o,--output", flags->output,
-                   "x.png (several images: a grid), or a folder for 0.png, 1.png ... that holds no "
-                   "later numbers")
+      .add_option("-o,--output", flags->output,
+                  "x.png (several images: a grid), or a folder for 0.png, 1.png ... that holds no "
+                  "later numbers")
       ->required();
-  command->add_option("-n,--n", flags->count, "images for each prompt")
+  command.add_option("-n,--n", flags->count, "images for each prompt")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command->add_option("--columns", flags->columns, "of a grid")
+  command.add_option("--columns", flags->columns, "of a grid")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  AddDrawFlags(*command, *flags);
-  AddExamples(*command,
+  AddDrawFlags(command, *flags);
+  AddExamples(command,
               "  lwm image --model runs/any-to-any-small/model --prompt armadillo "
               "--output x.png\n"
               "  lwm image --model LWM-Chat-1M --vqgan vqgan --chat --prompt 'a fox in the snow' "
               "--n 4 --output foxes.png");
-  command->callback([flags, command] {
-    FollowAdvice(*command, flags->model, flags->options);
+  command.callback([flags, &command] {
+    FollowAdvice(command, flags->model, flags->options);
     flags->options.seeds = {flags->run.seed};
     RunImage(*flags);
   });
 }
-const Command image(Job::kUse, "image", AddImage);
 
-}  // namespace
 }  // namespace lwm::app

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -136,14 +137,15 @@ void PrintTable(const Json& result) {
                 tensor["xxh3"].get<std::string>().c_str());
 }
 
-void AddInspect(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("inspect", "show what a checkpoint holds");
+}  // namespace
+
+void AddInspect(CLI::App& command) {
   auto flags = std::make_shared<InspectFlags>();
-  command->add_option("path", flags->path, "checkpoint: a file or a folder, of any known format")
+  command.add_option("path", flags->path, "checkpoint: a file or a folder, of any known format")
       ->required();
-  command->add_flag("--json", flags->json, "print one JSON object");
-  AddExamples(*command, "  lwm inspect model\n  lwm inspect model.gguf --json");
-  command->callback([flags] {
+  command.add_flag("--json", flags->json, "print one JSON object");
+  AddExamples(command, "  lwm inspect model\n  lwm inspect model.gguf --json");
+  command.callback([flags] {
     const Json result = Describe(io::FindCheckpoint(flags->path));
     if (flags->json) {
       std::printf("%s\n", DumpAnyBytes(result).c_str());
@@ -152,7 +154,5 @@ void AddInspect(CLI::App& root) {
     }
   });
 }
-const Command inspect(Job::kLookInside, "inspect", AddInspect);
 
-}  // namespace
 }  // namespace lwm::app

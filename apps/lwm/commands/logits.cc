@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/model_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -89,31 +90,29 @@ void RunLogits(const LogitsFlags& flags) {
   checkpoint::SaveTensors(flags.output, out);
 }
 
-void AddLogits(CLI::App& root) {
-  CLI::App* command =
-      root.add_subcommand("logits", "logits, losses and gradients of a file of tokens");
+}  // namespace
+
+void AddLogits(CLI::App& command) {
   auto flags = std::make_shared<LogitsFlags>();
-  command->add_option("-m,--model", flags->model, "model directory")->required();
+  command.add_option("-m,--model", flags->model, "model directory")->required();
   command
-      ->add_option("-i,--input", flags->input,
-                   "safetensors: input_ids [B,T] and, optional, vision_mask, labels (-100 = none), "
-                   "label_vision_mask, loss_weights, segment_ids")
+      .add_option("-i,--input", flags->input,
+                  "safetensors: input_ids [B,T] and, optional, vision_mask, labels (-100 = none), "
+                  "label_vision_mask, loss_weights, segment_ids")
       ->required();
   command
-      ->add_option("-o,--output", flags->output,
-                   "safetensors: logits [B,T,V], vision_logits, text_loss, vision_loss, loss, "
-                   "grad.NAME")
+      .add_option("-o,--output", flags->output,
+                  "safetensors: logits [B,T,V], vision_logits, text_loss, vision_loss, loss, "
+                  "grad.NAME")
       ->required();
-  command->add_flag("--gradients", flags->gradients, "also the gradient of the loss, per weight");
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
+  command.add_flag("--gradients", flags->gradients, "also the gradient of the loss, per weight");
+  AddRunFlags(command, flags->run);
+  AddExamples(command,
               "  lwm logits --model DIR --input tokens.safetensors --output logits.safetensors "
               "--dtype f32\n"
               "  lwm logits --model DIR --input labelled.safetensors --output out.safetensors "
               "--gradients");
-  command->callback([flags] { RunLogits(*flags); });
+  command.callback([flags] { RunLogits(*flags); });
 }
-const Command logits_command(Job::kLookInside, "logits", AddLogits);
 
-}  // namespace
 }  // namespace lwm::app

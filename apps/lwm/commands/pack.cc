@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/grammar_flags.h"
 #include "flags/media_flags.h"
 #include "lwm/base/count_of.h"
@@ -187,47 +188,45 @@ void Run(PackFlags flags) {
   PrintStatistics(statistics, flags);
 }
 
-void AddPack(CLI::App& root) {
-  CLI::App* command = root.add_subcommand(
-      "pack", "what training would see: one JSON object per row, statistics on stderr");
+}  // namespace
+
+void AddPack(CLI::App& command) {
   auto flags = std::make_shared<PackFlags>();
   command
-      ->add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
+      .add_option("--tokenizer", flags->tokenizer, "a .model or .gguf file, or a model directory")
       ->required();
-  command->add_option("-i,--input", flags->inputs, "JSONL and text files, folders, globs")
+  command.add_option("-i,--input", flags->inputs, "JSONL and text files, folders, globs")
       ->required();
-  command->add_option("--length", flags->packing.row_tokens, "tokens per row")->required();
+  command.add_option("--length", flags->packing.row_tokens, "tokens per row")->required();
   command
-      ->add_option("--policy", flags->policy,
-                   "masked: examples see only themselves; concatenate: joined end to end; pad: one "
-                   "example per row")
+      .add_option("--policy", flags->policy,
+                  "masked: examples see only themselves; concatenate: joined end to end; pad: one "
+                  "example per row")
       ->capture_default_str();
   command
-      ->add_option("--loss", flags->loss,
-                   "what counts as one in the loss: example, row, or auto (row if concatenated)")
+      .add_option("--loss", flags->loss,
+                  "what counts as one in the loss: example, row, or auto (row if concatenated)")
       ->capture_default_str();
-  command->add_flag("--refuse-long", flags->packing.refuse_long_examples,
-                    "an example longer than a row is an error, not split");
-  command->add_option("--buffer-tokens", flags->packing.buffer_tokens, "what best fit chooses from")
+  command.add_flag("--refuse-long", flags->packing.refuse_long_examples,
+                   "an example longer than a row is an error, not split");
+  command.add_option("--buffer-tokens", flags->packing.buffer_tokens, "what best fit chooses from")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--ranks", flags->ranks, "ranks that would share a row, for the balance")
+  command.add_option("--ranks", flags->ranks, "ranks that would share a row, for the balance")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
-  command->add_option("--rows", flags->rows, "stop after this many; 0: all")
+  command.add_option("--rows", flags->rows, "stop after this many; 0: all")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--skip-bad-lines", flags->skip_bad_lines, "warn instead of ending");
-  command->add_flag("--json", flags->json, "statistics as one JSON object (on stderr)");
-  AddGrammarFlags(*command, flags->grammar);
-  AddMediaFlags(*command, flags->media);
+  command.add_flag("--skip-bad-lines", flags->skip_bad_lines, "warn instead of ending");
+  command.add_flag("--json", flags->json, "statistics as one JSON object (on stderr)");
+  AddGrammarFlags(command, flags->grammar);
+  AddMediaFlags(command, flags->media);
   AddExamples(
-      *command,
+      command,
       "  lwm pack --tokenizer tokenizer.model --input chat.jsonl --length 4096 > rows.jsonl\n"
       "  lwm pack --tokenizer tokenizer.model --input chat.jsonl --length 4096 --policy pad "
       "--rows 3");
-  command->callback([flags] { Run(*flags); });
+  command.callback([flags] { Run(*flags); });
 }
-const Command pack(Job::kLookInside, "pack", AddPack);
 
-}  // namespace
 }  // namespace lwm::app

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/model_flags.h"
 #include "lwm/base/count_text.h"
 #include "lwm/base/error.h"
@@ -84,12 +85,12 @@ void RunScore(const ScoreFlags& flags) {
     PrintTable(scored.score, scored.longest);
 }
 
-void AddScore(CLI::App& root) {
-  CLI::App* command =
-      root.add_subcommand("score", "loss and perplexity of a text, total and by position");
+}  // namespace
+
+void AddScore(CLI::App& command) {
   auto flags = std::make_shared<ScoreFlags>();
-  command->add_option("-m,--model", flags->model, "model directory")->required();
-  CLI::Option_group* source = command->add_option_group("what to score");
+  command.add_option("-m,--model", flags->model, "model directory")->required();
+  CLI::Option_group* source = command.add_option_group("what to score");
   source->add_option("--text", flags->text, "text file")->check(CLI::ExistingFile);
   CLI::Option* input =
       source
@@ -100,19 +101,17 @@ void AddScore(CLI::App& root) {
           ->check(CLI::ExistingFile);
   source->require_option(1);
   command
-      ->add_option("--length", flags->length,
-                   "tokens per row of a text (0: the whole text, at most the model's context)")
+      .add_option("--length", flags->length,
+                  "tokens per row of a text (0: the whole text, at most the model's context)")
       ->check(CLI::NonNegativeNumber)
       ->excludes(input);
-  command->add_flag("--json", flags->json, "one JSON object instead of a table");
-  AddRunFlags(*command, flags->run);
-  AddExamples(*command,
+  command.add_flag("--json", flags->json, "one JSON object instead of a table");
+  AddRunFlags(command, flags->run);
+  AddExamples(command,
               "  lwm score --model DIR --text book.txt\n"
               "  lwm score --model DIR --text book.txt --length 4096 --json\n"
               "  mpirun -np 2 lwm score --model DIR --input tokens.safetensors");
-  command->callback([flags] { RunScore(*flags); });
+  command.callback([flags] { RunScore(*flags); });
 }
-const Command score_command(Job::kEvaluate, "score", AddScore);
 
-}  // namespace
 }  // namespace lwm::app

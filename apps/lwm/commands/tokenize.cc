@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "lwm/base/error.h"
 #include "lwm/base/json.h"
 #include "lwm/data/tokenizer.h"
@@ -44,20 +45,18 @@ void Run(const std::string& path, bool decode) {
   }
 }
 
-void AddTokenize(CLI::App& root) {
-  CLI::App* command = root.add_subcommand(
-      "tokenize", "JSON strings on stdin to JSON arrays of token ids on stdout, one per line");
+}  // namespace
+
+void AddTokenize(CLI::App& command) {
   auto path = std::make_shared<std::string>();
   auto decode = std::make_shared<bool>(false);
-  command->add_option("--tokenizer", *path, "a .model or .gguf file, or a model directory")
+  command.add_option("--tokenizer", *path, "a .model or .gguf file, or a model directory")
       ->required();
-  command->add_flag("--decode", *decode, "the reverse: arrays of ids to strings");
-  AddExamples(*command,
+  command.add_flag("--decode", *decode, "the reverse: arrays of ids to strings");
+  AddExamples(command,
               "  echo '\"Hello world\"' | lwm tokenize --tokenizer tokenizer.model\n"
               "  echo '[15043, 3186]' | lwm tokenize --tokenizer tokenizer.model --decode");
-  command->callback([path, decode] { Run(*path, *decode); });
+  command.callback([path, decode] { Run(*path, *decode); });
 }
-const Command tokenize(Job::kConvert, "tokenize", AddTokenize);
 
-}  // namespace
 }  // namespace lwm::app

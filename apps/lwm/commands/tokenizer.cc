@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "lwm/base/count_of.h"
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
@@ -44,10 +45,11 @@ void RunTrain(const TrainFlags& flags) {
                FormatDuration(MonotonicSeconds() - start).c_str());
 }
 
-void AddTokenizer(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("tokenizer", "train a tokenizer");
-  command->require_subcommand(1);
-  CLI::App* train = command->add_subcommand(
+}  // namespace
+
+void AddTokenizer(CLI::App& command) {
+  command.require_subcommand(1);
+  CLI::App* train = command.add_subcommand(
       "train", "train a SentencePiece BPE model (byte fallback, split digits, no normalisation)");
   auto flags = std::make_shared<TrainFlags>();
   data::TokenizerTraining& training = flags->training;
@@ -69,7 +71,5 @@ void AddTokenizer(CLI::App& root) {
               "--output t.model");
   train->callback([flags] { RunTrain(*flags); });
 }
-const Command tokenizer(Job::kTrain, "tokenizer", AddTokenizer);
 
-}  // namespace
 }  // namespace lwm::app

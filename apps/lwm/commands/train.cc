@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/recipe_flags.h"
 #include "lwm/base/error.h"
 #include "lwm/config/train_config.h"
@@ -28,9 +29,10 @@ void RunTrain(RecipeFlags& flags) {
   train::Train(config, context.world(), hooks);
 }
 
-void AddTrain(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("train", "train or extend a model by a recipe");
-  AddRecipeCommand(*command,
+}  // namespace
+
+void AddTrain(CLI::App& command) {
+  AddRecipeCommand(command,
                    {"lwm train", config::TrainConfigHelp(), config::TrainConfigKeys(),
                     config::TrainConfigTemplate},
                    "  lwm train recipes/quickstart.toml\n"
@@ -39,7 +41,5 @@ void AddTrain(CLI::App& root) {
                    "  lwm train --template > my.toml\n",
                    RunTrain);
 }
-const Command train_command(Job::kTrain, "train", AddTrain);
 
-}  // namespace
 }  // namespace lwm::app

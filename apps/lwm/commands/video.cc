@@ -8,6 +8,7 @@
 #include <string>
 
 #include "command.h"
+#include "commands.h"
 #include "flags/draw_flags.h"
 #include "flags/model_flags.h"
 #include "flags/sampling_flags.h"
@@ -51,45 +52,44 @@ void RunVideo(const VideoFlags& flags) {
                static_cast<long long>(first_Fn.defined() ? first_Fn.size(0) : 0));
 }
 
-void AddVideo(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("video", "draw a video from text, or continue one");
+}  // namespace
+
+void AddVideo(CLI::App& command) {
   auto flags = std::make_shared<VideoFlags>();
   flags->options.frames = 8;
   flags->options.sampling.top_k = 1000;
-  command->add_option("-p,--prompt", flags->prompt,
-                      "what it shows; may be left out with a beginning");
-  command->add_option("-o,--output", flags->output, "x.mp4 or x.gif")->required();
-  command->add_option("--frames", flags->options.frames, "new frames")
+  command.add_option("-p,--prompt", flags->prompt,
+                     "what it shows; may be left out with a beginning");
+  command.add_option("-o,--output", flags->output, "x.mp4 or x.gif")->required();
+  command.add_option("--frames", flags->options.frames, "new frames")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command
-      ->add_option("--fps", flags->rate, "frames per second of the output, and taken from --input")
+      .add_option("--fps", flags->rate, "frames per second of the output, and taken from --input")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  auto* first = command->add_option("--image", flags->image, "image that is the first frame");
-  auto* input = command->add_option("-i,--input", flags->input, "video or GIF to go on from")
-                    ->excludes(first);
+  auto* first = command.add_option("--image", flags->image, "image that is the first frame");
+  auto* input =
+      command.add_option("-i,--input", flags->input, "video or GIF to go on from")->excludes(first);
   command
-      ->add_option("--keep-frames", flags->keep_frames,
-                   "take only so many frames from the beginning of --input (default: all)")
+      .add_option("--keep-frames", flags->keep_frames,
+                  "take only so many frames from the beginning of --input (default: all)")
       ->check(CLI::PositiveNumber)
       ->needs(input);
-  AddDrawFlags(*command, *flags);
+  AddDrawFlags(command, *flags);
   AddExamples(
-      *command,
+      command,
       "  lwm video --model DIR --prompt 'people crossing a campus' --frames 8 --output "
       "x.mp4\n"
       "  lwm video --model DIR --prompt 'a city at night' --image first.png --output x.gif\n"
       "  lwm video --model DIR --input clip.mp4 --keep-frames 4 --frames 8 --output x.mp4");
-  command->callback([flags, command] {
+  command.callback([flags, &command] {
     LWM_REQUIRE(!flags->prompt.empty() || !flags->image.empty() || !flags->input.empty(),
                 "lwm video wants --prompt, --image or --input");
-    FollowAdvice(*command, flags->model, flags->options);
+    FollowAdvice(command, flags->model, flags->options);
     flags->options.seeds = {flags->run.seed};
     RunVideo(*flags);
   });
 }
-const Command video(Job::kUse, "video", AddVideo);
 
-}  // namespace
 }  // namespace lwm::app

@@ -3,22 +3,17 @@
 
 #include <algorithm>
 
+#include "commands.h"
 #include "lwm/checkpoint/tensor_file.h"
 
 namespace lwm::app {
-namespace {
-
-void AddVqgan(CLI::App& root) {
-  CLI::App* command = root.add_subcommand("vqgan", "images and videos as codes, and back");
-  command->require_subcommand(1);
-  AddVqganEncode(*command);
-  AddVqganDecode(*command);
-  AddVqganTrain(*command);
-  AddVqganMeasure(*command);
+void AddVqgan(CLI::App& command) {
+  command.require_subcommand(1);
+  AddVqganEncode(command);
+  AddVqganDecode(command);
+  AddVqganTrain(command);
+  AddVqganMeasure(command);
 }
-const Command vqgan(Job::kConvert, "vqgan", AddVqgan);
-
-}  // namespace
 
 void AddVqganRunFlags(CLI::App& command, VqganRunFlags& flags) {
   command

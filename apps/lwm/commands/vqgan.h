@@ -12,7 +12,7 @@
 
 namespace lwm::app {
 
-// Subcommands of `lwm vqgan`.
+// Subcommands of `lwm vqgan`, each defined in the file of its name, as in commands/vqgan_encode.cc.
 void AddVqganEncode(CLI::App& vqgan);
 void AddVqganDecode(CLI::App& vqgan);
 void AddVqganMeasure(CLI::App& vqgan);
