@@ -9,6 +9,7 @@
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/config/generation_config.h"
 #include "lwm/io/checkpoint_place.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/unwrapped_source.h"
 
 namespace lwm::checkpoint {

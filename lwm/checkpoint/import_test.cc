@@ -16,6 +16,7 @@
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/io/msgpack_writer.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_model.h"
 

@@ -12,6 +12,7 @@
 #include "lwm/base/file.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/numpy_pickle_writer.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/unwrapped_source.h"
 

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/testing/error_of.h"

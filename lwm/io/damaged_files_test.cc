@@ -12,6 +12,7 @@
 #include "lwm/io/gguf_writer.h"
 #include "lwm/io/msgpack_stream.h"
 #include "lwm/io/numpy_pickle_source.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/io/safetensors_source.h"
 #include "lwm/io/torch_source.h"

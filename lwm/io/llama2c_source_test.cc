@@ -8,6 +8,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
 

@@ -1,3 +1,5 @@
+#include "lwm/io/open_tensor_source.h"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -13,7 +15,6 @@
 #include "lwm/io/msgpack_stream.h"
 #include "lwm/io/numpy_pickle_source.h"
 #include "lwm/io/safetensors_source.h"
-#include "lwm/io/tensor_source.h"
 #include "lwm/io/torch_source.h"
 
 namespace lwm::io {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "lwm/base/file.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/testing/source_values.h"
 #include "lwm/testing/temporary_folder.h"

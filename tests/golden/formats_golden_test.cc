@@ -11,6 +11,7 @@
 #include "lwm/checkpoint/import.h"
 #include "lwm/checkpoint/model_directory.h"
 #include "lwm/checkpoint/tensor_file.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/testing/golden_folder.h"
 #include "lwm/testing/temporary_folder.h"
 

@@ -10,6 +10,7 @@
 #include "lwm/base/text.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/io/unwrapped_source.h"
 

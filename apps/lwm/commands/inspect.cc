@@ -20,6 +20,7 @@
 #include "lwm/data/tokenizer.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/gguf_source.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/tensor_source.h"
 
 namespace lwm::app {

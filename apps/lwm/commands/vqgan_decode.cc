@@ -10,6 +10,7 @@
 #include "frame_sink.h"
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/tensor_source.h"
 #include "progress.h"
 

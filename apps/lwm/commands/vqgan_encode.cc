@@ -16,6 +16,7 @@
 #include "lwm/base/prefetch.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/io/open_tensor_source.h"
 #include "lwm/io/safetensors_rows.h"
 #include "lwm/io/tensor_source.h"
 #include "lwm/vision/frame_batches.h"
