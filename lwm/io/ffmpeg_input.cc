@@ -108,16 +108,6 @@ void FfmpegInput::NoteLog(void* source, int, const char* format, va_list) {
     state->ended_early |= std::string_view(format).find("prematurely") != std::string_view::npos;
 }
 
-void PrepareFfmpeg() {
-  static const bool done = [] {
-    av_log_set_callback(FfmpegInput::NoteLog);
-    // Headers state sizes: a hostile one must not get more than 1 GiB in one allocation.
-    av_max_alloc(size_t{1} << 30);
-    return true;
-  }();
-  (void)done;
-}
-
 FfmpegInput::FfmpegInput(const fs::path& path) : state_(std::make_unique<State>()) {
   Bytes& bytes = state_->bytes;
   // Not waiting: a named pipe would hold us until somebody writes to it.

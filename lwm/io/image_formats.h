@@ -21,14 +21,15 @@ void RequireImageSize(int64_t width, int64_t height, const std::string& where);
 RgbImage LaidOnWhite(const std::vector<uint8_t>& rgba_HWC, int64_t width, int64_t height,
                      bool premultiplied = false);
 
-// One decoder per format, each in its own file with its own library; upright, transparency on
-// white. Throw Error(kCorruptData), naming `where`, for broken and truncated images.
+// One decoder per format, each in its own file with its own library (DecodeJpeg in image_jpeg.cc);
+// upright, transparency on white. Throw Error(kCorruptData), naming `where`, for broken and
+// truncated images.
 RgbImage DecodeJpeg(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodePng(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodeTiff(std::span<const std::byte> bytes, const std::string& where);
 RgbImage DecodeWebp(std::span<const std::byte> bytes, const std::string& where);
 
-// The image as a PNG file.
+// The image as a PNG file, in image_png.cc.
 std::string EncodePng(const RgbImage& image);
 
 }  // namespace lwm::io
