@@ -15,6 +15,8 @@
 
 namespace lwm::checkpoint {
 
+// Each format in a file of its own: SaveLwmCheckpoint in export_lwm.cc, SaveGguf in export_gguf.cc.
+
 // Gives one weight of the model by its spec, in any float dtype.
 using ReadWeight = std::function<at::Tensor(const model::TensorSpec&)>;
 

@@ -5,6 +5,7 @@
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/finite.h"
 #include "lwm/checkpoint/foreign_weights.h"
+#include "lwm/checkpoint/import_config.h"
 #include "lwm/checkpoint/rotary_pairs.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/config/generation_config.h"

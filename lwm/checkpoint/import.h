@@ -46,8 +46,4 @@ std::unique_ptr<ModelSource> OpenModel(
     const std::filesystem::path& path,
     const std::optional<std::filesystem::path>& config_json = {});
 
-// The config that a GGUF or llama2.c source states; nothing for other formats. Throws
-// Error(kCorruptData) naming the key that is missing or not supported.
-std::optional<config::ModelConfig> ConfigOfSource(const io::TensorSource& source);
-
 }  // namespace lwm::checkpoint

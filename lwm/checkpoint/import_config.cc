@@ -1,4 +1,4 @@
-// The configs that GGUF and llama2.c files state about themselves.
+#include "lwm/checkpoint/import_config.h"
 
 #include <cmath>
 #include <cstdint>
@@ -6,7 +6,6 @@
 
 #include "lwm/base/error.h"
 #include "lwm/checkpoint/export.h"
-#include "lwm/checkpoint/import.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/llama2c_source.h"
 

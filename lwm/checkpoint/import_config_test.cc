@@ -1,9 +1,10 @@
+#include "lwm/checkpoint/import_config.h"
+
 #include <gtest/gtest.h>
 
 #include <functional>
 
 #include "lwm/base/error.h"
-#include "lwm/checkpoint/import.h"
 #include "lwm/io/gguf_source.h"
 #include "lwm/io/gguf_writer.h"
 #include "lwm/testing/error_of.h"

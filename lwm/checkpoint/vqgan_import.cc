@@ -10,6 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/checkpoint/vqgan_names.h"
 #include "lwm/io/checkpoint_place.h"
 #include "lwm/io/numpy_pickle_writer.h"
 #include "lwm/io/open_tensor_source.h"

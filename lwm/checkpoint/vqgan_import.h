@@ -17,10 +17,6 @@ namespace lwm::checkpoint {
 // True when the tensors are a VQGAN's, under diffusers' names or the published Flax names.
 bool IsVqgan(const io::TensorSource& source);
 
-// "encoder/DownsamplingBlock_0/ResnetBlock_1/Conv_0/kernel" for
-// "encoder.down_blocks.0.resnets.1.conv1.weight": the path in the published pickle.
-std::string FlaxName(const std::string& diffusers_name);
-
 // A VQGAN file of either form, its weights seen under diffusers' names and in diffusers' layout.
 // Holds no weight data.
 class VqganSource {

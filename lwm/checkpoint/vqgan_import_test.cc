@@ -10,6 +10,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/checkpoint/vqgan_names.h"
 #include "lwm/io/safetensors.h"
 #include "lwm/testing/temporary_folder.h"
 #include "lwm/testing/tiny_vqgan.h"

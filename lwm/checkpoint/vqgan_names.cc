@@ -1,4 +1,6 @@
 // diffusers' names of a VQGAN's weights and the paths in the published pickle.
+#include "lwm/checkpoint/vqgan_names.h"
+
 #include <algorithm>
 #include <array>
 #include <string>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "lwm/base/error.h"
-#include "lwm/checkpoint/vqgan_import.h"
 
 namespace lwm::checkpoint {
 namespace {

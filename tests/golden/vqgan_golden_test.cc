@@ -12,6 +12,7 @@
 #include "lwm/base/json.h"
 #include "lwm/checkpoint/tensor_file.h"
 #include "lwm/checkpoint/vqgan_import.h"
+#include "lwm/checkpoint/vqgan_names.h"
 #include "lwm/io/open_tensor_source.h"
 #include "lwm/io/resample.h"
 #include "lwm/testing/golden_folder.h"

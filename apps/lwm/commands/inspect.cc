@@ -16,6 +16,7 @@
 #include "lwm/base/json.h"
 #include "lwm/base/text.h"
 #include "lwm/checkpoint/import.h"
+#include "lwm/checkpoint/import_config.h"
 #include "lwm/config/model_config.h"
 #include "lwm/data/tokenizer.h"
 #include "lwm/io/checkpoint_place.h"
