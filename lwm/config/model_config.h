@@ -65,12 +65,4 @@ ModelConfig ReadModelConfig(const std::filesystem::path& file);
 // The reverse, in the new form with rope_theta and rope_scaling repeated for older readers.
 Json ModelConfigToJson(const ModelConfig& config, const std::string& dtype);
 
-// The K/2 inverse frequencies for a run of `tokens` tokens (only dynamic depends on it), and the
-// factor that multiplies cos and sin (yarn; otherwise 1). f64 throughout.
-struct RopeFrequencies {
-  std::vector<double> inverse_frequency_R;
-  double attention_factor = 1;
-};
-RopeFrequencies ComputeRopeFrequencies(const ModelConfig& config, int64_t tokens);
-
 }  // namespace lwm::config

@@ -1,8 +1,8 @@
+#include "lwm/config/rope_frequencies.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-
-#include "lwm/config/model_config.h"
 
 namespace lwm::config {
 namespace {

@@ -1,8 +1,8 @@
+#include "lwm/config/rope_frequencies.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
-
-#include "lwm/config/model_config.h"
 
 namespace lwm::config {
 namespace {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "lwm/config/model_config.h"
+#include "lwm/config/rope_frequencies.h"
 #include "lwm/infer/kv/kv_cache.h"
 #include "lwm/model/weights.h"
 

@@ -7,6 +7,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/no_target.h"
+#include "lwm/config/rope_frequencies.h"
 #include "lwm/model/embedding.h"
 #include "lwm/model/layer.h"
 #include "lwm/ops/fused_loss.h"

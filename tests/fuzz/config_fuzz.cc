@@ -6,6 +6,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/config/model_config.h"
+#include "lwm/config/rope_frequencies.h"
 #include "tests/fuzz/target.h"
 
 namespace {
