@@ -1,4 +1,5 @@
-// value.name, value[key] and value[begin:end:step].
+#include "lwm/jinja/access.h"
+
 #include <algorithm>
 #include <iterator>
 #include <string_view>

@@ -1,6 +1,7 @@
 #include <chrono>
 
 #include "lwm/base/error.h"
+#include "lwm/jinja/access.h"
 #include "lwm/jinja/evaluator.h"
 #include "lwm/jinja/failure.h"
 #include "lwm/jinja/functions.h"

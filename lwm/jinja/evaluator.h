@@ -25,7 +25,7 @@ class Evaluator {
   enum class Flow { kNext, kBreak, kContinue };
   using Scope = std::vector<std::pair<std::string, Value>>;
 
-  // statements
+  // statements: evaluator.cc
   Flow RunBlock(const Block& block, Text& out);
   Flow RunStatement(const Statement& statement, Text& out);
   Flow RunIf(const Statement& statement, Text& out);
@@ -37,7 +37,7 @@ class Evaluator {
   Value LoopVariable(const std::vector<Value>& items, size_t index);
   void Unpack(const std::vector<std::string>& targets, const Value& value);
 
-  // expressions
+  // expressions: evaluate_expression.cc
   Value Evaluate(const Expression& expression);
   Value EvaluateKind(const Expression& expression);
   Value EvaluateName(const Expression& expression);

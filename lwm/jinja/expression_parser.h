@@ -32,11 +32,6 @@ class ExpressionParser {
   ExpressionPtr ParseProduct();
   ExpressionPtr ParsePower();
   ExpressionPtr ParseUnary(bool with_filters);
-  ExpressionPtr ParsePrimary();
-  ExpressionPtr ParseConstant();
-  ExpressionPtr ParseListItems();
-  ExpressionPtr ParseDictItems();
-  ExpressionPtr ParseParentheses();
   ExpressionPtr ParsePostfix(ExpressionPtr node);
   ExpressionPtr ParseSubscript(ExpressionPtr node);
   ExpressionPtr ParseFilters(ExpressionPtr node);
@@ -44,6 +39,13 @@ class ExpressionParser {
   ExpressionPtr ParseCall(ExpressionPtr callee);
   void ParseArguments(Expression& call);
   bool TakeComparison(std::string& name);
+
+  // constants, names, lists, dicts and parentheses: expression_values.cc
+  ExpressionPtr ParsePrimary();
+  ExpressionPtr ParseConstant();
+  ExpressionPtr ParseListItems();
+  ExpressionPtr ParseDictItems();
+  ExpressionPtr ParseParentheses();
 
   TokenStream& tokens_;
   int nesting_ = 0;

@@ -7,6 +7,7 @@
 #include "lwm/jinja/failure.h"
 #include "lwm/jinja/functions.h"
 #include "lwm/jinja/operators.h"
+#include "lwm/jinja/value_text.h"
 
 namespace lwm::jinja {
 namespace {

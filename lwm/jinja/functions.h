@@ -10,21 +10,23 @@
 namespace lwm::jinja {
 
 // Functions, filters and tests of templates. All throw Failure naming the callee; each refuses
-// arguments that it does not know.
+// arguments that it does not know. Defined in functions.cc where no other file is named.
 
 // Methods that leave their value as it is, of strings, lists and dicts, and loop.cycle.
 bool HasMethod(const Value& self, const std::string& name);
 Value CallMethod(const Value& self, Arguments arguments, Budget& budget);
+// Of strings, in text_methods.cc.
 Value CallTextMethod(const Text& self, Arguments arguments, Budget& budget);
 bool HasTextMethod(const std::string& name);
 
-// value | filter
+// value | filter, in filters.cc
 Value CallFilter(const Value& value, Arguments arguments, Budget& budget);
 
-// Filters over lists: map, select, sort and so on. Nothing: it is none of those.
+// Filters over lists: map, select, sort and so on. Nothing: it is none of those. In
+// list_filters.cc.
 std::optional<Value> CallListFilter(const Value& value, Arguments& arguments, Budget& budget);
 
-// value is test
+// value is test, in is_tests.cc
 bool CallTest(const Value& value, Arguments arguments, Budget& budget);
 
 // The global functions but raise_exception; `now` in seconds since 1970.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "lwm/jinja/access.h"
 #include "lwm/jinja/failure.h"
 #include "lwm/jinja/functions.h"
 #include "lwm/jinja/operators.h"

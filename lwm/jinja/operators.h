@@ -21,13 +21,6 @@ Text TextOf(const Value& value, Budget& budget);
 bool Compares(const std::string& name, const Value& a, const Value& b, Budget& budget);
 int Order(const Value& a, const Value& b);  // < 0, 0, > 0; numbers or strings only
 
-// value.name: a method, an attribute or an entry; undefined without.
-Value Attribute(const Value& value, const std::string& name);
-Value Item(const Value& value, const Value& key, Budget& budget);  // value[key]
-// value[begin:end:step]; undefined bounds are absent.
-Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step,
-            Budget& budget);
-
 // The values that a loop visits: items, keys of a dict, characters; none if undefined.
 std::vector<Value> ItemsOf(const Value& value, Budget& budget);
 int64_t LengthOf(const Value& value);

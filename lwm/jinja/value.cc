@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "lwm/jinja/value_text.h"
+
 namespace lwm::jinja {
 namespace {
 

@@ -1,10 +1,9 @@
-// How values are written: Python's repr and json.dumps.
+#include "lwm/jinja/value_text.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <numeric>
-
-#include "lwm/jinja/value.h"
 
 namespace lwm::jinja {
 namespace {
