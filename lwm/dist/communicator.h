@@ -71,9 +71,11 @@ class Communicator {
   virtual std::unique_ptr<Communicator> Split(int color) = 0;
 };
 
+// communicator_mpi.cc or communicator_local.cc defines the functions below, CMake links one of
+// them; MakeSelfCommunicator is in communicator_self.cc, which both builds share.
+
 // All ranks that mpirun (or Slurm) started; a lone process without a launcher gets a group of one
-// and MPI is not initialised. Call once per process. communicator_mpi.cc or communicator_local.cc
-// defines it, CMake links one of them.
+// and MPI is not initialised. Call once per process.
 std::unique_ptr<Communicator> MakeWorldCommunicator();
 
 // A group of one: collectives are copies.

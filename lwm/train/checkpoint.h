@@ -45,7 +45,8 @@ struct CheckpointOptions {
 // Saves; returns the checkpoint's directory. If any rank fails (disk full: kResourceExhausted; a
 // master that is NaN or infinite: kCorruptData) every rank throws the same error, the unfinished
 // folder is removed and older checkpoints are as they were. Once the new one is complete, RUN/model
-// is pointed to it, then older ones beyond options.keep are deleted. Collective.
+// is pointed to it, then older ones beyond options.keep are deleted. Collective. Defined in
+// checkpoint_save.cc.
 std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
                                      const CheckpointOptions& options, const TrainerState& state,
                                      ShardedWeights& weights, AdamW& optimizer);
@@ -54,7 +55,8 @@ std::filesystem::path SaveCheckpoint(const std::filesystem::path& run_folder,
 // state. data_cursors: one when all data ranks of the saved run agreed, then it is everyone's
 // `state.data_cursor`; else one for each of them, and `state.data_cursor` is this rank's, or null
 // when the number of data ranks has changed. Throws Error(kCorruptData) or Error(kNotFound) naming
-// the file and tensor, Error(kInvalidArgument) when the model differs. Collective.
+// the file and tensor, Error(kInvalidArgument) when the model differs. Collective. Defined in
+// checkpoint_load.cc.
 struct LoadedCheckpoint {
   TrainerState state;
   std::vector<Json> data_cursors;
