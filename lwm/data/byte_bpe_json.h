@@ -6,6 +6,7 @@
 
 #include "lwm/base/json.h"
 #include "lwm/data/tokenizer_byte_bpe.h"
+#include "lwm/io/gguf_source.h"
 
 namespace lwm::data {
 
@@ -26,5 +27,9 @@ ByteBpeVocabulary ParseByteBpeJson(const Json& json, const std::string& where);
 
 // The reverse: a tokenizer.json that Hugging Face's library reads. Special ids are not in it.
 std::string ByteBpeToJson(const ByteBpeVocabulary& vocabulary);
+
+// The vocabulary of a GGUF file whose tokenizer.ggml.model is "gpt2". Throws Error(kCorruptData)
+// when its lists disagree or its way of cutting words (tokenizer.ggml.pre) is not gpt-2 or smollm.
+ByteBpeVocabulary ByteBpeVocabularyOfGguf(const io::GgufMetadata& metadata);
 
 }  // namespace lwm::data

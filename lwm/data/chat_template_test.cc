@@ -7,6 +7,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/temporary_folder.h"

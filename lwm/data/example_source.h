@@ -48,36 +48,6 @@ class ExampleSource {
                            const std::function<void(int64_t units)>& /*done*/) const {}
 };
 
-struct TextSourceOptions {
-  int64_t row_tokens = 0;
-  bool joined = false;  // units are cut from the documents joined end to end
-  int64_t min_document_tokens = 0, max_document_tokens = 0;  // others are left out; 0 = no limit
-  std::filesystem::path cache;  // folder of token files; "" = tokens in memory
-};
-
-// Text files as documents of BOS, tokens, EOS, cut into consecutive units of at most row_tokens,
-// each with its next_token. Joined: all units but a single one have exactly row_tokens; the last
-// begins early enough for that, and what it repeats has no loss. Throws as ReadFile does, and
-// Error(kInvalidArgument) when no document is left.
-std::unique_ptr<ExampleSource> OpenTextSource(const std::vector<DocumentFile>& files,
-                                              const Tokenizer& tokenizer,
-                                              const TextSourceOptions& options);
-
-struct JsonlSourceOptions {
-  FieldGrammar grammar;
-  bool skip_bad_lines = false;  // a line that is no example: empty, and one warning on stderr
-  bool warn = true;             // the warning
-  bool line_weights = false;    // a line's "weight", a number from 0 (default 1), is its Weight
-  uint64_t seed = 0;            // of what visits draw
-};
-
-// JSONL files, one unit per line that is not blank. Without skip_bad_lines Read throws what
-// BuildExample throws. With line_weights opening parses every line; throws Error(kCorruptData)
-// naming the line whose weight is bad.
-std::unique_ptr<ExampleSource> OpenJsonlSource(const std::vector<DocumentFile>& files,
-                                               std::shared_ptr<const Tokenizer> tokenizer,
-                                               const JsonlSourceOptions& options);
-
 // The units of several sources, one after the other; text before JSONL.
 std::unique_ptr<ExampleSource> JoinSources(std::vector<std::unique_ptr<ExampleSource>> sources);
 

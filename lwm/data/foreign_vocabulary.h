@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/io/gguf_source.h"
 
 namespace lwm::data {

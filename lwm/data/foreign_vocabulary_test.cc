@@ -4,6 +4,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/io/gguf_writer.h"
 #include "lwm/testing/error_of.h"

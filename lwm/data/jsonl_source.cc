@@ -1,3 +1,5 @@
+#include "lwm/data/jsonl_source.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <mutex>
@@ -8,7 +10,6 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/base/random.h"
-#include "lwm/data/example_source.h"
 #include "lwm/data/vision_field.h"
 
 namespace lwm::data {

@@ -10,9 +10,11 @@
 #include "lwm/base/random.h"
 #include "lwm/data/example_source.h"
 #include "lwm/data/held_out_rows.h"
+#include "lwm/data/jsonl_source.h"
 #include "lwm/data/mixture.h"
 #include "lwm/data/row_stream.h"
 #include "lwm/data/survey.h"
+#include "lwm/data/text_source.h"
 #include "lwm/data/unit_order.h"
 
 namespace lwm::data {

@@ -27,7 +27,7 @@ struct SourceConfig {
   std::string prepend_text;         // JSONL: put before the first field if that is text
   double drop_text = 0;             // JSONL: see FieldGrammar
   bool order_by_visit = false;      // JSONL: see FieldGrammar
-  bool line_weights = false;        // JSONL: see JsonlSourceOptions
+  bool line_weights = false;        // JSONL: see jsonl_source.h
 };
 
 struct LoaderConfig {

@@ -5,6 +5,7 @@
 
 #include "lwm/base/json.h"
 #include "lwm/data/sentencepiece_model.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/data/utf8.h"
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 
 namespace lwm::data {
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lwm/base/error.h"
+#include "lwm/data/jsonl_source.h"
 #include "lwm/testing/loader_fixture.h"
 
 namespace lwm::data {

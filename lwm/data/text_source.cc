@@ -1,3 +1,5 @@
+#include "lwm/data/text_source.h"
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -7,7 +9,6 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
-#include "lwm/data/example_source.h"
 #include "lwm/data/text_file.h"
 #include "lwm/data/tokenizer_files.h"
 

@@ -2,6 +2,7 @@
 
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
+#include "lwm/data/byte_bpe_json.h"
 #include "lwm/data/foreign_vocabulary.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer_byte_bpe.h"
@@ -45,6 +46,11 @@ std::unique_ptr<Tokenizer> OpenGgufTokenizer(std::span<const std::byte> bytes,
 }
 
 }  // namespace
+
+const TokenizerSettings& Tokenizer::settings() const {
+  static const TokenizerSettings kNone;
+  return kNone;
+}
 
 std::string Tokenizer::Decode(std::span<const int32_t> ids) const {
   StreamDecoder decoder(*this);

@@ -9,7 +9,6 @@
 
 #include "lwm/data/tokenizer.h"
 #include "lwm/data/tokenizer_settings.h"
-#include "lwm/io/gguf_source.h"
 
 namespace lwm::data {
 
@@ -42,9 +41,5 @@ std::unique_ptr<Tokenizer> MakeByteBpeTokenizer(const ByteBpeVocabulary& vocabul
 // and Split), Error(kNotFound) when the file cannot be read.
 std::unique_ptr<Tokenizer> OpenTokenizerJson(const std::filesystem::path& file,
                                              TokenizerSettings settings);
-
-// The vocabulary of a GGUF file whose tokenizer.ggml.model is "gpt2". Throws Error(kCorruptData)
-// when its lists disagree or its way of cutting words (tokenizer.ggml.pre) is not gpt-2 or smollm.
-ByteBpeVocabulary ByteBpeVocabularyOfGguf(const io::GgufMetadata& metadata);
 
 }  // namespace lwm::data

@@ -13,6 +13,7 @@
 #include "lwm/data/foreign_vocabulary.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/utf8.h"
 #include "lwm/io/gguf_writer.h"
 #include "lwm/testing/byte_pieces.h"

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/byte_tokenizer.h"
 

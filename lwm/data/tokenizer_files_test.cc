@@ -4,6 +4,7 @@
 
 #include "lwm/base/file.h"
 #include "lwm/base/json.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/testing/temporary_folder.h"
 

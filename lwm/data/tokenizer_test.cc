@@ -9,6 +9,7 @@
 #include "lwm/base/file.h"
 #include "lwm/base/random.h"
 #include "lwm/data/sentencepiece_model.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/utf8.h"
 #include "lwm/testing/error_of.h"
 #include "lwm/testing/llama_pieces.h"

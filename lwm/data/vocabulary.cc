@@ -163,11 +163,6 @@ class VocabularyTokenizer final : public Tokenizer {
 
 }  // namespace
 
-const TokenizerSettings& Tokenizer::settings() const {
-  static const TokenizerSettings kNone;
-  return kNone;
-}
-
 std::unique_ptr<Tokenizer> MakeTokenizer(std::unique_ptr<Vocabulary> vocabulary,
                                          TokenizerSettings settings, const std::string& where) {
   std::map<int32_t, AddedToken> added = MergeAdded(*vocabulary, settings, where);

@@ -6,6 +6,7 @@
 #include "lwm/base/error.h"
 #include "lwm/base/file.h"
 #include "lwm/data/prompt.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/io/image_file.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/error_of.h"

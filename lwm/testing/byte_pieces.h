@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 
 namespace lwm::testing_support {
 

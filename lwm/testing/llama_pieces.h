@@ -5,6 +5,7 @@
 
 #include "lwm/base/json.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/testing/byte_pieces.h"
 #include "lwm/testing/golden_folder.h"
 

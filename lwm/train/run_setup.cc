@@ -18,6 +18,7 @@
 #include "lwm/data/documents.h"
 #include "lwm/data/tokenizer_difference.h"
 #include "lwm/data/tokenizer_files.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 
 namespace lwm::train {
 namespace {

@@ -8,6 +8,7 @@
 #include "lwm/data/field_grammar.h"
 #include "lwm/data/packing.h"
 #include "lwm/data/tokenizer.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/testing/byte_pieces.h"
 #include "tests/fuzz/target.h"
 

@@ -11,6 +11,7 @@
 #include "lwm/data/foreign_vocabulary.h"
 #include "lwm/data/sentencepiece_model.h"
 #include "lwm/data/tokenizer_files.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "lwm/data/tokenizer_settings.h"
 #include "lwm/io/gguf_source.h"
 

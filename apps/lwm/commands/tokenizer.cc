@@ -16,6 +16,7 @@
 #include "lwm/base/process.h"
 #include "lwm/base/text.h"
 #include "lwm/data/documents.h"
+#include "lwm/data/tokenizer_sentencepiece.h"
 #include "notes.h"
 
 namespace lwm::app {
