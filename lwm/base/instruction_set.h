@@ -15,6 +15,12 @@ InstructionSet ParseInstructionSet(const std::string& name);
 // lacks are never used. Throws as ParseInstructionSet.
 InstructionSet MostInstructions();
 
+// Whether this process may use AVX512-BF16, or AMX with AVX512-BF16: the processor has them, the
+// operating system saves their registers, and MostInstructions() allows them. The first call of
+// AmxAvailable asks Linux for permission to use AMX.
+bool Avx512Bf16Available() noexcept;
+bool AmxAvailable() noexcept;
+
 // Limits LibTorch, oneDNN and MKL to a generation by their environment variables; variables that
 // are set already win. Call before the first tensor is made, from one thread.
 // kernels::HoldInstructions does that, and the same for our own kernels.

@@ -51,6 +51,9 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Whether the processes of all ranks use the same generation of vector instructions
+  // (base/instruction_set.h). Found when the group is made.
+  virtual bool same_instructions() const = 0;
 
   // Point to point, non-blocking, matched by (peer, tag) in order; 0 <= tag < 1000.
   virtual Request StartSend(std::span<const std::byte> data, int to, int tag) = 0;

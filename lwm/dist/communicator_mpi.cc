@@ -18,6 +18,7 @@
 
 #include "lwm/base/core_contention.h"
 #include "lwm/base/error.h"
+#include "lwm/base/instruction_set.h"
 #include "lwm/dist/communicator.h"
 #include "lwm/dist/launcher.h"
 #include "lwm/dist/mpi_version.h"
@@ -280,6 +281,7 @@ class MpiCommunicator : public Communicator {
     own_ = user_;
     CheckMpi(MPI_Comm_dup(comm, &own_.comm), "MPI_Comm_dup");
     CheckMpi(MPI_Comm_set_errhandler(own_.comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    same_instructions_ = FindSameInstructions();
   }
   ~MpiCommunicator() override {
     // Freeing is collective: not when an error unwinds this rank alone.
@@ -290,6 +292,7 @@ class MpiCommunicator : public Communicator {
 
   int rank() const override { return user_.rank; }
   int size() const override { return user_.size; }
+  bool same_instructions() const override { return same_instructions_; }
 
   Request StartSend(std::span<const std::byte> data, int to, int tag) override {
     CheckPeer(to, tag);
@@ -357,6 +360,14 @@ class MpiCommunicator : public Communicator {
     LWM_CHECK(peer >= 0 && peer < size() && tag >= 0 && tag < 1000, "message with rank ", peer,
               " of ", size(), ", tag ", tag);
   }
+  // The newest and the oldest generation in one reduction: the oldest as the largest of the
+  // negatives.
+  bool FindSameInstructions() {
+    const double generation = AmxAvailable() ? 2 : Avx512Bf16Available() ? 1 : 0;
+    double newest_and_oldest[] = {generation, -generation};
+    AllReduceMax(newest_and_oldest);
+    return newest_and_oldest[0] == -newest_and_oldest[1];
+  }
   // Collectives are called in one order by all ranks, so the tags agree without communication. A
   // tag returns after kTags collectives; by then its first use is long over.
   int NextTag() { return next_tag_++ % kTags; }
@@ -417,6 +428,7 @@ class MpiCommunicator : public Communicator {
   }
 
   Group user_, own_;
+  bool same_instructions_ = true;
   int next_tag_ = 0;
 };
 
@@ -451,6 +463,7 @@ class MpiWorld : public Communicator {
 
   int rank() const override { return all_->rank(); }
   int size() const override { return all_->size(); }
+  bool same_instructions() const override { return all_->same_instructions(); }
   Request StartSend(std::span<const std::byte> data, int to, int tag) override {
     return all_->StartSend(data, to, tag);
   }

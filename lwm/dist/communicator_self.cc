@@ -41,6 +41,7 @@ class SelfCommunicator : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  bool same_instructions() const override { return true; }
 
   Request StartSend(std::span<const std::byte> data, int to, int tag) override {
     LWM_CHECK(to == 0, "send to rank ", to, " of 1");

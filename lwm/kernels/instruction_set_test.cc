@@ -4,8 +4,6 @@
 #include <hwy/targets.h>
 
 #include "lwm/base/instruction_set.h"
-#include "lwm/kernels/attention/amx.h"
-#include "lwm/kernels/attention/bf16.h"
 
 namespace lwm::kernels {
 namespace {

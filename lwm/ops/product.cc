@@ -6,8 +6,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/attention/amx.h"
-#include "lwm/kernels/attention/bf16.h"
+#include "lwm/base/instruction_set.h"
 
 namespace lwm::ops {
 namespace {
@@ -120,7 +119,7 @@ void WidenedInto(const at::Tensor& out_MN, const at::Tensor& a_MK, const at::Ten
 }  // namespace
 
 bool LibTorchMultipliesBf16() {
-  static const bool has = kernels::Avx512Bf16Available() || kernels::AmxAvailable();
+  static const bool has = Avx512Bf16Available() || AmxAvailable();
   return has;
 }
 

@@ -13,9 +13,8 @@ namespace lwm::kernels {
 //
 //   rows of x_CN       [C/16][N/32] of 16 rows c x 32 columns n
 
-// Whether this CPU and its operating system have AMX and AVX512-BF16. The first call asks Linux for
-// permission to use AMX. The other functions must not be called where this is false.
-bool AmxAvailable() noexcept;
+// Only where AmxAvailable() (base/instruction_set.h). Defined in amx_forward.cc, amx_backward.cc
+// and, for packing, bf16_pack.cc; amx.cc has those of other machines.
 
 // rows of x_RC, as PackPairs. rows R a multiple of 16.
 bool AmxPackRows(const void* const* rows_R, int rows, int head_dim, uint16_t* blocks) noexcept;

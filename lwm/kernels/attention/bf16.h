@@ -16,9 +16,8 @@ namespace lwm::kernels {
 // Block layout ("registers" of 16 rows x 64 bytes, one after another):
 //   pairs of x_CN      [N/16][C/32] of 16 pairs of rows c x 16 columns n x 2
 
-// Whether this CPU and its operating system have AVX512-BF16. The other functions must not be
-// called where this is false.
-bool Avx512Bf16Available() noexcept;
+// Only where Avx512Bf16Available() (base/instruction_set.h). Defined in avx512_forward.cc,
+// avx512_backward.cc and, for packing, bf16_pack.cc; bf16.cc has those of other machines.
 
 // Both read rows of head_dim numbers of any alignment, nullptr where missing, and write them padded
 // with zeros to a multiple of 32 (C, or N). They return whether all numbers are finite.
@@ -41,7 +40,7 @@ struct Bf16ForwardTask {
   const void* next_keys;    // k_pairs and v_pairs of the next call, one after the other; or nullptr
   float scale;
   const TileMask* mask;
-  // in/out  as OnlineSoftmaxTile, but max may be up to 5 (nats) below the largest score: the sums
+  // in/out  as SoftmaxState, but max may be up to 5 (nats) below the largest score: the sums
   // are relative to it, and need no rescaling while the largest score grows little
   float *max_R, *sum_R, *acc_RK;
 };

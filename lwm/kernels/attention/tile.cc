@@ -3,7 +3,7 @@
 #include <map>
 #include <memory>
 
-#include "lwm/kernels/attention/amx.h"
+#include "lwm/base/instruction_set.h"
 
 namespace lwm::kernels {
 namespace {

@@ -7,7 +7,7 @@ namespace lwm::kernels {
 // The gradient of a convolution's weights in bf16 on Intel AMX, without copying the image into
 // columns (im2col): every tap of the kernel is a matrix product over the positions of the output,
 //   dw[o][c] = sum over positions r of dy[r][o] * x[pixel under the tap at r][c].
-// Only where AmxAvailable() (kernels/attention/amx.h).
+// Only where AmxAvailable() (base/instruction_set.h).
 constexpr int kAmxConvChannels = 32;  // of x in one call
 constexpr int kAmxConvRows = 512;     // positions whose pixels are packed at once
 

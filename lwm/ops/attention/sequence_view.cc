@@ -5,22 +5,8 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/attention/tile.h"
 
 namespace lwm::ops {
-namespace {
-
-// The largest and the smallest kernel in one reduction: the smallest as the largest of the
-// negative.
-bool MachinesAreAlike(dist::Communicator& group) {
-  const auto kernel = static_cast<double>(kernels::BestTileKernel(kernels::TileType::kBF16));
-  double most_and_least[] = {kernel, -kernel};
-  group.AllReduceMax(most_and_least);
-  return most_and_least[0] == -most_and_least[1];
-}
-
-}  // namespace
-
 SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
                               dist::Communicator* sp) {
   LWM_REQUIRE(!plans.empty(), "a sequence view needs at least one row");
@@ -38,7 +24,7 @@ SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans,
   }
   SequenceView view;
   view.sp = sp;
-  view.same_packed_layout = !sp || MachinesAreAlike(*sp);
+  view.same_packed_layout = !sp || sp->same_instructions();
   const auto rows = static_cast<int64_t>(plans.size());
   // The slots of all ranks, on every rank: two integers a token. So each rank can compute which
   // slots the others hold and need, without messages.

@@ -15,8 +15,8 @@ struct SequenceView {
   dist::Communicator* sp = nullptr;  // the ring; nullptr = one rank
   at::Tensor index_PBT;  // i32 [P,B,T] contiguous; index of each slot in its row, -1 empty
   at::Tensor begin_PBT;  // i32 [P,B,T]; first index of its segment
-  bool same_packed_layout =
-      true;  // all ranks use the same kernels and can read each other's packed keys
+  // Whether all ranks use the same kernels and can read each other's packed keys.
+  bool same_packed_layout = true;
 
   int ranks() const { return static_cast<int>(index_PBT.size(0)); }
   int rank() const { return sp ? sp->rank() : 0; }
@@ -25,7 +25,6 @@ struct SequenceView {
 };
 
 // One plan per row (all with the same S and P); sp may be nullptr when the plans have one rank.
-// Collective over sp.
 SequenceView MakeSequenceView(const std::vector<dist::SequencePlan>& plans, dist::Communicator* sp);
 
 // B rows of T tokens, one segment each, one rank.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lwm/base/error.h"
+#include "lwm/base/instruction_set.h"
 #include "lwm/base/round_up.h"
 #include "lwm/kernels/attention/amx.h"
 #include "lwm/kernels/conv/gradient_amx.h"
@@ -98,7 +99,7 @@ void RequireInputs(const at::Tensor& x, const at::Tensor& dy, int64_t side, int6
 }  // namespace
 
 bool HasConvWeightGradient(int64_t out_channels) {
-  return out_channels % 16 == 0 && kernels::AmxAvailable();
+  return out_channels % 16 == 0 && AmxAvailable();
 }
 
 at::Tensor ConvWeightGradient(const at::Tensor& x_NCHW, const at::Tensor& dy_NCHW, int64_t side,

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "lwm/base/error.h"
-#include "lwm/kernels/attention/amx.h"
+#include "lwm/base/instruction_set.h"
 #include "lwm/kernels/conv/winograd4.h"
 #include "lwm/kernels/int16_product.h"
 
@@ -66,7 +66,7 @@ struct Job {
 
   // Transforms tiles [first, first + tiles) into v_KTI from its tile `at` on.
   void Input(int64_t first, int64_t tiles, const Planes& v_KTI, int64_t at) const {
-    kernels::Winograd4Input(grid, x, zeros, Size(in), Size(first), Size(tiles), Size(v_KTI.plane),
+    kernels::Winograd4Input(grid, x, zeros, Size(in), {Size(first), Size(tiles), Size(v_KTI.plane)},
                             v_KTI.data() + at * in);
   }
 
@@ -83,7 +83,7 @@ struct Job {
                             m_KT32.data() + k * m_KT32.plane);
     }
     const int64_t channel = panel * kPanel;
-    kernels::Winograd4Output(grid, m_KT32.data(), Size(m_KT32.plane), Size(first), Size(tiles),
+    kernels::Winograd4Output(grid, m_KT32.data(), {Size(first), Size(tiles), Size(m_KT32.plane)},
                              {Size(std::min(kPanel, out - channel)), Size(out), bias + channel,
                               residual ? residual + channel : nullptr, y + channel});
   }
@@ -132,7 +132,7 @@ void RunByPanels(const Job& job, int64_t all) {
 
 }  // namespace
 
-bool Winograd4IsFaster() { return !kernels::AmxAvailable(); }
+bool Winograd4IsFaster() { return !AmxAvailable(); }
 
 Winograd4Conv2d::Winograd4Conv2d(const at::Tensor& weight_OIHW, const at::Tensor& bias_O,
                                  bool doubles)
