@@ -80,13 +80,13 @@ at::Tensor DecodeModel::ReadChunk(const NewTokens& chunk,
                          frequencies.attention_factor)};
   at::Tensor x_BTD = model::Embed(chunk.id_BT, chunk.vision_BT, weights_.NonLayer());
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
-    const auto over_cache = [&](const model::Qkv& qkv, double scale) {
+    const auto over_cache = [&](const ops::Qkv& qkv, double scale) {
       // First the new keys, then attention over all: a token sees itself and those before it.
       cache.Write(l, qkv.k_BTGK, qkv.v_BTGK);
       ops::AttentionResult result;
-      result.out_BTHK =
-          ops::CachedAttention(qkv.q_BTHK, cache.Keys(l, end), cache.Values(l, end), cache.tokens(),
-                               cache.begin_B(), /*causal=*/true, scale);
+      result.out_BTHK = ops::CachedAttention(
+          qkv.q_BTHK, {cache.Keys(l, end), cache.Values(l, end), cache.begin_B()}, cache.tokens(),
+          /*causal=*/true, scale);
       return result;
     };
     const model::LayerHandle layer = weights_.Layer(l);

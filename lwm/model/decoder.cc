@@ -53,10 +53,11 @@ int64_t LayersKept(const LayerContext& context, const NonLayerWeights& outer,
 
 // Hidden states after the last layer, before the final norm; `saved` gets one entry per layer.
 at::Tensor RunLayers(const LayerContext& context, const WeightReader& weights,
-                     const DecoderInput& input, std::vector<LayerSaved>* saved) {
+                     const DecoderInput& input, const ops::RingAttention& ring,
+                     std::vector<LayerSaved>* saved) {
   const NonLayerWeights& outer = weights.NonLayer();
-  const Attend over_ring = [&](const Qkv& qkv, double scale) {
-    return ops::RingAttentionForward(qkv.q_BTHK, qkv.k_BTGK, qkv.v_BTGK, input.view, scale);
+  const Attend over_ring = [&](const ops::Qkv& qkv, double scale) {
+    return ring.Forward(qkv, scale);
   };
   at::Tensor x_BTD =
       Embed(input.id_BT, input.vision_BT, outer).to(ResidualDtype(outer, context.options));
@@ -114,11 +115,16 @@ struct Scales {
   double text, vision;
 };
 
-// Loss of the final hidden states; dxn_TD (gradient of their normalised form) when gradients are
-// wanted.
+// Gradients of the heads, added to, and of the normalised hidden states, set.
+struct ScoreGradients {
+  NonLayerGradients& heads;
+  at::Tensor dxn_TD;
+};
+
+// Loss of the normalised final hidden states; its gradients unless `gradients` is nullptr.
 DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights& outer,
                         const at::Tensor& xn_TD, const DecoderTargets& targets, Scales scales,
-                        NonLayerGradients* gradients, at::Tensor* dxn_TD, dist::Communicator* tp) {
+                        ScoreGradients* gradients, dist::Communicator* tp) {
   const at::Tensor target_T = targets.id_BT.reshape({-1});
   const at::Tensor has_target_T = target_T.ne(kNoTarget);
   const at::Tensor vision_T = targets.vision_BT.defined()
@@ -127,27 +133,27 @@ DecoderLoss ScoreTokens(const config::ModelConfig& config, const NonLayerWeights
   LWM_REQUIRE(config.has_vision() || !vision_T.any().item<bool>(),
               "targets of vision need a model with vision_vocab_size > 0");
   at::Tensor nll_T = at::zeros({target_T.size(0)}, at::kFloat);
-  if (gradients) *dxn_TD = at::zeros_like(xn_TD);
+  if (gradients) gradients->dxn_TD = at::zeros_like(xn_TD);
   const auto score = [&](const ops::LinearWeight& head_VD, const at::Tensor& mine_T, double scale,
                          at::Tensor* dhead_VD) {
     // Each head scores the targets of its own modality only; no token pays for both vocabularies.
     const HeadLoss part = ScoreHead(xn_TD, head_VD, targets, mine_T, scale, dhead_VD, tp);
     nll_T.index_copy_(0, part.at_N, part.nll_N);
-    if (gradients) dxn_TD->index_copy_(0, part.at_N, part.dx_ND.to(dxn_TD->scalar_type()));
+    if (gradients) gradients->dxn_TD.index_copy_(0, part.at_N, part.dx_ND.to(xn_TD.scalar_type()));
     return part.loss;
   };
   std::array<double, 2> loss = {
       score(outer.head_VD, has_target_T.logical_and(vision_T.logical_not()), scales.text,
-            gradients ? &gradients->head_VD : nullptr),
+            gradients ? &gradients->heads.head_VD : nullptr),
       0};
   if (config.has_vision())
     loss[1] = score(outer.vision_head_VD, vision_T, scales.vision,
-                    gradients ? &gradients->vision_head_VD : nullptr);
+                    gradients ? &gradients->heads.vision_head_VD : nullptr);
   // Each tp rank scored its share of the tokens; zeros elsewhere make the sums the whole.
   if (tp && tp->size() > 1) {
     tp->AllReduceSum(std::span(loss));
     nll_T = ops::SumOverRanks(tp, nll_T);
-    if (gradients) *dxn_TD = ops::SumOverRanks(tp, *dxn_TD);
+    if (gradients) gradients->dxn_TD = ops::SumOverRanks(tp, gradients->dxn_TD);
   }
   return {loss[0], loss[1], nll_T.view(targets.id_BT.sizes())};
 }
@@ -163,19 +169,19 @@ at::Tensor FinalNorm(const config::ModelConfig& config, const NonLayerWeights& o
 
 at::Tensor DecoderHidden(const config::ModelConfig& config, const WeightReader& weights,
                          const DecoderInput& input, const DecoderOptions& options) {
-  const at::Tensor x_BTD =
-      RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
+  const at::Tensor x_BTD = RunLayers(MakeContext(config, input, options), weights, input,
+                                     ops::RingAttention(input.view), /*saved=*/nullptr);
   return ops::RmsNorm(x_BTD, weights.NonLayer().norm_D, config.rms_norm_eps);
 }
 
 DecoderLoss DecoderForward(const config::ModelConfig& config, const WeightReader& weights,
                            const DecoderInput& input, const DecoderTargets& targets,
                            const DecoderOptions& options) {
-  const at::Tensor x_BTD =
-      RunLayers(MakeContext(config, input, options), weights, input, /*saved=*/nullptr);
+  const at::Tensor x_BTD = RunLayers(MakeContext(config, input, options), weights, input,
+                                     ops::RingAttention(input.view), /*saved=*/nullptr);
   const NonLayerWeights& outer = weights.NonLayer();
-  return ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets, {1, 1}, nullptr,
-                     nullptr, options.tp);
+  return ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets, {1, 1},
+                     /*gradients=*/nullptr, options.tp);
 }
 
 DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStore& weights,
@@ -187,22 +193,22 @@ DecoderLoss DecoderForwardBackward(const config::ModelConfig& config, WeightStor
   // last hidden states; backward then goes down the layers and frees each layer's saved values. The
   // embedding, which forward used first, gets its gradient last.
   std::vector<LayerSaved> saved;
-  const at::Tensor x_BTD = RunLayers(context, weights, input, &saved);
+  const ops::RingAttention ring(input.view);
+  const at::Tensor x_BTD = RunLayers(context, weights, input, ring, &saved);
 
   const NonLayerWeights& outer = weights.NonLayer();
   NonLayerGradients& outer_gradients = weights.GradientsOfNonLayer();
-  at::Tensor dxn_TD;
-  const DecoderLoss loss =
-      ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets,
-                  {text_scale, vision_scale}, &outer_gradients, &dxn_TD, options.tp);
+  ScoreGradients score{outer_gradients, {}};
+  const DecoderLoss loss = ScoreTokens(config, outer, FinalNorm(config, outer, x_BTD), targets,
+                                       {text_scale, vision_scale}, &score, options.tp);
   at::Tensor dx_BTD =
-      ops::RmsNormBackward(dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD, outer.norm_D,
-                           config.rms_norm_eps, outer_gradients.norm_D);
+      ops::RmsNormBackward(score.dxn_TD.to(x_BTD.scalar_type()).view(x_BTD.sizes()), x_BTD,
+                           outer.norm_D, config.rms_norm_eps, outer_gradients.norm_D);
   for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
     const LayerHandle layer = weights.Layer(l);
     LayerSaved values = std::move(saved.back());
     saved.pop_back();
-    dx_BTD = LayerBackward(context, *layer, input.view, std::move(values), dx_BTD,
+    dx_BTD = LayerBackward(context, *layer, ring, std::move(values), dx_BTD,
                            weights.GradientsOfLayer(l));
     weights.FinishLayerGradients(l);
   }

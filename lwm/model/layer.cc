@@ -28,13 +28,14 @@ at::Tensor FlatHeads(const at::Tensor& x_BTHK) {
 }
 
 // Queries, keys and values of xn_BTD, the normalised input.
-Qkv ProjectQkv(const LayerContext& context, const LayerWeights& weights, const at::Tensor& xn_BTD) {
+ops::Qkv ProjectQkv(const LayerContext& context, const LayerWeights& weights,
+                    const at::Tensor& xn_BTD) {
   const auto qkv_TC =
       ops::LinearEach(Flat(xn_BTD), {weights.q_HKxD, weights.k_GKxD, weights.v_GKxD});
   const auto heads = [&](const at::Tensor& x_TC) {
     return x_TC.view({xn_BTD.size(0), xn_BTD.size(1), -1, context.config.head_dim});
   };
-  Qkv qkv{heads(qkv_TC[0]), heads(qkv_TC[1]), heads(qkv_TC[2])};
+  ops::Qkv qkv{heads(qkv_TC[0]), heads(qkv_TC[1]), heads(qkv_TC[2])};
   ops::ApplyRope(qkv.q_BTHK, context.rope, /*inverse=*/false);
   ops::ApplyRope(qkv.k_BTGK, context.rope, /*inverse=*/false);
   return qkv;
@@ -70,7 +71,7 @@ at::Tensor FeedForwardBranchBackward(const LayerContext& context, const LayerWei
 }
 
 at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeights& weights,
-                                   const ops::SequenceView& view, const LayerSaved& saved,
+                                   const ops::RingAttention& ring, const LayerSaved& saved,
                                    const at::Tensor& dh_BTD, LayerGradients& gradients) {
   const at::ScalarType dtype = weights.o_DxHK.dtype();
   const at::Tensor datt_TxHK =
@@ -78,10 +79,9 @@ at::Tensor AttentionBranchBackward(const LayerContext& context, const LayerWeigh
                           weights.o_DxHK, gradients.o_DxHK);
   const at::Tensor xn_BTD = Norm(context, saved.x_BTD, weights.attention_norm_D, dtype);
   const at::Tensor xn_TD = Flat(xn_BTD);
-  const Qkv qkv = saved.keep_all ? saved.qkv : ProjectQkv(context, weights, xn_BTD);
-  ops::AttentionGradients d =
-      ops::RingAttentionBackward(datt_TxHK.view(qkv.q_BTHK.sizes()), qkv.q_BTHK, qkv.k_BTGK,
-                                 qkv.v_BTGK, saved.attention, view, AttentionScale(context));
+  const ops::Qkv qkv = saved.keep_all ? saved.qkv : ProjectQkv(context, weights, xn_BTD);
+  ops::AttentionGradients d = ring.Backward(datt_TxHK.view(qkv.q_BTHK.sizes()), qkv,
+                                            saved.attention, AttentionScale(context));
   // The transpose of a rotation is the inverse rotation.
   ops::ApplyRope(d.dq_BTHK, context.rope, /*inverse=*/true);
   ops::ApplyRope(d.dk_BTGK, context.rope, /*inverse=*/true);
@@ -107,7 +107,8 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
                         const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved) {
   const at::ScalarType dtype = weights.o_DxHK.dtype();
   // Statements of their own: the normalised input is freed before attention, q, k and v after it.
-  Qkv qkv = ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype));
+  ops::Qkv qkv =
+      ProjectQkv(context, weights, Norm(context, x_BTD, weights.attention_norm_D, dtype));
   const bool keep_all = saved && saved->keep_all;
   const ops::AttentionResult attention = attend(qkv, AttentionScale(context));
   // References, not copies: the tensors live on until the backward pass of this layer.
@@ -125,7 +126,7 @@ at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights
 }
 
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
-                         const ops::SequenceView& view, LayerSaved saved, const at::Tensor& dy_BTD,
+                         const ops::RingAttention& ring, LayerSaved saved, const at::Tensor& dy_BTD,
                          LayerGradients& gradients) {
   at::Tensor h_BTD = saved.keep_all
                          ? std::exchange(saved.h_BTD, {})
@@ -133,7 +134,7 @@ at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weight
   const at::Tensor dh_BTD = FeedForwardBranchBackward(
       context, weights, h_BTD, std::exchange(saved.ffn, {}), dy_BTD, gradients);
   h_BTD.reset();
-  return AttentionBranchBackward(context, weights, view, saved, dh_BTD, gradients);
+  return AttentionBranchBackward(context, weights, ring, saved, dh_BTD, gradients);
 }
 
 }  // namespace lwm::model

@@ -19,15 +19,10 @@ struct LayerContext {
   ops::RopeTable rope;
 };
 
-// The new tokens' queries, keys and values of one layer; queries and keys are rotated.
-struct Qkv {
-  at::Tensor q_BTHK, k_BTGK, v_BTGK;
-};
-
-// Attention of the queries over the keys that they may see. It alone knows where those are: on the
-// ranks of a ring (decoder.h) or, with the keys of earlier tokens, in a cache
-// (infer/decode_model.h).
-using Attend = std::function<ops::AttentionResult(const Qkv& qkv, double scale)>;
+// Attention of the new tokens' queries, rotated like their keys, over the keys that they may see.
+// It alone knows where those are: on the ranks of a ring (decoder.h) or, with the keys of earlier
+// tokens, in a cache (infer/decode_model.h).
+using Attend = std::function<ops::AttentionResult(const ops::Qkv& qkv, double scale)>;
 
 // A layer's saved values for its backward pass: its input and attention's result, so that
 // attention's forward never runs twice (at 1M tokens it is most of the work).
@@ -36,7 +31,7 @@ struct LayerSaved {
   at::Tensor x_BTD;       // residual dtype
   ops::AttentionResult attention;
 
-  Qkv qkv;
+  ops::Qkv qkv;
   at::Tensor h_BTD;  // residual dtype
   ops::FeedForwardSaved ffn;
 };
@@ -51,11 +46,11 @@ int64_t ActivationBytes(const config::ModelConfig& config, int64_t tokens, int64
 at::Tensor LayerForward(const LayerContext& context, const LayerWeights& weights,
                         const at::Tensor& x_BTD, const Attend& attend, LayerSaved* saved);
 
-// For attention over the ring of `view`: uses and frees `saved` and recomputes the rest, to the
+// For attention over `ring`: uses and frees `saved` and recomputes the rest, to the
 // same bits; returns dx_BTD (residual dtype) and adds to the f32 gradients, which are complete on
 // every tp rank.
 at::Tensor LayerBackward(const LayerContext& context, const LayerWeights& weights,
-                         const ops::SequenceView& view, LayerSaved saved, const at::Tensor& dy_BTD,
+                         const ops::RingAttention& ring, LayerSaved saved, const at::Tensor& dy_BTD,
                          LayerGradients& gradients);
 
 }  // namespace lwm::model

@@ -24,6 +24,10 @@ void RequireRows(const char* op, const at::Tensor& x_TD, const at::Tensor& w_D, 
   LWM_REQUIRE(eps > 0, op, ": want eps > 0, got ", eps);
 }
 
+kernels::RmsNormShape ShapeOf(int64_t rows, int64_t cols, double eps) {
+  return {static_cast<size_t>(rows), static_cast<size_t>(cols), static_cast<float>(eps)};
+}
+
 // Blocks of rows for the partial sums of the weight's gradient: their number and limits depend on
 // the shape only, so that the result does not depend on the number of threads.
 struct RowBlocks {
@@ -49,8 +53,7 @@ at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& w_D, double eps) {
     const float* w = w32_D.const_data_ptr<float>();
     at::parallel_for(
         0, rows, std::max<int64_t>(1, kGrainElements / cols), [&](int64_t begin, int64_t end) {
-          kernels::RmsNorm(x + begin * cols, w, static_cast<size_t>(end - begin),
-                           static_cast<size_t>(cols), static_cast<float>(eps), y + begin * cols);
+          kernels::RmsNorm(x + begin * cols, w, ShapeOf(end - begin, cols, eps), y + begin * cols);
         });
   });
   return y_TD;
@@ -80,8 +83,7 @@ at::Tensor RmsNormBackward(const at::Tensor& dy_TD, const at::Tensor& x_TD, cons
       for (int64_t n = begin; n < end; ++n) {
         const int64_t first = n * blocks.block * cols;
         const int64_t rows = std::min(blocks.block, blocks.rows - n * blocks.block);
-        kernels::RmsNormBackward(dy + first, x + first, w, static_cast<size_t>(rows),
-                                 static_cast<size_t>(cols), static_cast<float>(eps), dx + first,
+        kernels::RmsNormBackward(dy + first, x + first, w, ShapeOf(rows, cols, eps), dx + first,
                                  partial + n * cols);
       }
     });

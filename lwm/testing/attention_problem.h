@@ -109,7 +109,7 @@ inline Result Compute(const Problem& p, const std::vector<KeyBlock>& blocks) {
   for (const KeyBlock& block : blocks) {
     dk.push_back(at::zeros(block.k_BUGK.sizes(), at::kFloat));
     dv.push_back(at::zeros(block.v_BUGK.sizes(), at::kFloat));
-    AttentionBlockBackward(queries, block, p.scale, r.dq_BTHK, dk.back(), dv.back(), {});
+    AttentionBlockBackward(queries, block, p.scale, {r.dq_BTHK, dk.back(), dv.back()}, {});
   }
   r.dk_BUGK = at::cat(dk, 1);
   r.dv_BUGK = at::cat(dv, 1);

@@ -136,12 +136,13 @@ void ExpectEmptySlotsAreZero(const AttentionResult& forward, const at::Tensor& d
   EXPECT_TRUE(lse_BTH.eq(-std::numeric_limits<double>::infinity()).all().item<bool>());
 }
 
-Results RunRing(const Problem& p, const SequenceView& view, CirculatedSide traveller) {
+Results RunRing(const Problem& p, const SequenceView& view, CirculatedSide circulated) {
   const int64_t tokens = p.q_BSHK.size(1);
-  const at::Tensor q = Take(p.q_BSHK, view), k = Take(p.k_BSGK, view), v = Take(p.v_BSGK, view);
-  const AttentionResult forward = RingAttentionForward(q, k, v, view, p.scale);
+  const RingAttention attention(view);
+  const Qkv qkv{Take(p.q_BSHK, view), Take(p.k_BSGK, view), Take(p.v_BSGK, view)};
+  const AttentionResult forward = attention.Forward(qkv, p.scale);
   const AttentionGradients gradients =
-      RingAttentionBackward(Take(p.dout_BSHK, view), q, k, v, forward, view, p.scale, traveller);
+      attention.Backward(Take(p.dout_BSHK, view), qkv, forward, p.scale, circulated);
   ExpectEmptySlotsAreZero(forward, gradients.dq_BTHK, gradients.dk_BTGK, view);
   const auto assemble = [&](const at::Tensor& x) { return Assemble(x, view, tokens); };
   return {assemble(forward.out_BTHK),
@@ -177,10 +178,10 @@ void ExpectRingEqualsReference(const Case& c) {
   ExpectNear(alone, reference, f32 ? 5e-6 : 2e-2, Cat(c.name, " alone"));
   for (const auto* plans : {&zigzag, &balanced}) {
     const SequenceView view = MakeSequenceView(*plans, &World());
-    for (const auto traveller : {CirculatedSide::kKeys, CirculatedSide::kQueries}) {
+    for (const auto circulated : {CirculatedSide::kKeys, CirculatedSide::kQueries}) {
       const std::string what = Cat(c.name, plans == &balanced ? " balanced" : " zigzag",
-                                   traveller == CirculatedSide::kKeys ? " keys" : " queries");
-      const Results ring = RunRing(p, view, traveller);
+                                   circulated == CirculatedSide::kKeys ? " keys" : " queries");
+      const Results ring = RunRing(p, view, circulated);
       ExpectNear(ring, reference, f32 ? 5e-6 : 2e-2, what);
       if (f32) ExpectNear(ring, alone, 2e-6, what + " against one rank");
     }
@@ -220,11 +221,11 @@ TEST(RingAttentionTest, KeysTravelPackedOrInRows) {
   SequenceView view =
       MakeSequenceView({dist::PlanZigzag(c.tokens, World().size(), p.begin_BS[0])}, &World());
   EXPECT_TRUE(view.same_packed_layout);
-  const at::Tensor q = Take(p.q_BSHK, view), k = Take(p.k_BSGK, view), v = Take(p.v_BSGK, view);
+  const Qkv qkv{Take(p.q_BSHK, view), Take(p.k_BSGK, view), Take(p.v_BSGK, view)};
   for (const bool alike : {true, false}) {
     view.same_packed_layout = alike;
     const at::Tensor out =
-        Assemble(RingAttentionForward(q, k, v, view, p.scale).out_BTHK, view, c.tokens);
+        Assemble(RingAttention(view).Forward(qkv, p.scale).out_BTHK, view, c.tokens);
     EXPECT_LE(RelativeError(out.slice(1, 0, 1000), want.out_BSHK.slice(1, 0, 1000)), 2e-2);
     EXPECT_TRUE(out.slice(1, 1003).isnan().all().item<bool>());
   }
@@ -258,11 +259,12 @@ TEST(RingAttentionTest, WrongShapesAreNamed) {
   const SequenceView view = MakeSequenceView({dist::PlanZigzag(8, World().size(), {})}, &World());
   const at::Tensor q = at::zeros({1, view.tokens(), 3, 16});
   const at::Tensor k = at::zeros({1, view.tokens(), 2, 16});
-  EXPECT_ERROR(RingAttentionForward(q, k, k, view, 1.0), kInvalidArgument);
-  EXPECT_ERROR(RingAttentionForward(q, q.to(at::kBFloat16), q, view, 1.0), kInvalidArgument);
-  EXPECT_ERROR(RingAttentionForward(q.transpose(2, 3), q, q, view, 1.0), kInvalidArgument);
+  const RingAttention attention(view);
+  EXPECT_ERROR(attention.Forward({q, k, k}, 1.0), kInvalidArgument);
+  EXPECT_ERROR(attention.Forward({q, q.to(at::kBFloat16), q}, 1.0), kInvalidArgument);
+  EXPECT_ERROR(attention.Forward({q.transpose(2, 3), q, q}, 1.0), kInvalidArgument);
   const at::Tensor longer = at::zeros({1, view.tokens() + 1, 3, 16});
-  EXPECT_ERROR(RingAttentionForward(longer, longer, longer, view, 1.0), kInvalidArgument);
+  EXPECT_ERROR(attention.Forward({longer, longer, longer}, 1.0), kInvalidArgument);
 }
 
 }  // namespace

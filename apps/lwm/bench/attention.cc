@@ -57,21 +57,19 @@ class AttentionBench {
     const auto random = [&](int64_t heads) {
       return at::randn({1, view_.tokens(), heads, flags.head_dim}).to(dtype);
     };
-    q_BTHK_ = random(flags.heads);
-    k_BTGK_ = random(kv_heads);
-    v_BTGK_ = random(kv_heads);
+    qkv_ = {random(flags.heads), random(kv_heads), random(kv_heads)};
     dout_BTHK_ = random(flags.heads);
   }
 
   Json Measure() {
     const double scale = 1 / std::sqrt(static_cast<double>(flags_.head_dim));
+    const ops::RingAttention ring(view_);
     double forward_s = 1e30, backward_s = 1e30, total_s = 0;
     for (int i = 0; i < 3 || (total_s < 3 && i < 20); ++i) {
       const double start = Now();
-      const ops::AttentionResult result =
-          ops::RingAttentionForward(q_BTHK_, k_BTGK_, v_BTGK_, view_, scale);
+      const ops::AttentionResult result = ring.Forward(qkv_, scale);
       const double middle = Now();
-      ops::RingAttentionBackward(dout_BTHK_, q_BTHK_, k_BTGK_, v_BTGK_, result, view_, scale);
+      ring.Backward(dout_BTHK_, qkv_, result, scale);
       const double end = Now();
       forward_s = std::min(forward_s, middle - start);
       backward_s = std::min(backward_s, end - middle);
@@ -102,7 +100,8 @@ class AttentionBench {
   RunContext& context_;
   std::vector<int32_t> begin_S_;
   ops::SequenceView view_;
-  at::Tensor q_BTHK_, k_BTGK_, v_BTGK_, dout_BTHK_;
+  ops::Qkv qkv_;
+  at::Tensor dout_BTHK_;
 };
 
 }  // namespace

@@ -86,7 +86,7 @@ class CacheBench {
         at::randn({1, 1, config_.num_attention_heads, config_.head_dim}).to(cache.dtype());
     const auto all_layers = [&] {
       for (int64_t l = 0; l < config_.num_hidden_layers; ++l)
-        ops::CachedAttention(q_BTHK, cache.Keys(l, depth), cache.Values(l, depth), depth - 1, {},
+        ops::CachedAttention(q_BTHK, {cache.Keys(l, depth), cache.Values(l, depth)}, depth - 1,
                              /*causal=*/true, 0.1);
     };
     double best_seconds = 1e9;

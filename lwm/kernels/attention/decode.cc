@@ -124,21 +124,30 @@ HWY_INLINE void PrefetchRow(const Element* row, size_t dim) {
   for (size_t c = 0; c < dim; c += kLine / sizeof(Element)) hwy::Prefetch(row + c);
 }
 
-// Scores of a tile of keys; meanwhile fetches as many rows from `fetch`, the V of the same tile.
+// Rows of keys or values of one tile.
+template <class Element>
+struct TileRows {
+  const Element* first;
+  size_t count, stride;  // stride in elements
+};
+
+// Scores of a tile of keys; meanwhile fetches the V of the same tile, unless there is none.
 template <size_t M, class Element>
-void ScoreTile(const Element* q_MK, size_t dim, const Element* k, size_t keys, size_t stride,
-               const Element* fetch, size_t fetch_stride, float* score_MN) {
+void ScoreTile(const Element* q_MK, size_t dim, const TileRows<Element>& k_rows,
+               const TileRows<Element>& v_rows, float* score_MN) {
+  const auto [k, keys, stride] = k_rows;
+  const Element* fetch = v_rows.first;
   // Keys at once, so that M * R sums fill the accumulators; three queries leave a quarter unused.
   constexpr size_t R = kSums / (M == 3 ? 4 : M);
   size_t n = 0;
   for (; n + R <= keys; n += R) {
     if (fetch) {
-      for (size_t r = 0; r < R; ++r) PrefetchRow(fetch + (n + r) * fetch_stride, dim);
+      for (size_t r = 0; r < R; ++r) PrefetchRow(fetch + (n + r) * v_rows.stride, dim);
     }
     ScoreBlock<M, R>(q_MK, dim, k + n * stride, stride, score_MN + n);
   }
   for (; n < keys; ++n) {
-    if (fetch) PrefetchRow(fetch + n * fetch_stride, dim);
+    if (fetch) PrefetchRow(fetch + n * v_rows.stride, dim);
     ScoreBlock<M, 1>(q_MK, dim, k + n * stride, stride, score_MN + n);
   }
 }
@@ -170,8 +179,9 @@ HWY_INLINE float SoftmaxRow(float* score_N, size_t keys, float scale, float& max
 // acc_m = acc_m * factor_m + sum over n of p_mn v_n, for C vectors of columns: they stay in
 // registers over all keys of the tile.
 template <size_t M, size_t C, class DC, class Element>
-HWY_INLINE void AddValueColumns(DC d, const float* p_MN, const float* factor_M, const Element* v,
-                                size_t keys, size_t stride, size_t dim, float* acc_MK) {
+HWY_INLINE void AddValueColumns(DC d, const float* p_MN, const float* factor_M,
+                                const TileRows<Element>& v_rows, size_t dim, float* acc_MK) {
+  const auto [v, keys, stride] = v_rows;
   using VC = hn::Vec<DC>;
   const size_t lanes = hn::Lanes(d);
   VC acc[M * C];
@@ -194,19 +204,21 @@ HWY_INLINE void AddValueColumns(DC d, const float* p_MN, const float* factor_M, 
 }
 
 template <size_t M, class Element>
-void AddValues(const float* p_MN, const float* factor_M, const Element* v, size_t keys,
-               size_t stride, size_t dim, float* acc_MK) {
+void AddValues(const float* p_MN, const float* factor_M, const TileRows<Element>& v_rows,
+               size_t dim, float* acc_MK) {
   constexpr size_t C = M == 1 ? 8 : M == 2 ? 4 : 2;  // enough chains to hide the FMA latency
   const D d;
   const hn::CappedTag<float, 1> one;
   const size_t lanes = hn::Lanes(d);
+  const auto from = [&](size_t column) {
+    return TileRows<Element>{v_rows.first + column, v_rows.count, v_rows.stride};
+  };
   size_t c = 0;
   for (; c + C * lanes <= dim; c += C * lanes)
-    AddValueColumns<M, C>(d, p_MN, factor_M, v + c, keys, stride, dim, acc_MK + c);
+    AddValueColumns<M, C>(d, p_MN, factor_M, from(c), dim, acc_MK + c);
   for (; c + lanes <= dim; c += lanes)
-    AddValueColumns<M, 1>(d, p_MN, factor_M, v + c, keys, stride, dim, acc_MK + c);
-  for (; c < dim; ++c)
-    AddValueColumns<M, 1>(one, p_MN, factor_M, v + c, keys, stride, dim, acc_MK + c);
+    AddValueColumns<M, 1>(d, p_MN, factor_M, from(c), dim, acc_MK + c);
+  for (; c < dim; ++c) AddValueColumns<M, 1>(one, p_MN, factor_M, from(c), dim, acc_MK + c);
 }
 
 // M queries over one tile.
@@ -215,8 +227,9 @@ void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, floa
           const DecodeState& state, bool fetch) {
   HWY_ALIGN float score_MN[kQueries * kTileKeys];
   float factor_M[kQueries];
-  ScoreTile<M>(q_MK, dim, tile.k, tile.keys, tile.k_stride, fetch ? tile.v : nullptr, tile.v_stride,
-               score_MN);
+  const TileRows<Element> k_rows{tile.k, tile.keys, tile.k_stride};
+  const TileRows<Element> v_rows{tile.v, tile.keys, tile.v_stride};
+  ScoreTile<M>(q_MK, dim, k_rows, fetch ? v_rows : TileRows<Element>{}, score_MN);
   for (size_t m = 0; m < M; ++m) {
     factor_M[m] =
         SoftmaxRow(score_MN + m * kTileKeys, tile.keys, scale, state.max_M[m], state.sum_M[m]);
@@ -225,7 +238,7 @@ void Tile(const Element* q_MK, size_t dim, const DecodeKeys<Element>& tile, floa
   if (fetch) {
     for (size_t n = 0; n < tile.next_keys; ++n) PrefetchRow(tile.next_k + n * tile.k_stride, dim);
   }
-  AddValues<M>(score_MN, factor_M, tile.v, tile.keys, tile.v_stride, dim, state.acc_MK);
+  AddValues<M>(score_MN, factor_M, v_rows, dim, state.acc_MK);
 }
 
 // All queries over one tile before the next: K and V of the tile come from memory once.

@@ -37,8 +37,9 @@ bool Sees(const TileMask& mask, int r, int n) {
 }  // namespace
 
 void ScalarTileForward(const AttentionTileShape& shape, const AttentionRows& queries,
-                       const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
-                       float* sum_R, float* acc_RK) noexcept {
+                       const AttentionRows& keys, float scale, const TileMask& mask,
+                       const SoftmaxState& state) noexcept {
+  const auto [max_R, sum_R, acc_RK] = state;
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   for (int r = 0; r < shape.rows; ++r) {
     float* acc_K = acc_RK + static_cast<ptrdiff_t>(r) * shape.padded_dim();
@@ -63,8 +64,8 @@ void ScalarTileForward(const AttentionTileShape& shape, const AttentionRows& que
 
 void ScalarTileBackward(const AttentionTileShape& shape, const AttentionRows& queries,
                         const AttentionRows& keys, float scale, const TileMask& mask,
-                        const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
-                        float* dq_RK) noexcept {
+                        const ScalarTileGradients& gradients) noexcept {
+  const auto [lse_R, delta_R, dk_NK, dv_NK, dq_RK] = gradients;
   const ptrdiff_t stride = shape.padded_dim();
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   std::fill_n(dq_RK, shape.rows * stride, 0.0f);

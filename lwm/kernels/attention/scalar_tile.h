@@ -12,14 +12,17 @@ namespace lwm::kernels {
 // As AttentionForwardTile::Run, but q, k and v are unpacked rows; missing ones must be hidden by
 // the mask.
 void ScalarTileForward(const AttentionTileShape& shape, const AttentionRows& queries,
-                       const AttentionRows& keys, float scale, const TileMask& mask, float* max_R,
-                       float* sum_R, float* acc_RK) noexcept;
+                       const AttentionRows& keys, float scale, const TileMask& mask,
+                       const SoftmaxState& state) noexcept;
 
-// As AttentionBackwardTile::Run, but sets the gradients of the queries, dq_RK [rows, padded_dim],
-// and adds those of the keys to the caller's dk_NK, dv_NK [keys, padded_dim].
+struct ScalarTileGradients {
+  const float *lse_R, *delta_R;  // in, as AttentionBackwardTile::Run
+  float *dk_NK, *dv_NK;          // in/out  [keys, padded_dim], added to
+  float* dq_RK;                  // out  [rows, padded_dim], set
+};
+// As AttentionBackwardTile::Run, but the gradients are the caller's.
 void ScalarTileBackward(const AttentionTileShape& shape, const AttentionRows& queries,
                         const AttentionRows& keys, float scale, const TileMask& mask,
-                        const float* lse_R, const float* delta_R, float* dk_NK, float* dv_NK,
-                        float* dq_RK) noexcept;
+                        const ScalarTileGradients& gradients) noexcept;
 
 }  // namespace lwm::kernels

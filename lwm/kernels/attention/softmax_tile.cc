@@ -126,15 +126,17 @@ void ScaleRow(D d, float factor, int dim, float* acc_K) {
 // Row by row: a row of scores stays in L1 for the maximum, the exponentials and the sum. The
 // accumulator is rescaled only when the maximum grows, mostly in the first tiles.
 template <TileType type>
-void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mask, float* s_RN,
-                   float* max_R, float* sum_R, float* acc_RK, void* p_RN) {
+void OnlineSoftmax(const OnlineSoftmaxTask& task) {
   const D d;
-  const float factor = scale * kLog2E;
-  for (int r = 0; r < rows; ++r) {
-    float* s_N = s_RN + static_cast<ptrdiff_t>(r) * keys;
-    char* p_N = static_cast<char*>(p_RN) + static_cast<ptrdiff_t>(r) * keys * BytesPerElement(type);
-    if (mask) MaskRow(d, *mask, r, keys, s_N);
-    const float tile_max = RowMax(d, s_N, keys) * scale;
+  const int keys = task.keys, dim = task.dim;
+  const auto [max_R, sum_R, acc_RK] = task.state;
+  const float factor = task.scale * kLog2E;
+  for (int r = 0; r < task.rows; ++r) {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(r) * keys;
+    float* s_N = task.s_RN + at;
+    char* p_N = static_cast<char*>(task.p_RN) + at * BytesPerElement(type);
+    if (task.mask) MaskRow(d, *task.mask, r, keys, s_N);
+    const float tile_max = RowMax(d, s_N, keys) * task.scale;
     const float old_max = max_R[r];
     const float new_max = tile_max > old_max ? tile_max : old_max;
     if (new_max > old_max) {
@@ -152,12 +154,29 @@ void OnlineSoftmax(int rows, int keys, int dim, float scale, const TileMask* mas
   }
 }
 
+// A query that saw nothing: 2^(s - -inf) would be 2^inf.
 template <TileType type>
-void GradientRow(D d, int keys, float scale, const TileMask* mask, int row, const float* s_N,
-                 const float* dp_N, float lse, float delta, void* p_N, void* ds_N) {
+void ZeroRow(D d, int keys, void* p_N) {
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const V c = hn::Set(d, scale * kLog2E), b = hn::Set(d, lse * kLog2E);
-  const V scale_v = hn::Set(d, scale), delta_v = hn::Set(d, delta);
+  for (int n = 0; n < keys; n += 2 * lanes) StorePair<type>(d, hn::Zero(d), hn::Zero(d), p_N, n);
+}
+
+template <TileType type>
+void GradientRow(D d, const SoftmaxGradientTask& task, int row) {
+  const int keys = task.keys, lanes = static_cast<int>(hn::Lanes(d));
+  const ptrdiff_t start = static_cast<ptrdiff_t>(row) * keys;
+  const ptrdiff_t bytes = start * static_cast<ptrdiff_t>(BytesPerElement(type));
+  const float *s_N = task.s_RN + start, *dp_N = task.dp_RN + start;
+  void* p_N = static_cast<char*>(task.p_RN) + bytes;
+  void* ds_N = static_cast<char*>(task.ds_RN) + bytes;
+  if (task.lse_R[row] == kMinusInfinity) {
+    ZeroRow<type>(d, keys, p_N);
+    ZeroRow<type>(d, keys, ds_N);
+    return;
+  }
+  const TileMask* mask = task.mask;
+  const V c = hn::Set(d, task.scale * kLog2E), b = hn::Set(d, task.lse_R[row] * kLog2E);
+  const V scale_v = hn::Set(d, task.scale), delta_v = hn::Set(d, task.delta_R[row]);
   for (int n = 0; n < keys; n += 2 * lanes) {
     V p[2], ds[2];
     for (int i = 0; i < 2; ++i) {
@@ -177,49 +196,21 @@ void GradientRow(D d, int keys, float scale, const TileMask* mask, int row, cons
   }
 }
 
-// A query that saw nothing: 2^(s - -inf) would be 2^inf.
 template <TileType type>
-void ZeroRow(D d, int keys, void* p_N) {
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  for (int n = 0; n < keys; n += 2 * lanes) StorePair<type>(d, hn::Zero(d), hn::Zero(d), p_N, n);
-}
-
-template <TileType type>
-void SoftmaxGradient(int rows, int keys, float scale, const TileMask* mask, const float* s_RN,
-                     const float* dp_RN, const float* lse_R, const float* delta_R, void* p_RN,
-                     void* ds_RN) {
-  const D d;
-  for (int r = 0; r < rows; ++r) {
-    const ptrdiff_t at = static_cast<ptrdiff_t>(r) * keys;
-    const ptrdiff_t bytes = at * static_cast<ptrdiff_t>(BytesPerElement(type));
-    void* p_N = static_cast<char*>(p_RN) + bytes;
-    void* ds_N = static_cast<char*>(ds_RN) + bytes;
-    if (lse_R[r] == kMinusInfinity) {
-      ZeroRow<type>(d, keys, p_N);
-      ZeroRow<type>(d, keys, ds_N);
-    } else {
-      GradientRow<type>(d, keys, scale, mask, r, s_RN + at, dp_RN + at, lse_R[r], delta_R[r], p_N,
-                        ds_N);
-    }
-  }
+void SoftmaxGradient(const SoftmaxGradientTask& task) {
+  for (int r = 0; r < task.rows; ++r) GradientRow<type>(D(), task, r);
 }
 
 }  // namespace
 
-void OnlineSoftmaxAnyType(TileType type, int rows, int keys, int dim, float scale,
-                          const TileMask* mask, float* s_RN, float* max_R, float* sum_R,
-                          float* acc_RK, void* p_RN) {
-  (type == TileType::kF32 ? OnlineSoftmax<TileType::kF32>
-                          : OnlineSoftmax<TileType::kBF16>)(rows, keys, dim, scale, mask, s_RN,
-                                                            max_R, sum_R, acc_RK, p_RN);
+void OnlineSoftmaxAnyType(const OnlineSoftmaxTask& task) {
+  const bool f32 = task.type == TileType::kF32;
+  (f32 ? OnlineSoftmax<TileType::kF32> : OnlineSoftmax<TileType::kBF16>)(task);
 }
 
-void SoftmaxGradientAnyType(TileType type, int rows, int keys, float scale, const TileMask* mask,
-                            const float* s_RN, const float* dp_RN, const float* lse_R,
-                            const float* delta_R, void* p_RN, void* ds_RN) {
-  (type == TileType::kF32 ? SoftmaxGradient<TileType::kF32>
-                          : SoftmaxGradient<TileType::kBF16>)(rows, keys, scale, mask, s_RN, dp_RN,
-                                                              lse_R, delta_R, p_RN, ds_RN);
+void SoftmaxGradientAnyType(const SoftmaxGradientTask& task) {
+  const bool f32 = task.type == TileType::kF32;
+  (f32 ? SoftmaxGradient<TileType::kF32> : SoftmaxGradient<TileType::kBF16>)(task);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -230,18 +221,12 @@ namespace lwm::kernels {
 HWY_EXPORT(OnlineSoftmaxAnyType);
 HWY_EXPORT(SoftmaxGradientAnyType);
 
-void OnlineSoftmaxTile(TileType type, int rows, int keys, int dim, float scale,
-                       const TileMask* mask, float* s_RN, float* max_R, float* sum_R, float* acc_RK,
-                       void* p_RN) noexcept {
-  HWY_DYNAMIC_DISPATCH(OnlineSoftmaxAnyType)
-  (type, rows, keys, dim, scale, mask, s_RN, max_R, sum_R, acc_RK, p_RN);
+void OnlineSoftmaxTile(const OnlineSoftmaxTask& task) noexcept {
+  HWY_DYNAMIC_DISPATCH(OnlineSoftmaxAnyType)(task);
 }
 
-void SoftmaxGradientTile(TileType type, int rows, int keys, float scale, const TileMask* mask,
-                         const float* s_RN, const float* dp_RN, const float* lse_R,
-                         const float* delta_R, void* p_RN, void* ds_RN) noexcept {
-  HWY_DYNAMIC_DISPATCH(SoftmaxGradientAnyType)
-  (type, rows, keys, scale, mask, s_RN, dp_RN, lse_R, delta_R, p_RN, ds_RN);
+void SoftmaxGradientTile(const SoftmaxGradientTask& task) noexcept {
+  HWY_DYNAMIC_DISPATCH(SoftmaxGradientAnyType)(task);
 }
 
 }  // namespace lwm::kernels

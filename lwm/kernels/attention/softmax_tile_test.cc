@@ -41,6 +41,32 @@ struct Tile {
   bool Seen(int r, int n) const {
     return begin_R[r] <= key_index_N[n] && key_index_N[n] <= index_R[r];
   }
+  OnlineSoftmaxTask Online(TileType type, float scale, const TileMask* mask, float* max_R,
+                           float* sum_R) {
+    return {.type = type,
+            .rows = kRows,
+            .keys = kKeys,
+            .dim = kDim,
+            .scale = scale,
+            .mask = mask,
+            .s_RN = s_RN.get(),
+            .state = {.max_R = max_R, .sum_R = sum_R, .acc_RK = acc_RK.get()},
+            .p_RN = p_RN.get()};
+  }
+  SoftmaxGradientTask Gradient(TileType type, float scale, const TileMask* mask, const float* lse_R,
+                               const float* delta_R) {
+    return {.type = type,
+            .rows = kRows,
+            .keys = kKeys,
+            .scale = scale,
+            .mask = mask,
+            .s_RN = s_RN.get(),
+            .dp_RN = dp_RN.get(),
+            .lse_R = lse_R,
+            .delta_R = delta_R,
+            .p_RN = p_RN.get(),
+            .ds_RN = ds_RN.get()};
+  }
 
   AlignedBuffer<float> s_RN, dp_RN, acc_RK;
   AlignedBuffer<char> p_RN, ds_RN;
@@ -60,8 +86,7 @@ void ExpectOnlineSoftmax(TileType type, float magnitude, bool masked) {
   float max_R[kRows] = {-kInfinity, 0.5f, -1, -kInfinity, 2}, sum_R[kRows] = {0, 3, 1, 0, 1};
   const std::vector<float> old_max(max_R, max_R + kRows), old_sum(sum_R, sum_R + kRows);
   const TileMask mask = tile.mask();
-  OnlineSoftmaxTile(type, kRows, kKeys, kDim, scale, masked ? &mask : nullptr, tile.s_RN.get(),
-                    max_R, sum_R, tile.acc_RK.get(), tile.p_RN.get());
+  OnlineSoftmaxTile(tile.Online(type, scale, masked ? &mask : nullptr, max_R, sum_R));
   for (int r = 0; r < kRows; ++r) {
     const auto seen = [&](int n) { return !masked || tile.Seen(r, n); };
     double max = old_max[r];
@@ -100,8 +125,7 @@ void ExpectGradient(TileType type, bool masked) {
   const float lse_R[kRows] = {1, 2.5f, -1, -kInfinity, kInfinity};
   const float delta_R[kRows] = {0.5f, -1, 2, 0, 0};
   const TileMask mask = tile.mask();
-  SoftmaxGradientTile(type, kRows, kKeys, scale, masked ? &mask : nullptr, tile.s_RN.get(),
-                      tile.dp_RN.get(), lse_R, delta_R, tile.p_RN.get(), tile.ds_RN.get());
+  SoftmaxGradientTile(tile.Gradient(type, scale, masked ? &mask : nullptr, lse_R, delta_R));
   for (int r = 0; r < kRows; ++r) {
     for (int n = 0; n < kKeys; ++n) {
       const int at = r * kKeys + n;
@@ -132,13 +156,11 @@ void ExpectNanStaysInItsRow(TileType type, float nan) {
   float max_R[kRows] = {0, 0, 0, 0, 0}, sum_R[kRows] = {};
   const float zero_R[kRows] = {};
   const TileMask mask = tile.mask();
-  SoftmaxGradientTile(type, kRows, kKeys, 1, &mask, tile.s_RN.get(), tile.dp_RN.get(), zero_R,
-                      zero_R, tile.p_RN.get(), tile.ds_RN.get());
+  SoftmaxGradientTile(tile.Gradient(type, 1, &mask, zero_R, zero_R));
   EXPECT_TRUE(std::isnan(Load(type, tile.p_RN.get(), 1 * kKeys + 40)));
   EXPECT_EQ(Load(type, tile.p_RN.get(), 2 * kKeys + 40), 0);
   EXPECT_EQ(Load(type, tile.ds_RN.get(), 2 * kKeys + 41), 0);
-  OnlineSoftmaxTile(type, kRows, kKeys, kDim, 1, &mask, tile.s_RN.get(), max_R, sum_R,
-                    tile.acc_RK.get(), tile.p_RN.get());
+  OnlineSoftmaxTile(tile.Online(type, 1, &mask, max_R, sum_R));
   EXPECT_TRUE(std::isnan(sum_R[1]));
   EXPECT_TRUE(std::isfinite(sum_R[0]) && std::isfinite(sum_R[2]) && std::isfinite(max_R[2]));
 }

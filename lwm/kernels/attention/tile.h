@@ -62,13 +62,11 @@ class AttentionForwardTile {
   virtual bool PackKeys(const AttentionRows& keys, void* packed_keys) = 0;
 
   // Adds the keys to the running softmax of the queries (see OnlineSoftmaxTile).
-  //   max_R, sum_R  in/out  f32 [rows]
-  //   acc_RK        in/out  f32 [rows, padded_dim], 64-byte aligned
-  //   next_keys     in      packed keys of the coming call, nullptr when not known
+  //   next_keys  in      packed keys of the coming call, nullptr when not known
+  //   state      in/out  dim is padded_dim; acc is 64-byte aligned
   // 0 x NaN would poison the tile: partly masked pairs with a non-finite v go to ScalarTileForward.
   virtual void Run(const void* packed_queries, const void* packed_keys, const void* next_keys,
-                   float scale, const TileMask* mask, float* max_R, float* sum_R,
-                   float* acc_RK) = 0;
+                   float scale, const TileMask* mask, const SoftmaxState& state) = 0;
 };
 
 // Reverses PackKeys of a tile with own_blocks(): k_NK, v_NK in rows, bf16 [keys, padded_dim]. For

@@ -50,17 +50,17 @@ class Bf16ForwardTile : public AttentionForwardTile {
   }
 
   void Run(const void* packed_queries, const void* packed_keys, const void* next_keys, float scale,
-           const TileMask* mask, float* max_R, float* sum_R, float* acc_RK) override {
+           const TileMask* mask, const SoftmaxState& state) override {
     const uint16_t* keys = static_cast<const uint16_t*>(packed_keys);
-    const Bf16ForwardTask task{static_cast<const uint16_t*>(packed_queries),
-                               keys,
-                               keys + Numbers(shape_, shape_.keys),
-                               next_keys,
-                               scale,
-                               mask,
-                               max_R,
-                               sum_R,
-                               acc_RK};
+    const Bf16ForwardTask task{.q_RK = static_cast<const uint16_t*>(packed_queries),
+                               .k_pairs = keys,
+                               .v_pairs = keys + Numbers(shape_, shape_.keys),
+                               .next_keys = next_keys,
+                               .scale = scale,
+                               .mask = mask,
+                               .max_R = state.max_R,
+                               .sum_R = state.sum_R,
+                               .acc_RK = state.acc_RK};
     const auto compute = shape_.kernel == TileKernel::kAmx ? AmxForward : Avx512Forward;
     compute(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
@@ -109,22 +109,22 @@ class Avx512BackwardTile : public AttentionBackwardTile {
            float* const* dq_rows) override {
     const uint16_t* queries = static_cast<const uint16_t*>(packed_queries);
     const size_t size = Numbers(shape_, shape_.rows), keys = Numbers(shape_, shape_.keys);
-    const Avx512BackwardTask task{queries,
-                                  queries + size,
-                                  queries + 2 * size,
-                                  queries + 3 * size,
-                                  packed_keys_.get(),
-                                  packed_keys_.get() + keys,
-                                  packed_keys_.get() + 2 * keys,
-                                  scale,
-                                  mask,
-                                  lse_R,
-                                  delta_R,
-                                  dk_NK_.get(),
-                                  dv_NK_.get(),
-                                  keys_started_,
-                                  dq_rows,
-                                  shape_.head_dim};
+    const Avx512BackwardTask task{.q_RK = queries,
+                                  .dout_RK = queries + size,
+                                  .q_RK_pairs = queries + 2 * size,
+                                  .dout_RK_pairs = queries + 3 * size,
+                                  .k_pairs = packed_keys_.get(),
+                                  .v_pairs = packed_keys_.get() + keys,
+                                  .k_NK_pairs = packed_keys_.get() + 2 * keys,
+                                  .scale = scale,
+                                  .mask = mask,
+                                  .lse_R = lse_R,
+                                  .delta_R = delta_R,
+                                  .dk_NK = dk_NK_.get(),
+                                  .dv_NK = dv_NK_.get(),
+                                  .keys_started = keys_started_,
+                                  .dq_rows = dq_rows,
+                                  .head_dim = shape_.head_dim};
     Avx512Backward(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
 
@@ -183,23 +183,23 @@ class AmxBackwardTile : public AttentionBackwardTile {
            const float* lse_R, const float* delta_R, float* const* dq_rows) override {
     const uint16_t* queries = static_cast<const uint16_t*>(packed_queries);
     const size_t size = Numbers(shape_, shape_.rows);
-    const AmxBackwardTask task{queries,
-                               queries + size,
-                               queries + 2 * size,
-                               queries + 3 * size,
-                               Keys(0),
-                               Keys(1),
-                               Keys(2),
-                               next_queries,
-                               scale,
-                               mask,
-                               lse_R,
-                               delta_R,
-                               dk_KN_.get(),
-                               dv_KN_.get(),
-                               keys_started_,
-                               dq_rows,
-                               shape_.head_dim};
+    const AmxBackwardTask task{.q_RK_rows = queries,
+                               .dout_RK_rows = queries + size,
+                               .q_KR_rows = queries + 2 * size,
+                               .dout_KR_rows = queries + 3 * size,
+                               .k_pairs = Keys(0),
+                               .v_pairs = Keys(1),
+                               .k_NK_pairs = Keys(2),
+                               .next_queries = next_queries,
+                               .scale = scale,
+                               .mask = mask,
+                               .lse_R = lse_R,
+                               .delta_R = delta_R,
+                               .dk_KN = dk_KN_.get(),
+                               .dv_KN = dv_KN_.get(),
+                               .keys_started = keys_started_,
+                               .dq_rows = dq_rows,
+                               .head_dim = shape_.head_dim};
     AmxBackward(ShapeOf(shape_), task, {s_.get(), p_.get()});
   }
 

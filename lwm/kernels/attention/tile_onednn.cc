@@ -63,11 +63,19 @@ class OneDnnForwardTile : public AttentionForwardTile {
   }
 
   void Run(const void* packed_queries, const void* packed_keys, const void* /*next_keys*/,
-           float scale, const TileMask* mask, float* max_R, float* sum_R, float* acc_RK) override {
+           float scale, const TileMask* mask, const SoftmaxState& state) override {
     scores_.Run(packed_queries, packed_keys, s_RN_.get());
-    OnlineSoftmaxTile(shape_.type, shape_.rows, shape_.keys, shape_.padded_dim(), scale, mask,
-                      s_RN_.get(), max_R, sum_R, acc_RK, p_RN_.get());
-    values_.Run(p_RN_.get(), static_cast<const char*>(packed_keys) + shape_.key_bytes(), acc_RK);
+    OnlineSoftmaxTile({.type = shape_.type,
+                       .rows = shape_.rows,
+                       .keys = shape_.keys,
+                       .dim = shape_.padded_dim(),
+                       .scale = scale,
+                       .mask = mask,
+                       .s_RN = s_RN_.get(),
+                       .state = state,
+                       .p_RN = p_RN_.get()});
+    const char* v = static_cast<const char*>(packed_keys) + shape_.key_bytes();
+    values_.Run(p_RN_.get(), v, state.acc_RK);
   }
 
  private:
@@ -137,8 +145,17 @@ class OneDnnBackwardTile : public AttentionBackwardTile {
     }
     scores_.Run(queries, Keys(0), s_RN_.get());
     scores_.Run(queries + bytes, Keys(1), dp_RN_.get());
-    SoftmaxGradientTile(shape_.type, shape_.rows, shape_.keys, scale, mask, s_RN_.get(),
-                        dp_RN_.get(), lse_R, delta_R, p_RN_.get(), ds_RN_.get());
+    SoftmaxGradientTile({.type = shape_.type,
+                         .rows = shape_.rows,
+                         .keys = shape_.keys,
+                         .scale = scale,
+                         .mask = mask,
+                         .s_RN = s_RN_.get(),
+                         .dp_RN = dp_RN_.get(),
+                         .lse_R = lse_R,
+                         .delta_R = delta_R,
+                         .p_RN = p_RN_.get(),
+                         .ds_RN = ds_RN_.get()});
     TransposeTile(shape_.type, shape_.rows, shape_.keys, p_RN_.get(), transposed_NR_.get());
     // One buffer for both transposes: dv is complete before ds is transposed.
     key_gradient_.Run(transposed_NR_.get(), queries + 3 * bytes, dv_NK_.get());

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "lwm/base/instruction_set.h"
 #include "lwm/base/random.h"
 #include "lwm/kernels/aligned_buffer.h"
 #include "lwm/kernels/attention/amx.h"
@@ -141,9 +142,10 @@ TEST(AttentionTileTest, ForwardMatchesTheDefinitionInTwoSteps) {
     EXPECT_TRUE(tile.PackQueries(pair.queries(), queries.get()));
     EXPECT_TRUE(tile.PackKeys(pair.keys(), keys.get()));
     for (int step = 0; step < 2; ++step) {
-      tile.Run(queries.get(), keys.get(), nullptr, 0.3f, &mask, max.data(), sum.data(), got.get());
-      ScalarTileForward(shape, pair.queries(), pair.keys(), 0.3f, mask, want_max.data(),
-                        want_sum.data(), want.get());
+      tile.Run(queries.get(), keys.get(), nullptr, 0.3f, &mask,
+               {.max_R = max.data(), .sum_R = sum.data(), .acc_RK = got.get()});
+      ScalarTileForward(shape, pair.queries(), pair.keys(), 0.3f, mask,
+                        {.max_R = want_max.data(), .sum_R = want_sum.data(), .acc_RK = want.get()});
     }
     for (size_t r = 0; r < rows; ++r) {  // sums are relative to a maximum that may lag
       if (want_max[r] == -kInfinity) continue;
@@ -224,7 +226,8 @@ void ExpectFollowsTwoRises(TileKernel kernel) {
   rising.Set(70, 11, 0);
   for (const ScoredKeys* scored : {&even, &rising}) {
     scored->Pack(tile, keys.get());
-    tile.Run(queries.get(), keys.get(), nullptr, 1, nullptr, max.data(), sum.data(), acc.get());
+    tile.Run(queries.get(), keys.get(), nullptr, 1, nullptr,
+             {.max_R = max.data(), .sum_R = sum.data(), .acc_RK = acc.get()});
   }
   const double values = 256 + std::exp(3.0), all = values + std::exp(5.5) + std::exp(11.0);
   for (size_t r = 0; r < 64; ++r) {
@@ -262,8 +265,12 @@ TEST(AttentionTileTest, BackwardMatchesTheDefinition) {
       const std::vector<float*> dq_rows = RowsWanted(pair, got_dq);
       tile.Run(queries.get(), nullptr, 0.3f, &mask, pair.lse_R.data(), pair.delta_R.data(),
                dq_rows.data());
-      ScalarTileBackward(shape, pair.queries(), pair.keys(), 0.3f, mask, pair.lse_R.data(),
-                         pair.delta_R.data(), want_dk.get(), want_dv.get(), dq.get());
+      ScalarTileBackward(shape, pair.queries(), pair.keys(), 0.3f, mask,
+                         {.lse_R = pair.lse_R.data(),
+                          .delta_R = pair.delta_R.data(),
+                          .dk_NK = want_dk.get(),
+                          .dv_NK = want_dv.get(),
+                          .dq_RK = dq.get()});
       ExpectClose(got_dq.get(), dq.get(), dq.count, bound, "dq");
     }
     tile.KeyGradients(dk.get(), dv.get());

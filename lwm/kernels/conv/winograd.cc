@@ -62,9 +62,10 @@ HWY_INLINE void StoreFour(D d, const Four<V>& row, size_t plane, float* to) {
 }
 
 void Input(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C, size_t channels,
-           size_t first, size_t tiles, size_t plane, float* v_KTC) {
-  for (size_t t = 0; t < tiles; ++t) {
-    const TilePlace place(grid, first + t);
+           const WinogradTiles& tiles, float* v_KTC) {
+  const size_t plane = tiles.plane;
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const TilePlace place(grid, tiles.first + t);
     // Pointers once per tile: the loop over channels then has no case for the border, whose pixels
     // are a row of zeros.
     const float* pixels[16];
@@ -102,11 +103,12 @@ HWY_INLINE void StorePixel(D d, hn::Vec<D> value, const float* residual, size_t 
   hn::StoreU(value, d, y + at);
 }
 
-void Output(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
-            const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+void Output(const WinogradGrid& grid, const float* m_KTC, const float* bias_C,
+            const float* residual_NHWC, size_t channels, const WinogradTiles& tiles,
             float* y_NHWC) {
-  for (size_t t = 0; t < tiles; ++t) {
-    const TilePlace place(grid, first + t);
+  const size_t plane = tiles.plane;
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const TilePlace place(grid, tiles.first + t);
     // With an odd height or width the last tiles reach beyond the image.
     const bool below = place.row + 1 < grid.height, right = place.column + 1 < grid.width;
     const size_t row_step = grid.width * channels;
@@ -136,9 +138,10 @@ HWY_INLINE Four<V> OutputGradientStep(V a, V b) {
 }
 
 void OutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
-                    size_t channels, size_t first, size_t tiles, size_t plane, float* dm_KTC) {
-  for (size_t t = 0; t < tiles; ++t) {
-    const TilePlace place(grid, first + t);
+                    size_t channels, const WinogradTiles& tiles, float* dm_KTC) {
+  const size_t plane = tiles.plane;
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const TilePlace place(grid, tiles.first + t);
     const size_t start =
         ((place.image * grid.height + place.row) * grid.width + place.column) * channels;
     const bool below = place.row + 1 < grid.height, right = place.column + 1 < grid.width;
@@ -229,21 +232,19 @@ HWY_EXPORT(Weights);
 HWY_EXPORT(WeightsGradient);
 
 void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C,
-                   size_t channels, size_t first, size_t tiles, size_t plane,
-                   float* v_KTC) noexcept {
-  HWY_DYNAMIC_DISPATCH(Input)(grid, x_NHWC, zeros_C, channels, first, tiles, plane, v_KTC);
+                   size_t channels, const WinogradTiles& tiles, float* v_KTC) noexcept {
+  HWY_DYNAMIC_DISPATCH(Input)(grid, x_NHWC, zeros_C, channels, tiles, v_KTC);
 }
-void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
-                    const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, const float* bias_C,
+                    const float* residual_NHWC, size_t channels, const WinogradTiles& tiles,
                     float* y_NHWC) noexcept {
   HWY_DYNAMIC_DISPATCH(Output)
-  (grid, m_KTC, plane, bias_C, residual_NHWC, channels, first, tiles, y_NHWC);
+  (grid, m_KTC, bias_C, residual_NHWC, channels, tiles, y_NHWC);
 }
 void WinogradOutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
-                            size_t channels, size_t first, size_t tiles, size_t plane,
-                            float* dm_KTC) noexcept {
+                            size_t channels, const WinogradTiles& tiles, float* dm_KTC) noexcept {
   HWY_DYNAMIC_DISPATCH(OutputGradient)
-  (grid, dy_NHWC, zeros_C, channels, first, tiles, plane, dm_KTC);
+  (grid, dy_NHWC, zeros_C, channels, tiles, dm_KTC);
 }
 void WinogradWeights(const float* w_OHWI, bool turned, size_t out, size_t in, size_t plane,
                      float* u_KOI) noexcept {

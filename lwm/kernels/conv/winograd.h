@@ -20,7 +20,13 @@ struct WinogradGrid {
 
 constexpr size_t kWinogradPlanes = 16;
 
-// Transforms the inputs of tiles [first, first + tiles): 4 x 4 pixels each, border included.
+// A run of tiles and the distance of their planes.
+struct WinogradTiles {
+  size_t first, count;
+  size_t plane;  // floats from one plane to the next
+};
+
+// Transforms the inputs of the tiles: 4 x 4 pixels each, border included.
 //
 //   x_NHWC   in   all images
 //   zeros_C  in   [channels] zeros, the border
@@ -28,8 +34,7 @@ constexpr size_t kWinogradPlanes = 16;
 //
 // Domain: any channels and alignment. Cost: memory-bound. Threads: any, on disjoint outputs.
 void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* zeros_C,
-                   size_t channels, size_t first, size_t tiles, size_t plane,
-                   float* v_KTC) noexcept;
+                   size_t channels, const WinogradTiles& tiles, float* v_KTC) noexcept;
 
 // Computes the outputs of those tiles from the products of WinogradInput's planes with the 16
 // matrices [C_in, C_out] of the kernel. With w_OI[i][j] the 3x3 kernel, matrix (a, b) is
@@ -39,8 +44,8 @@ void WinogradInput(const WinogradGrid& grid, const float* x_NHWC, const float* z
 //   bias_C         in   added to every pixel
 //   residual_NHWC  in   added to the result; null = nothing; may be y_NHWC
 //   y_NHWC         out  the pixels of these tiles
-void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, size_t plane, const float* bias_C,
-                    const float* residual_NHWC, size_t channels, size_t first, size_t tiles,
+void WinogradOutput(const WinogradGrid& grid, const float* m_KTC, const float* bias_C,
+                    const float* residual_NHWC, size_t channels, const WinogradTiles& tiles,
                     float* y_NHWC) noexcept;
 
 // Gradients, for training. The gradient of x is the convolution of dy with the kernel turned by
@@ -53,8 +58,7 @@ void WinogradWeights(const float* w_OHWI, bool turned, size_t out, size_t in, si
 // Gradients of the products from those of the outputs, the transpose of WinogradOutput: 16 planes
 // [tiles, channels]. `zeros_C` [channels]: zeros for pixels of a tile beyond the image.
 void WinogradOutputGradient(const WinogradGrid& grid, const float* dy_NHWC, const float* zeros_C,
-                            size_t channels, size_t first, size_t tiles, size_t plane,
-                            float* dm_KTC) noexcept;
+                            size_t channels, const WinogradTiles& tiles, float* dm_KTC) noexcept;
 
 // Gradient of w_OHWI from the gradient of the 16 matrices, the transpose of WinogradWeights.
 void WinogradWeightsGradient(const float* du_KOI, size_t plane, size_t out, size_t in,

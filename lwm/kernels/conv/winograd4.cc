@@ -121,11 +121,12 @@ void FindPixels(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_
 
 template <class Kind>
 void InputOf(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* zeros_C,
-             size_t channels, size_t first, size_t tiles, size_t plane, float* v_KTC) {
+             size_t channels, const WinogradTiles& tiles, float* v_KTC) {
   constexpr size_t kPatch = Kind::kPatch, kForms = Kind::kForms;
-  for (size_t t = 0; t < tiles; ++t) {
+  const size_t plane = tiles.plane;
+  for (size_t t = 0; t < tiles.count; ++t) {
     const uint16_t* pixels[kPatch * kPatch];
-    FindPixels<Kind>(grid, x_NHWC, zeros_C, channels, first + t, pixels);
+    FindPixels<Kind>(grid, x_NHWC, zeros_C, channels, tiles.first + t, pixels);
     float* v = v_KTC + t * channels;
     ForEachLanes(channels, [&](auto d, size_t c) HWY_ATTR {
       using V = hn::Vec<decltype(d)>;
@@ -150,9 +151,9 @@ void InputOf(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* 
 }
 
 void Input4(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* zeros_C,
-            size_t channels, size_t first, size_t tiles, size_t plane, float* v_KTC) {
+            size_t channels, const WinogradTiles& tiles, float* v_KTC) {
   const auto run = grid.doubles ? InputOf<Doubled> : InputOf<Plain>;
-  run(grid, x_NHWC, zeros_C, channels, first, tiles, plane, v_KTC);
+  run(grid, x_NHWC, zeros_C, channels, tiles, v_KTC);
 }
 
 // The kernel's transform for lanes of output channels, u[product], from its nine taps, `tap` floats
@@ -229,12 +230,12 @@ void Weights4(const Winograd4Grid& grid, const float* w_9IO, size_t in, size_t s
 }
 
 template <class Kind>
-void OutputOf(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size_t first,
-              size_t tiles, const Winograd4Result& result) {
+void OutputOf(const Winograd4Grid& grid, const float* m_KT32, const WinogradTiles& tiles,
+              const Winograd4Result& result) {
   constexpr size_t kProducts = Kind::kProducts;
   const size_t pixel = result.pixel, row_step = grid.out_width() * pixel;
-  for (size_t t = 0; t < tiles; ++t) {
-    const FourPlace place(grid, first + t);
+  for (size_t t = 0; t < tiles.count; ++t) {
+    const FourPlace place(grid, tiles.first + t);
     const size_t row = 4 * place.row, column = 4 * place.column;
     const size_t rows = HWY_MIN(4, grid.out_height() - row);
     const size_t columns = HWY_MIN(4, grid.out_width() - column);
@@ -247,7 +248,8 @@ void OutputOf(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size
       for (size_t j = 0; j < kProducts; ++j) {
         V x[kProducts];
         HWY_UNROLL(6)
-        for (size_t i = 0; i < kProducts; ++i) x[i] = hn::LoadU(d, m + (i * kProducts + j) * plane);
+        for (size_t i = 0; i < kProducts; ++i)
+          x[i] = hn::LoadU(d, m + (i * kProducts + j) * tiles.plane);
         Kind::Output(d, x, done[j]);
       }
       const V bias = hn::LoadU(d, result.bias_C + c);
@@ -267,10 +269,10 @@ void OutputOf(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size
   }
 }
 
-void Output4(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size_t first,
-             size_t tiles, const Winograd4Result& result) {
+void Output4(const Winograd4Grid& grid, const float* m_KT32, const WinogradTiles& tiles,
+             const Winograd4Result& result) {
   const auto run = grid.doubles ? OutputOf<Doubled> : OutputOf<Plain>;
-  run(grid, m_KT32, plane, first, tiles, result);
+  run(grid, m_KT32, tiles, result);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -283,13 +285,12 @@ HWY_EXPORT(Output4);
 HWY_EXPORT(Weights4);
 
 void Winograd4Input(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* zeros_C,
-                    size_t channels, size_t first, size_t tiles, size_t plane,
-                    float* v_KTC) noexcept {
-  HWY_DYNAMIC_DISPATCH(Input4)(grid, x_NHWC, zeros_C, channels, first, tiles, plane, v_KTC);
+                    size_t channels, const WinogradTiles& tiles, float* v_KTC) noexcept {
+  HWY_DYNAMIC_DISPATCH(Input4)(grid, x_NHWC, zeros_C, channels, tiles, v_KTC);
 }
-void Winograd4Output(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size_t first,
-                     size_t tiles, const Winograd4Result& result) noexcept {
-  HWY_DYNAMIC_DISPATCH(Output4)(grid, m_KT32, plane, first, tiles, result);
+void Winograd4Output(const Winograd4Grid& grid, const float* m_KT32, const WinogradTiles& tiles,
+                     const Winograd4Result& result) noexcept {
+  HWY_DYNAMIC_DISPATCH(Output4)(grid, m_KT32, tiles, result);
 }
 void Winograd4Weights(const Winograd4Grid& grid, const float* w_9IO, size_t in, size_t stride,
                       int16_t* u_KI32, float* scale_K32) noexcept {

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lwm/kernels/conv/winograd.h"
+
 namespace lwm::kernels {
 
 // The transforms of Winograd's F(4x4, 3x3) on bf16 images: a 3x3 convolution of stride 1 with a
@@ -37,7 +39,7 @@ struct Winograd4Grid {
 constexpr size_t kWinograd4Panel = 32;  // output channels that weights and products keep together
 constexpr size_t kMostWinograd4Products = 36;
 
-// Transforms the inputs of tiles [first, first + tiles), border included.
+// Transforms the inputs of the tiles, border included.
 //
 //   x_NHWC   in   all images
 //   zeros_C  in   [channels] zeros, the border
@@ -45,8 +47,7 @@ constexpr size_t kMostWinograd4Products = 36;
 //
 // Domain: any channels and alignment. Threads: any, on disjoint outputs.
 void Winograd4Input(const Winograd4Grid& grid, const uint16_t* x_NHWC, const uint16_t* zeros_C,
-                    size_t channels, size_t first, size_t tiles, size_t plane,
-                    float* v_KTC) noexcept;
+                    size_t channels, const WinogradTiles& tiles, float* v_KTC) noexcept;
 
 // Computes one panel of weights: the products() matrices [I, 32] by which v is multiplied, as
 // 16-bit integers with a scale for each product and output channel. An output channel with a weight
@@ -69,9 +70,8 @@ struct Winograd4Result {
   uint16_t* y_NHWC;               // rounded once, to nearest even
 };
 
-// Computes the outputs of tiles [first, first + tiles) from products m_KT32, products() planes
-// [tiles, 32].
-void Winograd4Output(const Winograd4Grid& grid, const float* m_KT32, size_t plane, size_t first,
-                     size_t tiles, const Winograd4Result& result) noexcept;
+// Computes the outputs of the tiles from products m_KT32, products() planes [tiles, 32].
+void Winograd4Output(const Winograd4Grid& grid, const float* m_KT32, const WinogradTiles& tiles,
+                     const Winograd4Result& result) noexcept;
 
 }  // namespace lwm::kernels

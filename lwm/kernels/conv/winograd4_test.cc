@@ -89,11 +89,11 @@ std::vector<uint16_t> Convolve(const Problem& problem, const uint16_t* residual)
   for (const auto& [first, tiles] : {std::pair{size_t{0}, all / 2}, {all / 2, all - all / 2}}) {
     const size_t v_plane = tiles * channels + 3, m_plane = tiles * kPanel + 5;
     std::vector<float> v(problem.grid.planes() * v_plane);
-    Winograd4Input(problem.grid, problem.x_NHWC.data(), zeros_C.data(), channels, first, tiles,
-                   v_plane, v.data());
+    Winograd4Input(problem.grid, problem.x_NHWC.data(), zeros_C.data(), channels,
+                   {first, tiles, v_plane}, v.data());
     for (size_t panel = 0; panel < channels; panel += kPanel) {
       const auto m = Multiply(problem, v, v_plane, tiles, panel, m_plane);
-      Winograd4Output(problem.grid, m.data(), m_plane, first, tiles,
+      Winograd4Output(problem.grid, m.data(), {first, tiles, m_plane},
                       {std::min(kPanel, channels - panel), channels, problem.bias_C.data() + panel,
                        residual ? residual + panel : nullptr, y_NHWC.data() + panel});
     }
@@ -138,11 +138,11 @@ TEST(Winograd4Test, ResidualMayBeTheResult) {
   const std::vector<uint16_t> zeros_C(40);
   const size_t tiles = 2 * problem.grid.tiles_per_image();
   std::vector<float> v(36 * tiles * 40);
-  Winograd4Input(problem.grid, problem.x_NHWC.data(), zeros_C.data(), 40, 0, tiles, tiles * 40,
+  Winograd4Input(problem.grid, problem.x_NHWC.data(), zeros_C.data(), 40, {0, tiles, tiles * 40},
                  v.data());
   for (const size_t panel : {0, 32}) {
     const auto m = Multiply(problem, v, tiles * 40, tiles, panel, tiles * kPanel);
-    Winograd4Output(problem.grid, m.data(), tiles * kPanel, 0, tiles,
+    Winograd4Output(problem.grid, m.data(), {0, tiles, tiles * kPanel},
                     {std::min(kPanel, 40 - panel), 40, problem.bias_C.data() + panel,
                      y_NHWC.data() + panel, y_NHWC.data() + panel});
   }

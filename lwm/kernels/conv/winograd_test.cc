@@ -61,13 +61,13 @@ Floats Convolve(const Problem& problem, const float* residual) {
   for (const auto& [first, tiles] : {std::pair{size_t{0}, all / 2}, {all / 2, all - all / 2}}) {
     const size_t plane = tiles * channels + 3;
     Floats planes(16 * plane);
-    WinogradInput(problem.grid, problem.x_NHWC.data(), zeros_C.data(), channels, first, tiles,
-                  plane, planes.data());
+    WinogradInput(problem.grid, problem.x_NHWC.data(), zeros_C.data(), channels,
+                  {first, tiles, plane}, planes.data());
     for (size_t k = 0; k < kWinogradPlanes; ++k)
       for (size_t i = 0; i < tiles * channels; ++i)
         planes[k * plane + i] *= problem.Weight(i % channels, k);
-    WinogradOutput(problem.grid, planes.data(), plane, problem.bias_C.data(), residual, channels,
-                   first, tiles, y_NHWC.data());
+    WinogradOutput(problem.grid, planes.data(), problem.bias_C.data(), residual, channels,
+                   {first, tiles, plane}, y_NHWC.data());
   }
   return y_NHWC;
 }
@@ -107,8 +107,8 @@ void ExpectOutputGradientTransposes(const WinogradGrid& grid, size_t images, siz
   const size_t pixels = images * grid.height * grid.width * channels;
   const Floats m = Random(16 * plane, 1), dy = Random(pixels, 2), zeros_C(channels);
   Floats y(pixels), dm(16 * plane, NAN);
-  WinogradOutput(grid, m.data(), plane, zeros_C.data(), nullptr, channels, 0, tiles, y.data());
-  WinogradOutputGradient(grid, dy.data(), zeros_C.data(), channels, 0, tiles, plane, dm.data());
+  WinogradOutput(grid, m.data(), zeros_C.data(), nullptr, channels, {0, tiles, plane}, y.data());
+  WinogradOutputGradient(grid, dy.data(), zeros_C.data(), channels, {0, tiles, plane}, dm.data());
   const double scale = std::sqrt(Dot(y, y) * Dot(dy, dy));
   ASSERT_NEAR(Dot(y, dy), Dot(m, dm), 1e-6 * scale) << where << " " << channels;
 }

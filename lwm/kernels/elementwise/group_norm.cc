@@ -141,9 +141,10 @@ HWY_INLINE void Sums(const T* dy_PC, const T* x_PC, size_t pixels, size_t channe
 // v is computed again from x, so that the forward pass keeps only x.
 template <class T>
 HWY_INLINE void Backward(const T* dy_PC, const T* x_PC, size_t pixels, size_t channels,
-                         const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                         const ChannelAffine& affine, const ChannelCorrection& correction,
                          T* dx_PC) {
   const float *shift_C = affine.shift_C, *slope_C = affine.slope_C, *offset_C = affine.offset_C;
+  const float *level_C = correction.level_C, *pull_C = correction.pull_C;
   ForEachPixelLanes(pixels, channels, [=](auto d, size_t p, size_t c) HWY_ATTR {
     const size_t at = p * channels + c;
     const auto x = hn::Sub(LoadLanes(d, x_PC + at), hn::LoadU(d, shift_C + c));
@@ -178,14 +179,13 @@ void SumsBf16(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t
   Sums(dy_PC, x_PC, pixels, channels, affine, sum_C, dot_C);
 }
 void BackwardF32(const float* dy_PC, const float* x_PC, size_t pixels, size_t channels,
-                 const ChannelAffine& affine, const float* level_C, const float* pull_C,
-                 float* dx_PC) {
-  Backward(dy_PC, x_PC, pixels, channels, affine, level_C, pull_C, dx_PC);
+                 const ChannelAffine& affine, const ChannelCorrection& correction, float* dx_PC) {
+  Backward(dy_PC, x_PC, pixels, channels, affine, correction, dx_PC);
 }
 void BackwardBf16(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t channels,
-                  const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                  const ChannelAffine& affine, const ChannelCorrection& correction,
                   uint16_t* dx_PC) {
-  Backward(dy_PC, x_PC, pixels, channels, affine, level_C, pull_C, dx_PC);
+  Backward(dy_PC, x_PC, pixels, channels, affine, correction, dx_PC);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -227,16 +227,16 @@ void NormSiluSums(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, si
   HWY_DYNAMIC_DISPATCH(SumsBf16)(dy_PC, x_PC, pixels, channels, affine, sum_C, dot_C);
 }
 void NormSiluBackward(const float* dy_PC, const float* x_PC, size_t pixels, size_t channels,
-                      const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                      const ChannelAffine& affine, const ChannelCorrection& correction,
                       float* dx_PC) noexcept {
   HWY_DYNAMIC_DISPATCH(BackwardF32)
-  (dy_PC, x_PC, pixels, channels, affine, level_C, pull_C, dx_PC);
+  (dy_PC, x_PC, pixels, channels, affine, correction, dx_PC);
 }
 void NormSiluBackward(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t channels,
-                      const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                      const ChannelAffine& affine, const ChannelCorrection& correction,
                       uint16_t* dx_PC) noexcept {
   HWY_DYNAMIC_DISPATCH(BackwardBf16)
-  (dy_PC, x_PC, pixels, channels, affine, level_C, pull_C, dx_PC);
+  (dy_PC, x_PC, pixels, channels, affine, correction, dx_PC);
 }
 }  // namespace lwm::kernels
 #endif  // HWY_ONCE

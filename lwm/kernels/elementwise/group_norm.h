@@ -40,12 +40,17 @@ void NormSiluSums(const float* dy_PC, const float* x_PC, size_t pixels, size_t c
 void NormSiluSums(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t channels,
                   const ChannelAffine& affine, double* sum_C, double* dot_C) noexcept;
 
+// Gradient through the group's mean and variance.
+struct ChannelCorrection {
+  const float *level_C, *pull_C;
+};
+
 // dx = dv * slope_C - level_C - (x - shift_C) * pull_C.
 void NormSiluBackward(const float* dy_PC, const float* x_PC, size_t pixels, size_t channels,
-                      const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                      const ChannelAffine& affine, const ChannelCorrection& correction,
                       float* dx_PC) noexcept;
 void NormSiluBackward(const uint16_t* dy_PC, const uint16_t* x_PC, size_t pixels, size_t channels,
-                      const ChannelAffine& affine, const float* level_C, const float* pull_C,
+                      const ChannelAffine& affine, const ChannelCorrection& correction,
                       uint16_t* dx_PC) noexcept;
 
 }  // namespace lwm::kernels

@@ -115,9 +115,10 @@ void ExpectBackwardMatches(const Problem& problem, const char* where) {
   Floats dx_PC(problem.x_PC.size());
   std::vector<uint16_t> dx16_PC(dx_PC.size());
   NormSiluBackward(problem.dy_PC.data(), problem.x_PC.data(), problem.pixels, problem.channels,
-                   problem.affine(), problem.level_C.data(), problem.pull_C.data(), dx_PC.data());
+                   problem.affine(), {problem.level_C.data(), problem.pull_C.data()}, dx_PC.data());
   NormSiluBackward(dy16_PC.data(), x16_PC.data(), problem.pixels, problem.channels,
-                   problem.affine(), problem.level_C.data(), problem.pull_C.data(), dx16_PC.data());
+                   problem.affine(), {problem.level_C.data(), problem.pull_C.data()},
+                   dx16_PC.data());
   for (size_t i = 0; i < dx_PC.size(); ++i) {
     const size_t c = i % problem.channels;
     const double direct = problem.Gradient(i) * problem.slope_C[c];
@@ -171,9 +172,9 @@ TEST(GroupNormTest, InPlaceGivesTheSameBits) {
   EXPECT_EQ(apart, in_place);
   in_place = problem.dy_PC;
   NormSiluBackward(problem.dy_PC.data(), problem.x_PC.data(), 7, 37, problem.affine(),
-                   problem.level_C.data(), problem.pull_C.data(), apart.data());
+                   {problem.level_C.data(), problem.pull_C.data()}, apart.data());
   NormSiluBackward(in_place.data(), problem.x_PC.data(), 7, 37, problem.affine(),
-                   problem.level_C.data(), problem.pull_C.data(), in_place.data());
+                   {problem.level_C.data(), problem.pull_C.data()}, in_place.data());
   EXPECT_EQ(apart, in_place);
 }
 

@@ -62,12 +62,12 @@ HWY_INLINE float InverseRms(const T* x_C, size_t cols, float eps) {
 
 // A row is read twice, the second time from the cache.
 template <class T>
-HWY_INLINE void Forward(const T* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
-                        T* y_RC) {
-  for (size_t r = 0; r < rows; ++r) {
+HWY_INLINE void Forward(const T* x_RC, const float* w_C, const RmsNormShape& shape, T* y_RC) {
+  const size_t cols = shape.cols;
+  for (size_t r = 0; r < shape.rows; ++r) {
     const T* x_C = x_RC + r * cols;
     T* y_C = y_RC + r * cols;
-    const float scale = InverseRms(x_C, cols, eps);
+    const float scale = InverseRms(x_C, cols, shape.eps);
     ForEachLanes(cols, [=](auto d, size_t c) HWY_ATTR {
       const auto scaled = hn::Mul(LoadLanes(d, x_C + c), hn::Set(d, scale));
       StoreLanes(hn::Mul(scaled, hn::LoadU(d, w_C + c)), d, y_C + c);
@@ -78,12 +78,13 @@ HWY_INLINE void Forward(const T* x_RC, const float* w_C, size_t rows, size_t col
 // The norm is computed again from x, so that the forward pass keeps nothing but x. The derivative
 // of 1 / rms takes from dx its projection on x: pull. Rows are added to dw in order.
 template <class T>
-HWY_INLINE void Backward(const T* dy_RC, const T* x_RC, const float* w_C, size_t rows, size_t cols,
-                         float eps, T* dx_RC, float* dw_C) {
-  for (size_t r = 0; r < rows; ++r) {
+HWY_INLINE void Backward(const T* dy_RC, const T* x_RC, const float* w_C, const RmsNormShape& shape,
+                         T* dx_RC, float* dw_C) {
+  const size_t cols = shape.cols;
+  for (size_t r = 0; r < shape.rows; ++r) {
     const T *dy_C = dy_RC + r * cols, *x_C = x_RC + r * cols;
     T* dx_C = dx_RC + r * cols;
-    const float scale = InverseRms(x_C, cols, eps);
+    const float scale = InverseRms(x_C, cols, shape.eps);
     const float mean = WeightedDot(dy_C, x_C, w_C, cols) / static_cast<float>(cols);
     const float pull = scale * scale * mean;
     ForEachLanes(cols, [=](auto d, size_t c) HWY_ATTR {
@@ -97,21 +98,20 @@ HWY_INLINE void Backward(const T* dy_RC, const T* x_RC, const float* w_C, size_t
   }
 }
 
-void RmsNormF32(const float* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
-                float* y_RC) {
-  Forward(x_RC, w_C, rows, cols, eps, y_RC);
+void RmsNormF32(const float* x_RC, const float* w_C, const RmsNormShape& shape, float* y_RC) {
+  Forward(x_RC, w_C, shape, y_RC);
 }
-void RmsNormBf16(const uint16_t* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
+void RmsNormBf16(const uint16_t* x_RC, const float* w_C, const RmsNormShape& shape,
                  uint16_t* y_RC) {
-  Forward(x_RC, w_C, rows, cols, eps, y_RC);
+  Forward(x_RC, w_C, shape, y_RC);
 }
-void RmsNormBackwardF32(const float* dy_RC, const float* x_RC, const float* w_C, size_t rows,
-                        size_t cols, float eps, float* dx_RC, float* dw_C) {
-  Backward(dy_RC, x_RC, w_C, rows, cols, eps, dx_RC, dw_C);
+void RmsNormBackwardF32(const float* dy_RC, const float* x_RC, const float* w_C,
+                        const RmsNormShape& shape, float* dx_RC, float* dw_C) {
+  Backward(dy_RC, x_RC, w_C, shape, dx_RC, dw_C);
 }
-void RmsNormBackwardBf16(const uint16_t* dy_RC, const uint16_t* x_RC, const float* w_C, size_t rows,
-                         size_t cols, float eps, uint16_t* dx_RC, float* dw_C) {
-  Backward(dy_RC, x_RC, w_C, rows, cols, eps, dx_RC, dw_C);
+void RmsNormBackwardBf16(const uint16_t* dy_RC, const uint16_t* x_RC, const float* w_C,
+                         const RmsNormShape& shape, uint16_t* dx_RC, float* dw_C) {
+  Backward(dy_RC, x_RC, w_C, shape, dx_RC, dw_C);
 }
 
 }  // namespace lwm::kernels::HWY_NAMESPACE
@@ -124,21 +124,20 @@ HWY_EXPORT(RmsNormBf16);
 HWY_EXPORT(RmsNormBackwardF32);
 HWY_EXPORT(RmsNormBackwardBf16);
 
-void RmsNorm(const float* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
-             float* y_RC) noexcept {
-  HWY_DYNAMIC_DISPATCH(RmsNormF32)(x_RC, w_C, rows, cols, eps, y_RC);
+void RmsNorm(const float* x_RC, const float* w_C, const RmsNormShape& shape, float* y_RC) noexcept {
+  HWY_DYNAMIC_DISPATCH(RmsNormF32)(x_RC, w_C, shape, y_RC);
 }
-void RmsNorm(const uint16_t* x_RC, const float* w_C, size_t rows, size_t cols, float eps,
+void RmsNorm(const uint16_t* x_RC, const float* w_C, const RmsNormShape& shape,
              uint16_t* y_RC) noexcept {
-  HWY_DYNAMIC_DISPATCH(RmsNormBf16)(x_RC, w_C, rows, cols, eps, y_RC);
+  HWY_DYNAMIC_DISPATCH(RmsNormBf16)(x_RC, w_C, shape, y_RC);
 }
-void RmsNormBackward(const float* dy_RC, const float* x_RC, const float* w_C, size_t rows,
-                     size_t cols, float eps, float* dx_RC, float* dw_C) noexcept {
-  HWY_DYNAMIC_DISPATCH(RmsNormBackwardF32)(dy_RC, x_RC, w_C, rows, cols, eps, dx_RC, dw_C);
+void RmsNormBackward(const float* dy_RC, const float* x_RC, const float* w_C,
+                     const RmsNormShape& shape, float* dx_RC, float* dw_C) noexcept {
+  HWY_DYNAMIC_DISPATCH(RmsNormBackwardF32)(dy_RC, x_RC, w_C, shape, dx_RC, dw_C);
 }
-void RmsNormBackward(const uint16_t* dy_RC, const uint16_t* x_RC, const float* w_C, size_t rows,
-                     size_t cols, float eps, uint16_t* dx_RC, float* dw_C) noexcept {
-  HWY_DYNAMIC_DISPATCH(RmsNormBackwardBf16)(dy_RC, x_RC, w_C, rows, cols, eps, dx_RC, dw_C);
+void RmsNormBackward(const uint16_t* dy_RC, const uint16_t* x_RC, const float* w_C,
+                     const RmsNormShape& shape, uint16_t* dx_RC, float* dw_C) noexcept {
+  HWY_DYNAMIC_DISPATCH(RmsNormBackwardBf16)(dy_RC, x_RC, w_C, shape, dx_RC, dw_C);
 }
 }  // namespace lwm::kernels
 #endif  // HWY_ONCE

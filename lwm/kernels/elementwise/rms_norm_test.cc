@@ -40,8 +40,8 @@ void ExpectForwardMatches(size_t cols, const char* where) {
   const auto x16_C = ToBf16(x_C);
   std::vector<float> y_C(cols);
   std::vector<uint16_t> y16_C(cols);
-  RmsNorm(x_C.data(), w_C.data(), 1, cols, kEps, y_C.data());
-  RmsNorm(x16_C.data(), w_C.data(), 1, cols, kEps, y16_C.data());
+  RmsNorm(x_C.data(), w_C.data(), {1, cols, kEps}, y_C.data());
+  RmsNorm(x16_C.data(), w_C.data(), {1, cols, kEps}, y16_C.data());
   const double n = InverseRms(x_C);
   const double bound = 0x1p-24 * (6 + std::sqrt(static_cast<double>(cols)) / 4);
   for (size_t c = 0; c < cols; ++c) {
@@ -57,8 +57,8 @@ void ExpectBackwardMatches(size_t cols, const char* where) {
   const auto dy16_C = ToBf16(dy_C), x16_C = ToBf16(x_C);
   std::vector<float> dx_C(cols), dw_C(cols, 1.0f), dw16_C(cols, 1.0f);
   std::vector<uint16_t> dx16_C(cols);
-  RmsNormBackward(dy_C.data(), x_C.data(), w_C.data(), 1, cols, kEps, dx_C.data(), dw_C.data());
-  RmsNormBackward(dy16_C.data(), x16_C.data(), w_C.data(), 1, cols, kEps, dx16_C.data(),
+  RmsNormBackward(dy_C.data(), x_C.data(), w_C.data(), {1, cols, kEps}, dx_C.data(), dw_C.data());
+  RmsNormBackward(dy16_C.data(), x16_C.data(), w_C.data(), {1, cols, kEps}, dx16_C.data(),
                   dw16_C.data());
   const double n = InverseRms(x_C);
   const double bound = 0x1p-24 * (6 + std::sqrt(static_cast<double>(cols)) / 4);
@@ -94,12 +94,12 @@ TEST(RmsNormTest, MatchesFloat64OnEveryTargetAndTailLength) {
 TEST(RmsNormTest, InPlaceGivesTheSameBits) {
   const auto x_C = RandomRow(101, 3), w_C = RandomRow(101, 4), dy_C = RandomRow(101, 5);
   std::vector<float> apart(101), in_place = x_C, dw_C(101);
-  RmsNorm(x_C.data(), w_C.data(), 1, 101, kEps, apart.data());
-  RmsNorm(in_place.data(), w_C.data(), 1, 101, kEps, in_place.data());
+  RmsNorm(x_C.data(), w_C.data(), {1, 101, kEps}, apart.data());
+  RmsNorm(in_place.data(), w_C.data(), {1, 101, kEps}, in_place.data());
   EXPECT_EQ(apart, in_place);
   in_place = dy_C;
-  RmsNormBackward(dy_C.data(), x_C.data(), w_C.data(), 1, 101, kEps, apart.data(), dw_C.data());
-  RmsNormBackward(in_place.data(), x_C.data(), w_C.data(), 1, 101, kEps, in_place.data(),
+  RmsNormBackward(dy_C.data(), x_C.data(), w_C.data(), {1, 101, kEps}, apart.data(), dw_C.data());
+  RmsNormBackward(in_place.data(), x_C.data(), w_C.data(), {1, 101, kEps}, in_place.data(),
                   dw_C.data());
   EXPECT_EQ(apart, in_place);
 }
@@ -109,7 +109,7 @@ TEST(RmsNormTest, NanInOneRowLeavesTheOthersAlone) {
   const auto w_C = RandomRow(37, 7);
   x_RC[37 + 5] = NAN;
   std::vector<float> y_RC(x_RC.size());
-  RmsNorm(x_RC.data(), w_C.data(), 3, 37, kEps, y_RC.data());
+  RmsNorm(x_RC.data(), w_C.data(), {3, 37, kEps}, y_RC.data());
   for (size_t c = 0; c < 37; ++c) {
     EXPECT_TRUE(std::isfinite(y_RC[c]));
     EXPECT_TRUE(std::isnan(y_RC[37 + c]));

@@ -92,6 +92,11 @@ struct QueryGradientBlock {
 };
 at::Tensor AttentionDelta(const at::Tensor& dout_BTHK, const at::Tensor& out_BTHK);  // f32 [B,H,T]
 
+// Sums of gradients, f32: dq like q, dk and dv like k.
+struct AttentionGradientSums {
+  at::Tensor dq_BTHK, dk_BUGK, dv_BUGK;
+};
+
 struct AttentionGradientOptions {
   // Set dq, or dk and dv, instead of adding to them: they are uninitialised.
   bool set_queries = false, set_keys = false;
@@ -112,13 +117,12 @@ struct NextQueries {
   at::Tensor rounded_dk_BUGK = {}, rounded_dv_BUGK = {};  // as AttentionGradientOptions
 };
 
-// Adds this block pair's gradients to dq (f32 [B,T,H,K]) and dk, dv (f32 [B,U,G,K]), bit-identical
-// for any number of threads.
+// Adds this block pair's gradients to the sums, bit-identical for any number of threads.
 //   next  nullptr, or queries that may be taken as well
 // Returns whether the next queries were taken.
 bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
-                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, const AttentionGradientOptions& options = {},
+                            const AttentionGradientSums& sums, const Progress& progress,
+                            const AttentionGradientOptions& options = {},
                             const NextQueries* next = nullptr);
 
 }  // namespace lwm::ops

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "lwm/kernels/aligned_buffer.h"
@@ -15,6 +16,7 @@
 #include "lwm/kernels/tile_layout.h"
 #include "lwm/ops/attention/block.h"
 #include "lwm/ops/attention/query_tiles.h"
+#include "lwm/ops/attention/tile_pass.h"
 #include "lwm/ops/attention/tiling.h"
 
 namespace lwm::ops {
@@ -29,38 +31,6 @@ int64_t TilesPerPass(const AttentionTiling& tiling) {
   return std::max<int64_t>(1, kPackedBytes / tile_bytes);
 }
 
-// The next hop's queries, which join a pass when they arrive; as JoiningKeys of the forward pass.
-class JoiningQueries {
- public:
-  JoiningQueries(const KeyBlock& keys, const NextQueries* next) : keys_(keys), next_(next) {}
-
-  // On the calling thread. Queries that need tiles of another shape, or several passes, do not
-  // join.
-  void Poll(const kernels::AttentionTileShape& shape) {
-    if (!next_ || tiling_) return;
-    const ArrivedQueries* arrived = next_->arrived();
-    if (!arrived) return;
-    CheckAttentionBlock(arrived->queries.queries, keys_, 0);
-    tiling_ = std::make_unique<AttentionTiling>(arrived->queries.queries, keys_);
-    if (tiling_->shape != shape || tiling_->query_tile_count() > TilesPerPass(*tiling_)) return;
-    tiles_ = std::make_unique<QueryTiles>(*tiling_, arrived->queries,
-                                          QuerySums{arrived->dq_BTHK.data_ptr<float>(), nullptr,
-                                                    /*set=*/true},
-                                          0, tiling_->query_tile_count());
-    there_ = true;
-  }
-  // Any thread.
-  bool there() const { return there_; }
-  QueryTiles& tiles() { return *tiles_; }
-
- private:
-  const KeyBlock& keys_;
-  const NextQueries* next_;
-  std::unique_ptr<AttentionTiling> tiling_;
-  std::unique_ptr<QueryTiles> tiles_;
-  std::atomic<bool> there_{false};
-};
-
 // Destination of the gradients of the keys.
 struct KeySums {
   float *dk_BUGK, *dv_BUGK;
@@ -68,7 +38,7 @@ struct KeySums {
   bool set;
 };
 
-// One or two runs of queries against all keys. A thread takes one tile of keys of one kv head and
+// One or two runs of queries against all keys. A place is one tile of keys of one kv head: a thread
 // adds up its gradients over the queries of a run: dk and dv need no other thread. dq does: every
 // tile of keys adds to it. Each waits for its turn with a tile of queries, so that the order of the
 // sum, and with it every bit, does not depend on the number of threads. No deadlock: tiles of keys
@@ -79,21 +49,22 @@ class BackwardPass {
                const Progress& progress)
       : tiling_(tiling), keys_(keys), scale_(scale), progress_(progress) {}
 
-  // Ends early when the joining queries are there. Returns how many tiles of keys are done, counted
-  // in the order of the pass.
-  int64_t Run(QueryTiles& queries, const KeySums& sums, JoiningQueries* joining) {
-    queries_ = {&queries};
+  // The first `done` places see the last run of queries only: they have seen the other. Returns how
+  // many places are done, fewer than all when joining queries arrived.
+  int64_t Run(std::vector<QueryTiles*> queries, int64_t done, const KeySums& sums,
+              JoiningTiles<QueryTiles>* joining) {
+    queries_ = std::move(queries);
     sums_ = sums;
-    queries.OrderTurns();
-    return Run(0, joining);
-  }
-  // The remaining tiles of keys see both runs of queries, the `done` first ones the joining run
-  // only.
-  void RunJoined(QueryTiles& queries, JoiningQueries& joining, const KeySums& sums, int64_t done) {
-    queries_ = {&queries, &joining.tiles()};
-    sums_ = sums;
-    joining.tiles().OrderTurns();
-    Run(done, nullptr);
+    queries_.back()->OrderTurns();
+    return RunTilePass(KeyPlaces(), tiling_.shape, progress_, joining,
+                       [&](const auto& take, const auto& poll) {
+                         const Abandon abandon{abandoned_};
+                         Worker worker(*this);
+                         while (const auto place = take()) {
+                           if (!TakeKeyTile(worker, PlaceAt(*place), *place < done ? 1 : 0, poll))
+                             return;
+                         }
+                       });
   }
 
  private:
@@ -140,34 +111,9 @@ class BackwardPass {
     int64_t b, g, tile;
   };
 
-  int64_t Run(int64_t skip_first_queries, JoiningQueries* joining) {
-    next_ = 0;
-    const std::thread::id caller = std::this_thread::get_id();
-    OnEachThread([&] {
-      const bool polls = std::this_thread::get_id() == caller;
-      TakeKeys(skip_first_queries, joining, [&] {
-        if (polls && progress_) progress_();
-        if (polls && joining) joining->Poll(tiling_.shape);
-      });
-    });
-    return std::min<int64_t>(next_, KeyPlaces());
-  }
-
   size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
   size_t KeyNumbers() const { return static_cast<size_t>(tiling_.shape.keys) * Dim(); }
   int64_t KeyPlaces() const { return tiling_.batch * tiling_.kv_heads * tiling_.key_tile_count(); }
-
-  template <class Poll>
-  void TakeKeys(int64_t skip_first_queries, const JoiningQueries* joining, const Poll& poll) {
-    const Abandon abandon{abandoned_};
-    Worker worker(*this);
-    while (!joining || !joining->there()) {
-      const int64_t i = next_++;
-      if (i >= KeyPlaces()) return;
-      const KeyPlace place = PlaceAt(i);
-      if (!TakeKeyTile(worker, place, i < skip_first_queries ? 1 : 0, poll)) return;
-    }
-  }
 
   // The i-th place in the order of the pass: as many heads at a time as there are threads. Threads
   // then mostly work on different heads: they do not wait for each other, and find a head's
@@ -291,9 +237,12 @@ class BackwardPass {
       worker.took_scalar_tile = true;
     }
     kernels::ScalarTileBackward(tiling_.shape, {q_rows.data(), dout_rows.data()},
-                                {k_rows.data(), v_rows.data()}, scale_, mask, worker.lse_R.data(),
-                                worker.delta_R.data(), worker.scalar_dk_NK.get(),
-                                worker.scalar_dv_NK.get(), worker.scalar_dq_RK.get());
+                                {k_rows.data(), v_rows.data()}, scale_, mask,
+                                {.lse_R = worker.lse_R.data(),
+                                 .delta_R = worker.delta_R.data(),
+                                 .dk_NK = worker.scalar_dk_NK.get(),
+                                 .dv_NK = worker.scalar_dv_NK.get(),
+                                 .dq_RK = worker.scalar_dq_RK.get()});
     for (size_t row = 0; row < worker.dq_rows.size(); ++row) {
       if (!worker.dq_rows[row]) continue;
       kernels::AddRow(worker.scalar_dq_RK.get() + row * Dim(), tiling_.shape.head_dim,
@@ -390,25 +339,40 @@ class BackwardPass {
   const int64_t threads_ = at::get_num_threads();
   std::vector<QueryTiles*> queries_;
   KeySums sums_{};
-  std::atomic<int64_t> next_{0};
   std::atomic<bool> abandoned_{false};
 };
+
+JoiningTiles<QueryTiles> QueriesOf(const NextQueries& next, const KeyBlock& keys) {
+  const auto block = std::make_shared<const ArrivedQueries*>(nullptr);
+  return {[&, block]() -> std::unique_ptr<AttentionTiling> {
+            *block = next.arrived();
+            if (!*block) return nullptr;
+            const QueryBlock& queries = (*block)->queries.queries;
+            CheckAttentionBlock(queries, keys, 0);
+            return std::make_unique<AttentionTiling>(queries, keys);
+          },
+          [block](const AttentionTiling& tiling) -> std::unique_ptr<QueryTiles> {
+            const int64_t tiles = tiling.query_tile_count();
+            if (tiles > TilesPerPass(tiling)) return nullptr;
+            const QuerySums sums{(*block)->dq_BTHK.data_ptr<float>(), nullptr, /*set=*/true};
+            return std::make_unique<QueryTiles>(tiling, (*block)->queries, sums, 0, tiles);
+          }};
+}
 
 void CheckRounded(const at::Tensor& x, const at::Tensor& like, const char* name) {
   if (x.defined()) CheckLikeQueries(x, like, name);
 }
 
 void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
-                    const at::Tensor& dq_BTHK, const at::Tensor& dk_BUGK, const at::Tensor& dv_BUGK,
-                    const AttentionGradientOptions& options) {
+                    const AttentionGradientSums& sums, const AttentionGradientOptions& options) {
   CheckAttentionBlock(queries.queries, keys, scale);
   const at::Tensor &q = queries.queries.q_BTHK, &k = keys.k_BUGK;
   CheckLikeQueries(queries.dout_BTHK, q, "dout");
   CheckF32(queries.lse_BHT, {q.size(0), q.size(2), q.size(1)}, "lse");
   CheckF32(queries.delta_BHT, {q.size(0), q.size(2), q.size(1)}, "delta");
-  CheckF32(dq_BTHK, q.sizes(), "dq");
-  CheckF32(dk_BUGK, k.sizes(), "dk");
-  CheckF32(dv_BUGK, k.sizes(), "dv");
+  CheckF32(sums.dq_BTHK, q.sizes(), "dq");
+  CheckF32(sums.dk_BUGK, k.sizes(), "dk");
+  CheckF32(sums.dv_BUGK, k.sizes(), "dv");
   CheckRounded(options.rounded_dq_BTHK, q, "rounded dq");
   CheckRounded(options.rounded_dk_BUGK, k, "rounded dk");
   CheckRounded(options.rounded_dv_BUGK, k, "rounded dv");
@@ -417,32 +381,30 @@ void CheckArguments(const QueryGradientBlock& queries, const KeyBlock& keys, dou
 char* Data(const at::Tensor& x) { return x.defined() ? static_cast<char*>(x.data_ptr()) : nullptr; }
 
 // Without queries or without keys, gradients are 0 or stay.
-void KeepGradients(at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                   const AttentionGradientOptions& options) {
-  if (options.set_queries) dq_BTHK.zero_();
-  if (options.set_keys) dk_BUGK.zero_();
-  if (options.set_keys) dv_BUGK.zero_();
-  if (options.rounded_dq_BTHK.defined()) options.rounded_dq_BTHK.copy_(dq_BTHK);
-  if (options.rounded_dk_BUGK.defined()) options.rounded_dk_BUGK.copy_(dk_BUGK);
-  if (options.rounded_dv_BUGK.defined()) options.rounded_dv_BUGK.copy_(dv_BUGK);
+void KeepGradients(const AttentionGradientSums& sums, const AttentionGradientOptions& options) {
+  if (options.set_queries) sums.dq_BTHK.zero_();
+  if (options.set_keys) sums.dk_BUGK.zero_();
+  if (options.set_keys) sums.dv_BUGK.zero_();
+  if (options.rounded_dq_BTHK.defined()) options.rounded_dq_BTHK.copy_(sums.dq_BTHK);
+  if (options.rounded_dk_BUGK.defined()) options.rounded_dk_BUGK.copy_(sums.dk_BUGK);
+  if (options.rounded_dv_BUGK.defined()) options.rounded_dv_BUGK.copy_(sums.dv_BUGK);
 }
 
 }  // namespace
 
 bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& keys, double scale,
-                            at::Tensor& dq_BTHK, at::Tensor& dk_BUGK, at::Tensor& dv_BUGK,
-                            const Progress& progress, const AttentionGradientOptions& options,
-                            const NextQueries* next) {
-  CheckArguments(queries, keys, scale, dq_BTHK, dk_BUGK, dv_BUGK, options);
+                            const AttentionGradientSums& sums, const Progress& progress,
+                            const AttentionGradientOptions& options, const NextQueries* next) {
+  CheckArguments(queries, keys, scale, sums, options);
   if (queries.queries.q_BTHK.numel() == 0 || keys.k_BUGK.numel() == 0) {
-    KeepGradients(dq_BTHK, dk_BUGK, dv_BUGK, options);
+    KeepGradients(sums, options);
     return false;
   }
   const AttentionTiling tiling(queries.queries, keys);
-  const QuerySums query_sums{dq_BTHK.data_ptr<float>(), Data(options.rounded_dq_BTHK),
+  const QuerySums query_sums{sums.dq_BTHK.data_ptr<float>(), Data(options.rounded_dq_BTHK),
                              options.set_queries};
-  KeySums sums{dk_BUGK.data_ptr<float>(), dv_BUGK.data_ptr<float>(), nullptr, nullptr,
-               options.set_keys};
+  KeySums key_sums{sums.dk_BUGK.data_ptr<float>(), sums.dv_BUGK.data_ptr<float>(), nullptr, nullptr,
+                   options.set_keys};
   BackwardPass pass(tiling, keys, SafeScale(scale), progress);
   // Packed queries of one pass stay within 64 MiB. Keys are set by the first pass and rounded by
   // the last, which is also the one that other queries may join.
@@ -450,18 +412,22 @@ bool AttentionBlockBackward(const QueryGradientBlock& queries, const KeyBlock& k
   int64_t first = 0;
   for (; first + step < tiles; first += step) {
     QueryTiles some(tiling, queries, query_sums, first, first + step);
-    pass.Run(some, sums, nullptr);
-    sums.set = false;
+    pass.Run({&some}, 0, key_sums, nullptr);
+    key_sums.set = false;
   }
   QueryTiles rest(tiling, queries, query_sums, first, tiles);
-  JoiningQueries joining(keys, next);
-  sums.rounded_dk_BUGK = Data(options.rounded_dk_BUGK);
-  sums.rounded_dv_BUGK = Data(options.rounded_dv_BUGK);
-  const int64_t done = pass.Run(rest, sums, next ? &joining : nullptr);
+  key_sums.rounded_dk_BUGK = Data(options.rounded_dk_BUGK);
+  key_sums.rounded_dv_BUGK = Data(options.rounded_dv_BUGK);
+  if (!next) {
+    pass.Run({&rest}, 0, key_sums, nullptr);
+    return false;
+  }
+  JoiningTiles<QueryTiles> joining = QueriesOf(*next, keys);
+  const int64_t done = pass.Run({&rest}, 0, key_sums, &joining);
   if (!joining.there()) return false;
-  sums.rounded_dk_BUGK = Data(next->rounded_dk_BUGK);
-  sums.rounded_dv_BUGK = Data(next->rounded_dv_BUGK);
-  pass.RunJoined(rest, joining, sums, done);
+  key_sums.rounded_dk_BUGK = Data(next->rounded_dk_BUGK);
+  key_sums.rounded_dv_BUGK = Data(next->rounded_dv_BUGK);
+  pass.Run({&rest, &joining.tiles()}, done, key_sums, nullptr);
   return true;
 }
 

@@ -2,10 +2,9 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "lwm/kernels/aligned_buffer.h"
@@ -13,6 +12,7 @@
 #include "lwm/kernels/attention/tile.h"
 #include "lwm/ops/attention/block.h"
 #include "lwm/ops/attention/key_tiles.h"
+#include "lwm/ops/attention/tile_pass.h"
 #include "lwm/ops/attention/tiling.h"
 
 namespace lwm::ops {
@@ -20,42 +20,7 @@ namespace {
 
 using kernels::AttentionForwardTile;
 
-// The next hop's keys, which join a pass when they arrive. Taken by the calling thread, which is
-// the one that may call MPI; the others see them through there_.
-class JoiningKeys {
- public:
-  JoiningKeys(const QueryBlock& queries, const NextKeys* next) : queries_(queries), next_(next) {}
-
-  // On the calling thread. Keys that need tiles of another shape, or several passes, do not join.
-  void Poll(const kernels::AttentionTileShape& shape) {
-    if (!next_ || tiling_) return;
-    const KeyBlock* keys = next_->arrived();
-    if (!keys) return;
-    CheckAttentionBlock(queries_, *keys, 0);
-    tiling_ = std::make_unique<AttentionTiling>(queries_, *keys);
-    if (tiling_->shape != shape || tiling_->key_tile_count() > TilesPerPass(*tiling_)) return;
-    tiles_ = std::make_unique<KeyTiles>(*tiling_, *keys, 0, tiling_->key_tile_count());
-    there_ = true;
-  }
-  // Any thread.
-  bool there() const { return there_; }
-
-  KeyTiles& tiles() { return *tiles_; }
-  AttentionOutput* output() const { return next_->output; }
-
- private:
-  const QueryBlock& queries_;
-  const NextKeys* next_;
-  std::unique_ptr<AttentionTiling> tiling_;
-  std::unique_ptr<KeyTiles> tiles_;
-  std::atomic<bool> there_{false};
-};
-
-// All queries against one or two runs of keys. Threads take tiles of queries from one counter. If
-// the next hop's keys arrive during the pass, it ends early, and a second pass gives the tiles of
-// queries that were not done both runs of keys, the others the new run only. So the carry of most
-// tiles is read and written once for two hops, and each query still sees its keys in the same
-// order.
+// All queries against one or two runs of keys; the places of a pass are tiles of queries.
 class ForwardPass {
  public:
   ForwardPass(const AttentionTiling& tiling, const QueryBlock& queries, float scale,
@@ -68,17 +33,20 @@ class ForwardPass {
         sum_BHT_(carry.sum_BHT.data_ptr<float>()),
         acc_BTHK_(carry.acc_BTHK.data_ptr<float>()) {}
 
-  // An output means that these are the last keys of all. Ends early when the joining keys are
-  // there. Returns how many tiles of queries are done, counted in the order of the pass.
-  int64_t Run(KeyTiles& keys, AttentionOutput* output, JoiningKeys* joining) {
-    keys_ = {&keys};
-    return Run(0, output, joining);
-  }
-  // The remaining tiles of queries see both runs of keys, the `done` first ones the joining run
-  // only.
-  void RunJoined(KeyTiles& keys, JoiningKeys& joining, int64_t done) {
-    keys_ = {&keys, &joining.tiles()};
-    Run(done, joining.output(), nullptr);
+  // The first `done` places see the last run of keys only: they have seen the others. An output
+  // means that these are the last keys of all. Returns how many places are done, fewer than all
+  // when joining keys arrived.
+  int64_t Run(std::vector<KeyTiles*> keys, int64_t done, AttentionOutput* output,
+              JoiningTiles<KeyTiles>* joining) {
+    keys_ = std::move(keys);
+    out_BTHK_ = output ? static_cast<char*>(output->out_BTHK.data_ptr()) : nullptr;
+    lse_BHT_ = output ? output->lse_BHT.data_ptr<float>() : nullptr;
+    return RunTilePass(PlaceCount(), tiling_.shape, progress_, joining,
+                       [&](const auto& take, const auto& poll) {
+                         Worker worker(*this);
+                         while (const auto place = take())
+                           AttendTile(worker, PlaceAt(*place), *place < done ? 1 : 0, poll);
+                       });
   }
 
  private:
@@ -92,6 +60,10 @@ class ForwardPass {
           acc_RK(kernels::MakeAlignedBuffer<float>(max_R.size() * pass.Dim())),
           packed_queries(kernels::MakeAlignedBuffer<char>(
               AttentionForwardTile::PackedQueryBytes(pass.tiling_.shape))) {}
+
+    kernels::SoftmaxState Softmax() {
+      return {.max_R = max_R.data(), .sum_R = sum_R.data(), .acc_RK = acc_RK.get()};
+    }
 
     AttentionForwardTile& kernel;
     QueryTile tile;
@@ -111,40 +83,18 @@ class ForwardPass {
     int64_t tile;
   };
 
-  int64_t Run(int64_t skip_first_keys, AttentionOutput* output, JoiningKeys* joining) {
-    out_BTHK_ = output ? static_cast<char*>(output->out_BTHK.data_ptr()) : nullptr;
-    lse_BHT_ = output ? output->lse_BHT.data_ptr<float>() : nullptr;
-    next_ = 0;
-    const std::thread::id caller = std::this_thread::get_id();
-    OnEachThread([&] {
-      const bool polls = std::this_thread::get_id() == caller;
-      Attend(skip_first_keys, joining, [&] {
-        if (polls && progress_) progress_();
-        if (polls && joining) joining->Poll(tiling_.shape);
-      });
-    });
-    return std::min<int64_t>(next_, PlaceCount());
-  }
-
   size_t Dim() const { return static_cast<size_t>(tiling_.shape.padded_dim()); }
   int64_t PlaceCount() const {
     return tiling_.batch * tiling_.kv_heads * tiling_.head_blocks * tiling_.query_tile_count();
   }
 
-  template <class Poll>
-  void Attend(int64_t skip_first_keys, const JoiningKeys* joining, const Poll& poll) {
-    Worker worker(*this);
-    const int64_t blocks = tiling_.head_blocks, tiles = tiling_.query_tile_count();
-    const int64_t per_tile = tiling_.batch * tiling_.kv_heads * blocks;
-    while (!joining || !joining->there()) {
-      const int64_t i = next_++;
-      if (i >= PlaceCount()) return;
-      // Heads are the inner loop, tiles of queries the outer one. Late tiles see most keys and go
-      // first: a long tile at the end would leave threads idle.
-      const Place place{i % per_tile / (tiling_.kv_heads * blocks), i / blocks % tiling_.kv_heads,
-                        i % blocks, tiles - 1 - i / per_tile};
-      AttendTile(worker, place, i < skip_first_keys ? 1 : 0, poll);
-    }
+  // Heads are the inner loop, tiles of queries the outer one. Late tiles see most keys and go
+  // first: a long tile at the end would leave threads idle.
+  Place PlaceAt(int64_t i) const {
+    const int64_t blocks = tiling_.head_blocks, kv_heads = tiling_.kv_heads;
+    const int64_t per_tile = tiling_.batch * kv_heads * blocks;
+    return {i % per_tile / (kv_heads * blocks), i / blocks % kv_heads, i % blocks,
+            tiling_.query_tile_count() - 1 - i / per_tile};
   }
 
   // The first that the queries see from `from` on.
@@ -191,8 +141,7 @@ class ForwardPass {
     if (seen == Visibility::kSome && !keys.Finite(b, g, at.tile)) {
       const KeyTiles::Rows rows = keys.RowsOf(b, g, at.tile);
       kernels::ScalarTileForward(tiling_.shape, {worker.rows.data(), nullptr},
-                                 {rows.k.data(), rows.v.data()}, scale_, mask, worker.max_R.data(),
-                                 worker.sum_R.data(), worker.acc_RK.get());
+                                 {rows.k.data(), rows.v.data()}, scale_, mask, worker.Softmax());
       return;
     }
     // The kernel prefetches the next tile of keys; one that nobody has packed yet is not in memory.
@@ -201,8 +150,7 @@ class ForwardPass {
       packed_next = keys_[next.keys]->Packed(b, g, next.tile);
     }
     worker.kernel.Run(worker.packed_queries.get(), keys.Packed(b, g, at.tile), packed_next, scale_,
-                      seen == Visibility::kAll ? nullptr : &mask, worker.max_R.data(),
-                      worker.sum_R.data(), worker.acc_RK.get());
+                      seen == Visibility::kAll ? nullptr : &mask, worker.Softmax());
   }
 
   int64_t Stat(int64_t b, int64_t head, int64_t slot) const {
@@ -266,8 +214,22 @@ class ForwardPass {
   std::vector<KeyTiles*> keys_;
   char* out_BTHK_ = nullptr;  // with lse: nullptr unless these are the last keys
   float* lse_BHT_ = nullptr;
-  std::atomic<int64_t> next_{0};
 };
+
+JoiningTiles<KeyTiles> KeysOf(const NextKeys& next, const QueryBlock& queries) {
+  const auto block = std::make_shared<const KeyBlock*>(nullptr);
+  return {[&, block]() -> std::unique_ptr<AttentionTiling> {
+            *block = next.arrived();
+            if (!*block) return nullptr;
+            CheckAttentionBlock(queries, **block, 0);
+            return std::make_unique<AttentionTiling>(queries, **block);
+          },
+          [block](const AttentionTiling& tiling) -> std::unique_ptr<KeyTiles> {
+            const int64_t tiles = tiling.key_tile_count();
+            if (tiles > TilesPerPass(tiling)) return nullptr;
+            return std::make_unique<KeyTiles>(tiling, **block, 0, tiles);
+          }};
+}
 
 // Made before the pass: threads write their queries' results as they finish them.
 void Prepare(const QueryBlock& queries, AttentionOutput* output) {
@@ -300,14 +262,18 @@ bool AttentionBlockForward(const QueryBlock& queries, const KeyBlock& keys, doub
   int64_t first = 0;
   for (; first + step < tiles; first += step) {
     KeyTiles some(tiling, keys, first, first + step);
-    pass.Run(some, nullptr, nullptr);
+    pass.Run({&some}, 0, nullptr, nullptr);
   }
   KeyTiles rest(tiling, keys, first, tiles);
-  JoiningKeys joining(queries, next);
-  const int64_t done = pass.Run(rest, output, next ? &joining : nullptr);
+  if (!next) {
+    pass.Run({&rest}, 0, output, nullptr);
+    return false;
+  }
+  JoiningTiles<KeyTiles> joining = KeysOf(*next, queries);
+  const int64_t done = pass.Run({&rest}, 0, output, &joining);
   if (!joining.there()) return false;
-  Prepare(queries, joining.output());
-  pass.RunJoined(rest, joining, done);
+  Prepare(queries, next->output);
+  pass.Run({&rest, &joining.tiles()}, done, next->output, nullptr);
   return true;
 }
 

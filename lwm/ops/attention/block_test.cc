@@ -273,7 +273,7 @@ TEST(AttentionBlockTest, AddsToWhatIsThere) {
                                    AttentionDelta(p.dout_BTHK, r.out_BTHK)};
   at::Tensor dq = at::ones_like(r.dq_BTHK), dk = at::ones_like(r.dk_BUGK),
              dv = at::ones_like(r.dv_BUGK);
-  AttentionBlockBackward(queries, p.keys(), p.scale, dq, dk, dv, {});
+  AttentionBlockBackward(queries, p.keys(), p.scale, {dq, dk, dv}, {});
   EXPECT_LE(Difference(dq - 1, r.dq_BTHK), 1e-6);
   EXPECT_LE(Difference(dk - 1, r.dk_BUGK), 1e-6);
   EXPECT_LE(Difference(dv - 1, r.dv_BUGK), 1e-6);
@@ -306,7 +306,7 @@ TEST(AttentionBlockTest, SettingGradientsIsAddingToZero) {
       at::Tensor dq_sum = rounds ? garbage(p.q_BTHK, at::kFloat) : dq;
       at::Tensor dk_sum = rounds ? garbage(p.k_BUGK, at::kFloat) : dk;
       at::Tensor dv_sum = rounds ? garbage(p.k_BUGK, at::kFloat) : dv;
-      AttentionBlockBackward(queries, p.keys(), p.scale, dq_sum, dk_sum, dv_sum, {}, options);
+      AttentionBlockBackward(queries, p.keys(), p.scale, {dq_sum, dk_sum, dv_sum}, {}, options);
       const double bound = rounds && type == at::kBFloat16 ? 4e-3 : 0;  // rounding to bf16
       EXPECT_LE(Difference(dq, want.dq_BTHK), bound);
       EXPECT_LE(Difference(dk, want.dk_BUGK), bound);
@@ -329,7 +329,7 @@ TEST(AttentionBlockTest, CallsProgressOnTheCallingThreadAndPassesItsExceptionOn)
   const QueryGradientBlock queries{p.queries(), p.dout_BTHK, r.lse_BHT,
                                    AttentionDelta(p.dout_BTHK, r.out_BTHK)};
   EXPECT_ERROR(
-      AttentionBlockBackward(queries, p.keys(), p.scale, r.dq_BTHK, r.dk_BUGK, r.dv_BUGK, fail),
+      AttentionBlockBackward(queries, p.keys(), p.scale, {r.dq_BTHK, r.dk_BUGK, r.dv_BUGK}, fail),
       kInternal);
   at::set_num_threads(before);
 }

@@ -22,8 +22,8 @@ constexpr int64_t kDecodeQueries = 16;
 constexpr int64_t kRangeKeys = 512;
 constexpr int64_t kMaxRanges = 64;
 
-void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at::Tensor& v_BSGK,
-                    int64_t offset, const at::Tensor& begin_B, bool causal) {
+void CheckArguments(const at::Tensor& q_BTHK, const CachedKeys& keys, int64_t offset, bool causal) {
+  const auto& [k_BSGK, v_BSGK, begin_B] = keys;
   LWM_REQUIRE(q_BTHK.dim() == 4 && k_BSGK.dim() == 4 && v_BSGK.sizes() == k_BSGK.sizes() &&
                   q_BTHK.size(0) == k_BSGK.size(0) && q_BTHK.size(3) == k_BSGK.size(3),
               "cached attention: want q [B,T,H,K] and k, v [B,S,G,K], got q ", q_BTHK.sizes(),
@@ -47,9 +47,9 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at
 }
 
 // Many queries: the block kernels. Without causal order every query's index is the last key's.
-at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
-                          const at::Tensor& v_BSGK, int64_t offset, const at::Tensor& begin_B,
+at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const CachedKeys& cached, int64_t offset,
                           bool causal, double scale, at::Tensor* lse_BHT) {
+  const auto& [k_BSGK, v_BSGK, begin_B] = cached;
   const int64_t rows = q_BTHK.size(0), tokens = q_BTHK.size(1);
   const int64_t keys = causal ? offset + tokens : k_BSGK.size(1);
   const at::Tensor index_T = causal ? at::arange(offset, offset + tokens, at::kInt)
@@ -75,25 +75,25 @@ at::Tensor AttendInBlocks(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
 template <class Element, class Scalar>
 class Decode {
  public:
-  Decode(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK, const at::Tensor& v_BSGK,
-         int64_t offset, const at::Tensor& begin_B, bool causal, double scale)
+  Decode(const at::Tensor& q_BTHK, const CachedKeys& keys, int64_t offset, bool causal,
+         double scale)
       : rows_(q_BTHK.size(0)),
         tokens_(q_BTHK.size(1)),
         heads_(q_BTHK.size(2)),
-        kv_heads_(k_BSGK.size(2)),
+        kv_heads_(keys.k_BSGK.size(2)),
         dim_(q_BTHK.size(3)),
         group_(heads_ / kv_heads_),
         queries_(tokens_ * group_),
         offset_(offset),
-        keys_(causal ? offset + tokens_ : k_BSGK.size(1)),
+        keys_(causal ? offset + tokens_ : keys.k_BSGK.size(1)),
         causal_(causal),
         scale_(static_cast<float>(scale)),
         q_BGMK_(
             q_BTHK.view({rows_, tokens_, kv_heads_, group_, dim_}).transpose(1, 2).contiguous()),
-        k_(k_BSGK),
-        v_(v_BSGK),
-        begin_B_(begin_B),
-        heads_together_(kv_heads_ > 1 && k_BSGK.stride(2) < k_BSGK.stride(1)),
+        k_(keys.k_BSGK),
+        v_(keys.v_BSGK),
+        begin_B_(keys.begin_B),
+        heads_together_(kv_heads_ > 1 && k_.stride(2) < k_.stride(1)),
         ranges_(std::clamp<int64_t>(keys_ / kRangeKeys, 1, kMaxRanges)),
         state_(at::empty({rows_, kv_heads_, ranges_, queries_ * (2 + dim_)}, at::kFloat)) {}
 
@@ -214,26 +214,23 @@ class Decode {
 };
 
 template <class Element, class Scalar>
-at::Tensor AttendInRanges(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
-                          const at::Tensor& v_BSGK, int64_t offset, const at::Tensor& begin_B,
+at::Tensor AttendInRanges(const at::Tensor& q_BTHK, const CachedKeys& keys, int64_t offset,
                           bool causal, double scale, at::Tensor* lse_BHT) {
-  Decode<Element, Scalar> decode(q_BTHK.contiguous(), k_BSGK, v_BSGK, offset, begin_B, causal,
-                                 scale);
+  Decode<Element, Scalar> decode(q_BTHK.contiguous(), keys, offset, causal, scale);
   decode.Run();
   return decode.Finish(q_BTHK.scalar_type(), lse_BHT);
 }
 
 }  // namespace
 
-at::Tensor CachedAttention(const at::Tensor& q_BTHK, const at::Tensor& k_BSGK,
-                           const at::Tensor& v_BSGK, int64_t offset, const at::Tensor& begin_B,
+at::Tensor CachedAttention(const at::Tensor& q_BTHK, const CachedKeys& keys, int64_t offset,
                            bool causal, double scale, at::Tensor* lse_BHT) {
-  CheckArguments(q_BTHK, k_BSGK, v_BSGK, offset, begin_B, causal);
-  const int64_t queries = q_BTHK.size(1) * q_BTHK.size(2) / k_BSGK.size(2);
+  CheckArguments(q_BTHK, keys, offset, causal);
+  const int64_t queries = q_BTHK.size(1) * q_BTHK.size(2) / keys.k_BSGK.size(2);
   auto* attend = queries > kDecodeQueries                ? AttendInBlocks
                  : q_BTHK.scalar_type() == at::kBFloat16 ? AttendInRanges<uint16_t, at::BFloat16>
                                                          : AttendInRanges<float, float>;
-  return attend(q_BTHK, k_BSGK, v_BSGK, offset, begin_B, causal, scale, lse_BHT);
+  return attend(q_BTHK, keys, offset, causal, scale, lse_BHT);
 }
 
 }  // namespace lwm::ops

@@ -68,7 +68,7 @@ double RelativeError(const at::Tensor& got, const at::Tensor& want) {
 void ExpectMatches(const Case& c, const Inputs& in, const char* what) {
   const auto [out, lse] = Reference(c, in);
   at::Tensor got_lse;
-  const at::Tensor got = CachedAttention(in.q_BTHK, in.k_BSGK, in.v_BSGK, c.offset, in.begin_B,
+  const at::Tensor got = CachedAttention(in.q_BTHK, {in.k_BSGK, in.v_BSGK, in.begin_B}, c.offset,
                                          c.causal, in.scale, &got_lse);
   EXPECT_EQ(got.scalar_type(), c.dtype);
   EXPECT_LE(RelativeError(got, out), c.dtype == at::kFloat ? 2e-6 : 1e-2) << what;
@@ -137,7 +137,7 @@ TEST(OpsCachedAttentionTest, ThreadsDoNotChangeTheBits) {
   const int threads = at::get_num_threads();
   const auto run = [&](int n) {
     at::set_num_threads(n);
-    return CachedAttention(in.q_BTHK, in.k_BSGK, in.v_BSGK, c.offset, in.begin_B, true, in.scale);
+    return CachedAttention(in.q_BTHK, {in.k_BSGK, in.v_BSGK, in.begin_B}, c.offset, true, in.scale);
   };
   const at::Tensor one = run(1), three = run(3);
   at::set_num_threads(threads);
@@ -148,7 +148,7 @@ TEST(OpsCachedAttentionTest, KeysThatNobodySeesMayBeAnything) {
   const Case c{1, 4, 600, 4, 2, 32, 590};
   Inputs in = MakeInputs(c);
   const auto run = [&] {
-    return CachedAttention(in.q_BTHK, in.k_BSGK, in.v_BSGK, c.offset, {}, true, in.scale);
+    return CachedAttention(in.q_BTHK, {in.k_BSGK, in.v_BSGK}, c.offset, true, in.scale);
   };
   const at::Tensor before = run();
   for (at::Tensor* x : {&in.k_BSGK, &in.v_BSGK})
@@ -164,17 +164,17 @@ TEST(OpsCachedAttentionTest, NanOfARowWithOneKeyIsNotLost) {
   in.q_BTHK.fill_(std::numeric_limits<float>::quiet_NaN());
   const at::Tensor begin_B = at::full({1}, 1099, at::kInt);
   const at::Tensor out =
-      CachedAttention(in.q_BTHK, in.k_BSGK, in.v_BSGK, 1099, begin_B, true, in.scale);
+      CachedAttention(in.q_BTHK, {in.k_BSGK, in.v_BSGK, begin_B}, 1099, true, in.scale);
   EXPECT_TRUE(out.isnan().all().item<bool>());
 }
 
 TEST(OpsCachedAttentionTest, MismatchedInputsAreTheCallersError) {
   const at::Tensor q = at::zeros({1, 2, 4, 16}), k = at::zeros({1, 9, 2, 16});
-  EXPECT_ERROR(CachedAttention(q, k, k, 8, {}, true, 1), kInvalidArgument);
-  EXPECT_ERROR(CachedAttention(q, k, k.narrow(1, 0, 8), 0, {}, true, 1), kInvalidArgument);
-  EXPECT_ERROR(CachedAttention(q.to(at::kBFloat16), k, k, 0, {}, true, 1), kInvalidArgument);
-  EXPECT_ERROR(CachedAttention(q, k, k, 0, at::zeros({1}, at::kLong), true, 1), kInvalidArgument);
-  EXPECT_ERROR(CachedAttention(at::zeros({1, 2, 3, 16}), k, k, 0, {}, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q, {k, k}, 8, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q, {k, k.narrow(1, 0, 8)}, 0, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q.to(at::kBFloat16), {k, k}, 0, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(q, {k, k, at::zeros({1}, at::kLong)}, 0, true, 1), kInvalidArgument);
+  EXPECT_ERROR(CachedAttention(at::zeros({1, 2, 3, 16}), {k, k}, 0, true, 1), kInvalidArgument);
 }
 
 }  // namespace

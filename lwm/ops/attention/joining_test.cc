@@ -83,11 +83,11 @@ TEST(AttentionJoiningTest, QueriesThatJoinWhenTheyArriveGiveTheSameBits) {
       at::Tensor dk = at::full(p.k_BUGK.sizes(), NAN, at::kFloat), dv = at::full_like(dk, NAN);
       at::Tensor rounded_dk = at::full_like(p.k_BUGK, NAN), rounded_dv = rounded_dk.clone();
       const NextQueries next{After(polls, two), rounded_dk, rounded_dv};
-      joined = AttentionBlockBackward(one.queries, p.keys(), p.scale, one.dq_BTHK, dk, dv, {},
+      joined = AttentionBlockBackward(one.queries, p.keys(), p.scale, {one.dq_BTHK, dk, dv}, {},
                                       {.set_queries = true, .set_keys = true}, &next);
       if (!joined) {
         AttentionBlockBackward(
-            two.queries, p.keys(), p.scale, two.dq_BTHK, dk, dv, {},
+            two.queries, p.keys(), p.scale, {two.dq_BTHK, dk, dv}, {},
             {.set_queries = true, .rounded_dk_BUGK = rounded_dk, .rounded_dv_BUGK = rounded_dv});
       }
       return std::vector<at::Tensor>{one.dq_BTHK, two.dq_BTHK, rounded_dk, rounded_dv};

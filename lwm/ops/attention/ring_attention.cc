@@ -16,8 +16,8 @@
 namespace lwm::ops {
 namespace {
 
-void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
-                    const SequenceView& view) {
+void CheckArguments(const Qkv& qkv, const SequenceView& view) {
+  const auto& [q_BTHK, k_BTGK, v_BTGK] = qkv;
   LWM_REQUIRE(q_BTHK.dim() == 4 && k_BTGK.dim() == 4 && v_BTGK.sizes() == k_BTGK.sizes() &&
                   q_BTHK.size(0) == k_BTGK.size(0) && q_BTHK.size(1) == k_BTGK.size(1) &&
                   q_BTHK.size(3) == k_BTGK.size(3),
@@ -45,11 +45,7 @@ void CheckArguments(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK, const at
 // f32, uninitialised: the first hop sets them. Sums stay in f32 over all hops and are rounded to
 // the dtype after the last: rounding at every hop would make the error grow with P. Sums that end
 // in another dtype are dropped after that, so they live in scratch memory.
-struct GradientSums {
-  at::Tensor dq_BTHK, dk_BTGK, dv_BTGK;
-};
-
-GradientSums MakeGradientSums(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK) {
+AttentionGradientSums MakeGradientSums(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK) {
   const bool rounds = q_BTHK.scalar_type() != at::kFloat;
   const auto make = [&](const at::Tensor& like) {
     return rounds ? ScratchTensor(like.sizes(), at::kFloat)
@@ -69,19 +65,19 @@ at::Tensor Result(const at::Tensor& rounded, const at::Tensor& sum) {
 }
 
 // No transfers: one block pair, which rounds its gradients as it stores them.
-AttentionGradients BackwardAlone(Ring& ring, const QueryGradientBlock& queries,
-                                 const KeyBlock& keys, double scale, GradientSums& sums) {
+AttentionGradients BackwardAlone(const Ring& ring, const QueryGradientBlock& queries,
+                                 const KeyBlock& keys, double scale,
+                                 const AttentionGradientSums& sums) {
   const AttentionGradientOptions options{.set_queries = true,
                                          .set_keys = true,
                                          .rounded_dq_BTHK = MakeRounded(queries.dout_BTHK),
                                          .rounded_dk_BUGK = MakeRounded(keys.k_BUGK),
                                          .rounded_dv_BUGK = MakeRounded(keys.v_BUGK)};
   const AttentionGradients gradients{Result(options.rounded_dq_BTHK, sums.dq_BTHK),
-                                     Result(options.rounded_dk_BUGK, sums.dk_BTGK),
-                                     Result(options.rounded_dv_BUGK, sums.dv_BTGK)};
+                                     Result(options.rounded_dk_BUGK, sums.dk_BUGK),
+                                     Result(options.rounded_dv_BUGK, sums.dv_BUGK)};
   if (ring.IsSeen(0)) {
-    AttentionBlockBackward(queries, keys, scale, sums.dq_BTHK, sums.dk_BTGK, sums.dv_BTGK, {},
-                           options);
+    AttentionBlockBackward(queries, keys, scale, sums, {}, options);
   } else {
     for (const at::Tensor& x : {gradients.dq_BTHK, gradients.dk_BTGK, gradients.dv_BTGK}) x.zero_();
   }
@@ -90,10 +86,11 @@ AttentionGradients BackwardAlone(Ring& ring, const QueryGradientBlock& queries,
 
 // K and V travel, their gradients follow one hop behind; queries and dq stay. While a hop's tiles
 // are computed, the next K, V arrive and the sum of the hop before leaves.
-AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& queries,
-                                    const KeyBlock& keys, double scale, GradientSums& gradients) {
+AttentionGradients BackwardOverKeys(const Ring& ring, const QueryGradientBlock& queries,
+                                    const KeyBlock& keys, double scale,
+                                    const AttentionGradientSums& gradients) {
   const auto& slots_P = ring.slots().keys_P;
-  TravellingSum sum(ring.group(), {{gradients.dk_BTGK}, {gradients.dv_BTGK}}, slots_P);
+  TravellingSum sum(ring.group(), {{gradients.dk_BUGK}, {gradients.dv_BUGK}}, slots_P);
   {
     TravellingBundle bundle(ring.group(), {{keys.k_BUGK}, {keys.v_BUGK}}, slots_P);
     const Progress progress = [&] {
@@ -107,8 +104,8 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
       auto& dkv = sum.Begin(hop);
       const int owner = ring.Owner(hop);
       if (ring.SeesKeys(hop)) {
-        AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale, gradients.dq_BTHK,
-                               dkv[0], dkv[1], progress,
+        AttentionBlockBackward(queries, ring.Keys(owner, kv[0], kv[1]), scale,
+                               {gradients.dq_BTHK, dkv[0], dkv[1]}, progress,
                                {.set_queries = hop == 0, .set_keys = true});
       } else {
         // The part still travels: other ranks have added to it, or will.
@@ -120,13 +117,14 @@ AttentionGradients BackwardOverKeys(Ring& ring, const QueryGradientBlock& querie
   }  // frees the bundle's buffers before the last of the sum arrives
   sum.Finish();
   const at::ScalarType dtype = keys.k_BUGK.scalar_type();
-  return {gradients.dq_BTHK.to(dtype), gradients.dk_BTGK.to(dtype), gradients.dv_BTGK.to(dtype)};
+  return {gradients.dq_BTHK.to(dtype), gradients.dk_BUGK.to(dtype), gradients.dv_BUGK.to(dtype)};
 }
 
 // Queries travel with dout, lse and delta, and dq follows one hop behind; K, V, dk and dv stay. dk
 // and dv are complete at the last hop that has queries for them, and are rounded there.
-AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& queries,
-                                       const KeyBlock& keys, double scale, GradientSums& sums) {
+AttentionGradients BackwardOverQueries(const Ring& ring, const QueryGradientBlock& queries,
+                                       const KeyBlock& keys, double scale,
+                                       const AttentionGradientSums& sums) {
   const auto& slots_P = ring.slots().queries_P;
   const at::Tensor rounded_dk = MakeRounded(keys.k_BUGK), rounded_dv = MakeRounded(keys.v_BUGK);
   TravellingSum sum(ring.group(), {{sums.dq_BTHK}}, slots_P);
@@ -175,20 +173,21 @@ AttentionGradients BackwardOverQueries(Ring& ring, const QueryGradientBlock& que
         next.rounded_dk_BUGK = rounded_dk;
         next.rounded_dv_BUGK = rounded_dv;
       }
-      taken = AttentionBlockBackward(of_hop(hop, q), keys, scale, dq[0], sums.dk_BTGK, sums.dv_BTGK,
-                                     progress, options, ring.IsSeen(hop + 1) ? &next : nullptr);
+      taken =
+          AttentionBlockBackward(of_hop(hop, q), keys, scale, {dq[0], sums.dk_BUGK, sums.dv_BUGK},
+                                 progress, options, ring.IsSeen(hop + 1) ? &next : nullptr);
       keys_set = true;
       sum.End(hop);
     }
     // No query of any rank saw these keys.
     if (!keys_set) {
-      Result(rounded_dk, sums.dk_BTGK).zero_();
-      Result(rounded_dv, sums.dv_BTGK).zero_();
+      Result(rounded_dk, sums.dk_BUGK).zero_();
+      Result(rounded_dv, sums.dv_BUGK).zero_();
     }
   }  // frees the bundle's buffers before the last of the sum arrives
   sum.Finish();
-  return {sums.dq_BTHK.to(keys.k_BUGK.scalar_type()), Result(rounded_dk, sums.dk_BTGK),
-          Result(rounded_dv, sums.dv_BTGK)};
+  return {sums.dq_BTHK.to(keys.k_BUGK.scalar_type()), Result(rounded_dk, sums.dk_BUGK),
+          Result(rounded_dv, sums.dv_BUGK)};
 }
 
 // Queries that see only their own token: the first of each segment. Their weight is 1 whatever the
@@ -198,13 +197,14 @@ at::Tensor SingleTokenSegments(const SequenceView& view) {
   return view.begin_PBT == view.index_PBT;
 }
 
-SequenceView WithoutAlone(SequenceView view, const at::Tensor& alone_PBT) {
-  view.begin_PBT = view.begin_PBT + alone_PBT.to(at::kInt);  // an empty interval
+SequenceView WithoutSingleTokens(SequenceView view) {
+  view.begin_PBT = view.begin_PBT + SingleTokenSegments(view).to(at::kInt);  // an empty interval
   return view;
 }
 
-void AddAlone(const at::Tensor& alone_BT, const at::Tensor& dout_BTHK, at::Tensor& dv_BTGK) {
-  const at::Tensor place_N2 = at::nonzero(alone_BT);
+void AddSingleTokens(const at::Tensor& single_BT, const at::Tensor& dout_BTHK,
+                     at::Tensor& dv_BTGK) {
+  const at::Tensor place_N2 = at::nonzero(single_BT);
   const at::Tensor row_N = place_N2.select(1, 0), slot_N = place_N2.select(1, 1);
   const at::Tensor dout_NHK = dout_BTHK.index({row_N, slot_N}).to(at::kFloat);
   const int64_t kv_heads = dv_BTGK.size(2), head_dim = dv_BTGK.size(3);
@@ -220,11 +220,16 @@ bool QueriesAreLighter(int64_t heads, int64_t kv_heads, int64_t head_dim) {
 
 }  // namespace
 
-AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor& k_BTGK,
-                                     const at::Tensor& v_BTGK, const SequenceView& view,
-                                     double scale) {
-  CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
-  Ring ring(view, FindRingSlots(view));
+RingAttention::RingAttention(const SequenceView& view)
+    : forward_(std::make_unique<Ring>(view, FindRingSlots(view))),
+      backward_(std::make_unique<Ring>(WithoutSingleTokens(view), forward_->slots())),
+      single_BT_(SingleTokenSegments(view)[view.rank()]) {}
+RingAttention::~RingAttention() = default;
+
+AttentionResult RingAttention::Forward(const Qkv& qkv, double scale) const {
+  const Ring& ring = *forward_;
+  CheckArguments(qkv, ring.view());
+  const auto& [q_BTHK, k_BTGK, v_BTGK] = qkv;
   const QueryBlock queries = ring.Queries(ring.rank(), q_BTHK);
   AttentionCarry carry = MakeAttentionCarry(q_BTHK);
   if (ring.hops() > 1) carry.acc_BTHK = ScratchTensor(q_BTHK.sizes(), at::kFloat);
@@ -255,35 +260,34 @@ AttentionResult RingAttentionForward(const at::Tensor& q_BTHK, const at::Tensor&
                   : MakeAttentionResult(carry, std::move(output));
 }
 
-AttentionGradients RingAttentionBackward(const at::Tensor& dout_BTHK, const at::Tensor& q_BTHK,
-                                         const at::Tensor& k_BTGK, const at::Tensor& v_BTGK,
-                                         const AttentionResult& forward, const SequenceView& view,
-                                         double scale, CirculatedSide traveller) {
-  CheckArguments(q_BTHK, k_BTGK, v_BTGK, view);
+AttentionGradients RingAttention::Backward(const at::Tensor& dout_BTHK, const Qkv& qkv,
+                                           const AttentionResult& forward, double scale,
+                                           CirculatedSide circulated) const {
+  const Ring& ring = *backward_;
+  CheckArguments(qkv, ring.view());
+  const auto& [q_BTHK, k_BTGK, v_BTGK] = qkv;
   LWM_REQUIRE(dout_BTHK.sizes() == q_BTHK.sizes() &&
                   dout_BTHK.scalar_type() == q_BTHK.scalar_type() &&
                   forward.out_BTHK.sizes() == q_BTHK.sizes(),
               "attention: want dout and out like q ", q_BTHK.sizes(), ", got ", dout_BTHK.sizes(),
               " ", dout_BTHK.scalar_type(), " and ", forward.out_BTHK.sizes());
-  const at::Tensor alone_PBT = SingleTokenSegments(view);
-  Ring ring(WithoutAlone(view, alone_PBT), FindRingSlots(view));
   // delta from the scaled dout as well: the gradients are linear in dout.
   const at::Tensor scaled_dout = GradientForRoundedLse(dout_BTHK, forward);
   const QueryGradientBlock queries{ring.Queries(ring.rank(), q_BTHK), scaled_dout, forward.lse_BHT,
                                    AttentionDelta(scaled_dout, forward.out_BTHK)};
   const KeyBlock keys = ring.Keys(ring.rank(), k_BTGK, v_BTGK);
-  GradientSums sums = MakeGradientSums(q_BTHK, k_BTGK);
+  const AttentionGradientSums sums = MakeGradientSums(q_BTHK, k_BTGK);
   // From sizes that are the same on all ranks, so that all choose alike.
-  if (traveller == CirculatedSide::kLighter) {
-    traveller = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
-                    ? CirculatedSide::kQueries
-                    : CirculatedSide::kKeys;
+  if (circulated == CirculatedSide::kLighter) {
+    circulated = QueriesAreLighter(q_BTHK.size(2), k_BTGK.size(2), q_BTHK.size(3))
+                     ? CirculatedSide::kQueries
+                     : CirculatedSide::kKeys;
   }
-  const auto backward = ring.hops() == 1                        ? BackwardAlone
-                        : traveller == CirculatedSide::kQueries ? BackwardOverQueries
-                                                                : BackwardOverKeys;
+  const auto backward = ring.hops() == 1                         ? BackwardAlone
+                        : circulated == CirculatedSide::kQueries ? BackwardOverQueries
+                                                                 : BackwardOverKeys;
   AttentionGradients gradients = backward(ring, queries, keys, scale, sums);
-  AddAlone(alone_PBT[view.rank()], dout_BTHK, gradients.dv_BTGK);
+  AddSingleTokens(single_BT_, dout_BTHK, gradients.dv_BTGK);
   return gradients;
 }
 

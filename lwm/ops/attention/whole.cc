@@ -148,14 +148,14 @@ WholeAttentionResult AttendRing(const WholeAttention& p, dist::Communicator* gro
   const Slots slots(view);
   const auto take = [&](const at::Tensor& x) { return slots.Take(TokensFirst(x)); };
   const auto put = [&](const at::Tensor& x) { return HeadsFirst(slots.Put(x, tokens)); };
-  const at::Tensor q = take(p.q_BHTK), k = take(p.k_BGSK), v = take(p.v_BGSK);
-  const AttentionResult forward = RingAttentionForward(q, k, v, view, p.scale);
+  const RingAttention ring(view);
+  const Qkv qkv{take(p.q_BHTK), take(p.k_BGSK), take(p.v_BGSK)};
+  const AttentionResult forward = ring.Forward(qkv, p.scale);
   WholeAttentionResult result;
   result.out_BHTK = put(forward.out_BTHK);
   result.lse_BHT = slots.Put(forward.lse_BHT.transpose(1, 2), tokens).transpose(1, 2).contiguous();
   if (!p.dout_BHTK.defined()) return result;
-  const AttentionGradients gradients =
-      RingAttentionBackward(take(p.dout_BHTK), q, k, v, forward, view, p.scale);
+  const AttentionGradients gradients = ring.Backward(take(p.dout_BHTK), qkv, forward, p.scale);
   result.dq_BHTK = put(gradients.dq_BTHK);
   result.dk_BGSK = put(gradients.dk_BTGK);
   result.dv_BGSK = put(gradients.dv_BTGK);
@@ -233,7 +233,7 @@ WholeAttentionResult AttendSplitKeys(const WholeAttention& p, dist::Communicator
   at::Tensor my_dv_BUGK = my_dk_BUGK.clone();
   AttentionBlockBackward(
       {queries, dout_BTHK, result.lse_BHT, AttentionDelta(dout_BTHK, forward.out_BTHK)}, block,
-      p.scale, dq_BTHK, my_dk_BUGK, my_dv_BUGK, {});
+      p.scale, {dq_BTHK, my_dk_BUGK, my_dv_BUGK}, {});
   dk_BUGK.narrow(1, 0, count).copy_(my_dk_BUGK);
   dv_BUGK.narrow(1, 0, count).copy_(my_dv_BUGK);
   AllReduceSum(group, dq_BTHK);

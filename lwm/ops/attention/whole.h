@@ -31,7 +31,7 @@ struct WholeAttentionResult {
 
 // Computed by all ranks of the group together, the same on all of them: self-attention over the
 // ring, anything else with the keys divided and the queries everywhere. Accuracy as
-// RingAttentionForward. Collective; nullptr is one rank. Throws Error(kInvalidArgument) on other
+// RingAttention. Collective; nullptr is one rank. Throws Error(kInvalidArgument) on other
 // shapes or dtypes and on a segment id that recurs.
 WholeAttentionResult AttendWhole(const WholeAttention& problem, dist::Communicator* group);
 

@@ -263,8 +263,8 @@ at::Tensor InputGradient(const at::Tensor& dy_NCHW, const at::Tensor& x_NCHW, co
     ForEachRun(runs, [&](int64_t task, int64_t offset, size_t pixels) {
       const int64_t n = runs.image(task);
       kernels::NormSiluBackward(dy + offset, x + offset, pixels, static_cast<size_t>(runs.channels),
-                                affine.image(n), level + n * runs.channels,
-                                pull + n * runs.channels, dx + offset);
+                                affine.image(n),
+                                {level + n * runs.channels, pull + n * runs.channels}, dx + offset);
     });
   });
   return dx_NCHW;

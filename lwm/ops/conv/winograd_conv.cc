@@ -44,6 +44,10 @@ at::Tensor MakePlanes(int64_t tiles, int64_t channels) {
       .as_strided({kPlanes, tiles, channels}, {plane, channels, 1});
 }
 
+kernels::WinogradTiles Tiles(int64_t first, int64_t count, int64_t plane) {
+  return {static_cast<size_t>(first), static_cast<size_t>(count), static_cast<size_t>(plane)};
+}
+
 // The arguments of one call, shared by the transforms of all its tiles.
 struct Job {
   kernels::WinogradGrid grid;
@@ -52,13 +56,12 @@ struct Job {
   float* y;
 
   void Input(int64_t first, int64_t tiles, int64_t plane, float* v_KTI) const {
-    kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), static_cast<size_t>(first),
-                           static_cast<size_t>(tiles), static_cast<size_t>(plane), v_KTI);
+    kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), Tiles(first, tiles, plane),
+                           v_KTI);
   }
   void Output(const float* m_KTO, int64_t first, int64_t tiles, int64_t plane) const {
-    kernels::WinogradOutput(grid, m_KTO, static_cast<size_t>(plane), bias, residual,
-                            static_cast<size_t>(out), static_cast<size_t>(first),
-                            static_cast<size_t>(tiles), y);
+    kernels::WinogradOutput(grid, m_KTO, bias, residual, static_cast<size_t>(out),
+                            Tiles(first, tiles, plane), y);
   }
 };
 
@@ -155,11 +158,13 @@ struct WeightGradientJob {
     auto *v = v_KTI.mutable_data_ptr<float>(), *dm = dm_KTO.mutable_data_ptr<float>();
     const int64_t in = v_KTI.size(2), out = dm_KTO.size(2);
     at::parallel_for(0, tiles, kTileGrain, [&](int64_t begin, int64_t end) {
-      const auto at = static_cast<size_t>(first + begin), count = static_cast<size_t>(end - begin);
-      kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), at, count,
-                             static_cast<size_t>(v_KTI.stride(0)), v + begin * in);
-      kernels::WinogradOutputGradient(grid, dy, zeros, static_cast<size_t>(out), at, count,
-                                      static_cast<size_t>(dm_KTO.stride(0)), dm + begin * out);
+      const auto tiles_of = [&](const at::Tensor& planes) {
+        return Tiles(first + begin, end - begin, planes.stride(0));
+      };
+      kernels::WinogradInput(grid, x, zeros, static_cast<size_t>(in), tiles_of(v_KTI),
+                             v + begin * in);
+      kernels::WinogradOutputGradient(grid, dy, zeros, static_cast<size_t>(out), tiles_of(dm_KTO),
+                                      dm + begin * out);
     });
   }
 
