@@ -105,7 +105,7 @@ class AttentionBackwardTile {
 AttentionForwardTile& ThreadForwardTile(const AttentionTileShape& shape);
 AttentionBackwardTile& ThreadBackwardTile(const AttentionTileShape& shape);
 
-// Implementations.
+// Implementations, in tile_onednn.cc and tile_bf16.cc, which has UnpackKeys too.
 std::unique_ptr<AttentionForwardTile> MakeOneDnnForwardTile(const AttentionTileShape& shape);
 std::unique_ptr<AttentionBackwardTile> MakeOneDnnBackwardTile(const AttentionTileShape& shape);
 std::unique_ptr<AttentionForwardTile> MakeBf16ForwardTile(const AttentionTileShape& shape);

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "lwm/base/error.h"
@@ -36,17 +34,6 @@ void ForEachQuery(at::IntArrayRef shape_BTH, const Fn& fn) {
 }
 
 }  // namespace
-
-// The only division by the sum and the only rounding of a query's output, after its last key.
-float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max, float sum,
-                  void* out_K) {
-  if (sum == 0.0f) {
-    std::memset(out_K, 0, static_cast<size_t>(dim) * kernels::BytesPerElement(type));
-    return kMinusInfinity;
-  }
-  kernels::ScaleRowTo(type, acc_K, dim, 1.0f / sum, out_K);
-  return max + std::log(sum);
-}
 
 // acc is not cleared: a sum of 0 says that it holds nothing yet, so its memory is first touched
 // when it is written.

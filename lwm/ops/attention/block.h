@@ -6,6 +6,9 @@
 
 namespace lwm::ops {
 
+// One hop of attention: a block of queries against a block of keys. The two passes over the tiles
+// are in block_forward.cc and block_backward.cc, the rest in block.cc.
+
 // Running state of the online softmax of B x T queries over the key blocks seen so far, f32. It is
 // carried unnormalised across hops, so that the result does not depend on how keys were divided.
 struct AttentionCarry {
@@ -45,10 +48,6 @@ struct KeyBlock {
     return packed.defined() ? packed.tiles_NBG2UK.size(2) : k_BUGK.size(2);
   }
 };
-
-// Packs all keys. Returns undefined tensors without such kernels, without queries or keys, and
-// where packing would take several passes of 64 MiB.
-PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
 
 // Called on the calling thread between tiles, to let transfers progress; may be empty.
 using Progress = std::function<void()>;

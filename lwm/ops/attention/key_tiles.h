@@ -71,6 +71,10 @@ class KeyTiles {
   std::vector<std::atomic<Packing>> packing_;
 };
 
+// Packs all keys. Returns undefined tensors without such kernels, without queries or keys, and
+// where packing would take several passes of 64 MiB.
+PackedKeys PackKeys(const QueryBlock& queries, const KeyBlock& keys);
+
 // Number of tiles whose packed copies, of all rows and kv heads, fit in kPackedBytes; at least 1.
 int64_t TilesPerPass(const AttentionTiling& tiling);
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "lwm/ops/attention/key_tiles.h"
+
 namespace lwm::ops {
 namespace {
 

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "lwm/base/error.h"
 #include "lwm/base/round_up.h"
+#include "lwm/kernels/tile_layout.h"
 
 namespace lwm::ops {
 namespace {
@@ -222,6 +225,17 @@ void CheckAttentionBlock(const QueryBlock& queries, const KeyBlock& keys, double
 void OnEachThread(const std::function<void()>& work) {
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+}
+
+// The only division by the sum and the only rounding of a query's output, after its last key.
+float FinishQuery(kernels::TileType type, int dim, const float* acc_K, float max, float sum,
+                  void* out_K) {
+  if (sum == 0.0f) {
+    std::memset(out_K, 0, static_cast<size_t>(dim) * kernels::BytesPerElement(type));
+    return -std::numeric_limits<float>::infinity();
+  }
+  kernels::ScaleRowTo(type, acc_K, dim, 1.0f / sum, out_K);
+  return max + std::log(sum);
 }
 
 }  // namespace lwm::ops
